@@ -1,0 +1,110 @@
+"""Batches whose content depends on (seed, epoch, image) alone, whatever loads them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from wsss.errors import UserError
+
+Sample = dict[str, Any]
+Key = tuple[int, int]  # (epoch, position)
+
+
+class EpochDataset(Protocol):
+    """What a training reads: named images, each loaded with a generator of its own."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """One name an image, in a fixed order."""
+        ...
+
+    def load(self, position: int, rng: np.random.Generator) -> Sample:
+        """Load and augment the image at `position`; every random draw comes from `rng`."""
+        ...
+
+
+def random_generator(*key: object) -> np.random.Generator:
+    """Return a generator that is a function of `key` alone, the same on every machine."""
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest[:16], np.uint64)))
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Return the shuffled positions 0..count-1 of one epoch, int64."""
+    return random_generator(seed, epoch, "order").permutation(count)
+
+
+class _Keyed(Dataset[Sample]):
+    def __init__(self, dataset: EpochDataset, seed: int) -> None:
+        self._dataset, self._seed = dataset, seed
+
+    def __getitem__(self, key: Key) -> Sample:
+        epoch, position = key
+        rng = random_generator(self._seed, epoch, self._dataset.names[position])
+        return self._dataset.load(position, rng)
+
+
+class _Batches:
+    """Batch sampler over the steps that are left, all epochs in a row."""
+
+    def __init__(self, count: int, batch_size: int, seed: int, start: int, stop: int) -> None:
+        self._count, self._batch_size, self._seed = count, batch_size, seed
+        self._start, self._stop = start, stop
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        per_epoch = self._count // self._batch_size
+        order, of_epoch = np.empty(0, np.int64), -1
+        for step in range(self._start, self._stop):
+            epoch, batch = divmod(step, per_epoch)
+            if epoch != of_epoch:
+                order, of_epoch = epoch_order(self._seed, epoch, self._count), epoch
+            first = batch * self._batch_size
+            yield [(epoch, int(p)) for p in order[first : first + self._batch_size]]
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Return the whole batches in `count` images.
+
+    Raises:
+        UserError: There are fewer images than one batch holds.
+    """
+    if count < batch_size:
+        raise UserError(
+            f"{count} training images cannot fill a batch of {batch_size}",
+            expected="at least one batch",
+            fix="lower batch_size or add images",
+        )
+    return count // batch_size
+
+
+def batches(
+    dataset: EpochDataset,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int,
+    stop: int,
+    workers: int,
+    pin_memory: bool = False,
+) -> DataLoader[Sample]:
+    """Return a loader of the batches of global steps start..stop-1; incomplete ones are dropped."""
+    count = len(dataset.names)
+    steps_per_epoch(count, batch_size)
+    return DataLoader(
+        _Keyed(dataset, seed),
+        batch_sampler=_Batches(count, batch_size, seed, start, stop),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if workers else None,
+        # Workers draw from the generators above only; this pins what PyTorch seeds them with.
+        generator=torch.Generator().manual_seed(seed),
+    )
