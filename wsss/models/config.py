@@ -1,0 +1,44 @@
+"""Settings of the networks that every stage shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsss.errors import UserError
+
+LITE0 = "tf_efficientnet_lite0"
+RESNET38 = "resnet38"
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Which convolutional network, its initial weights, and how fine its last feature is."""
+
+    name: str = LITE0
+    """`resnet38` or any convolutional network of timm."""
+
+    weights: str = "package"
+    """`package` (EfficientNet-Lite0's pip package), `none` (random), else a weight file's key."""
+
+    output_stride: int = 16
+    """Stride of the last feature; `resnet38` has 8 and nothing else."""
+
+    def __post_init__(self) -> None:
+        if self.output_stride not in (4, 8, 16, 32):
+            raise UserError(
+                f"backbone.output_stride is {self.output_stride}", expected="4, 8, 16 or 32"
+            )
+        if self.name == RESNET38 and self.output_stride != 8:
+            raise UserError(
+                f"backbone.output_stride is {self.output_stride} for resnet38",
+                expected="8: the network's dilations are part of its published weights",
+            )
+        if self.weights == "package" and self.name != LITE0:
+            raise UserError(
+                f"backbone.weights is 'package' for {self.name}",
+                expected=f"a weight file's key or 'none'; only {LITE0} comes as a pip package",
+            )
+        if not self.weights:
+            raise UserError(
+                "backbone.weights is empty", expected="'package', 'none' or a weight file's key"
+            )

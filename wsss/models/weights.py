@@ -1,0 +1,247 @@
+"""Weight files: strict loading from the usual formats, and our own safetensors files."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from wsss.errors import UserError
+from wsss.files import atomic_file
+from wsss.models.mxnet import read_mxnet_params
+
+METADATA_KEY = "wsss"
+_SHOWN = 8
+# What publishers wrap a state dict in: Lightning, timm and DeiT training scripts, many others.
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor of a weight file.
+
+    Attributes:
+        used: Names in the file of the tensors that were loaded.
+        left_out: Names in the file of the tensors that the module has no use for.
+    """
+
+    used: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def _shown(names: Collection[str]) -> str:
+    listed = sorted(names)
+    more = "" if len(listed) <= _SHOWN else f", ... ({len(listed)} in all)"
+    return ", ".join(listed[:_SHOWN]) + more
+
+
+def _is_counter(name: str) -> bool:
+    # BatchNorm's step counter: missing from files older than PyTorch 0.4.1 and of no effect here.
+    return name.endswith("num_batches_tracked")
+
+
+def load_strict(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    rename: Callable[[str], str] | Mapping[str, str] | None = None,
+    leave_out: Collection[str] | Callable[[str], bool] = (),
+    where: object | None = None,
+) -> LoadReport:
+    """Copy `state` into `module`; every tensor is used or named as left out.
+
+    Args:
+        module: Network to fill, in place. It may not be on the meta device.
+        state: Tensors by their names in the file.
+        rename: From a name in the file to a name of `module`; a name missing from a mapping
+            stays as it is.
+        leave_out: Names in the file, or a test on them, that `module` has no use for.
+        where: The file, for messages.
+
+    Returns:
+        The names used and left out.
+
+    Raises:
+        UserError: A tensor is missing, unknown, given twice or of another shape. Then nothing
+            was copied.
+    """
+    left = leave_out if callable(leave_out) else set(leave_out).__contains__
+    target = module.state_dict(keep_vars=True)
+    chosen: dict[str, Tensor] = {}
+    source_of: dict[str, str] = {}
+    left_out: list[str] = []
+    unknown: list[str] = []
+    problems: list[str] = []
+    for name, tensor in state.items():
+        if left(name):
+            left_out.append(name)
+            continue
+        if rename is None:
+            renamed = name
+        else:
+            renamed = rename(name) if callable(rename) else rename.get(name, name)
+        if renamed not in target:
+            unknown.append(name)
+        elif renamed in chosen:
+            problems.append(f"{name} and {source_of[renamed]} are the same tensor")
+        elif tensor.shape != target[renamed].shape:
+            wanted = tuple(target[renamed].shape)
+            problems.append(f"{name} has shape {tuple(tensor.shape)}, not {wanted}")
+        else:
+            chosen[renamed], source_of[renamed] = tensor, name
+    missing = [name for name in target if name not in chosen and not _is_counter(name)]
+    if missing:
+        problems.append(f"missing: {_shown(missing)}")
+    if unknown:
+        problems.append(f"not known to this network: {_shown(unknown)}")
+    if problems:
+        raise UserError(
+            "these weights do not fit the network: " + "; ".join(problems[:_SHOWN]),
+            where=where,
+            expected=f"all {len(target)} tensors of {type(module).__name__}, and no others",
+            fix="give the weight file of exactly this network, or another network's name",
+        )
+    with torch.no_grad():
+        for name, tensor in chosen.items():
+            target[name].copy_(tensor)
+    return LoadReport(tuple(source_of.values()), tuple(left_out))
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read a weight file's tensors, on the CPU, without executing anything in it.
+
+    Args:
+        path: `.safetensors`, a PyTorch pickle (`.pth`, `.pt`, `.ckpt`, `.bin`; bare or wrapped
+            as `state_dict` or `model`), or MXNet's `.params`.
+
+    Returns:
+        Tensors by name, as named in the file.
+
+    Raises:
+        UserError: The file is missing, of another kind, damaged, or a pickle that holds more
+            than tensors and plain values.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError("this weight file does not exist", where=file)
+    suffix = file.suffix.lower()
+    if suffix == ".safetensors":
+        return _read_safetensors(file)[0]
+    if suffix == ".params":
+        return read_mxnet_params(file)
+    if suffix in (".pth", ".pt", ".ckpt", ".bin"):
+        return _read_pickle(file)
+    raise UserError(
+        f"weight files ending in {suffix or 'nothing'} are not known",
+        where=file,
+        expected=".safetensors, .pth, .pt, .ckpt, .bin or .params",
+    )
+
+
+def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safetensors.safe_open(str(file), framework="pt") as handle:
+            return {name: handle.get_tensor(name) for name in handle.keys()}, dict(  # noqa: SIM118
+                handle.metadata() or {}
+            )
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"this is not a readable safetensors file: {error}",
+            where=file,
+            fix="fetch or write it again",
+        ) from None
+
+
+def _read_pickle(file: Path) -> dict[str, Tensor]:
+    try:
+        loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else "damaged"
+        raise UserError(
+            f"PyTorch refuses to read this file as plain weights: {first}",
+            where=file,
+            expected="a pickle of tensors and plain values (weights_only=True)",
+            fix=(
+                "if you trust its source, convert it once, elsewhere: "
+                "d = torch.load(FILE, map_location='cpu', weights_only=False); "
+                "safetensors.torch.save_file("
+                "{k: v.contiguous() for k, v in d['state_dict'].items()}, 'FILE.safetensors')"
+            ),
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"this weight file is damaged or something else: {error}",
+            where=file,
+            fix="fetch it again",
+        ) from None
+    for key in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, Mapping):
+        raise UserError(
+            f"this file holds a {type(loaded).__name__}", where=file, expected="a state dict"
+        )
+    others = [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]
+    if others or not loaded:
+        raise UserError(
+            f"not all of this file's entries are tensors: {_shown(others) or 'it has none'}",
+            where=file,
+            expected="a state dict, bare or under 'state_dict' or 'model'",
+        )
+    return {str(key): value.detach() for key, value in loaded.items()}
+
+
+def save_model(path: str | Path, module_state: Mapping[str, Tensor], metadata: Any) -> None:
+    """Write a model file atomically: same tensors and metadata, same bytes.
+
+    Args:
+        path: Output, `.safetensors`.
+        module_state: Tensors by name; saved on the CPU, contiguous.
+        metadata: JSON-serialisable; kept as sorted JSON under one key, because safetensors
+            writes several keys in an order that varies.
+    """
+    state = {
+        name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
+        if tensor.dim() == 4
+        else tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in sorted(module_state.items())
+    }
+    text = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+    with atomic_file(path) as temporary:
+        safetensors.torch.save_file(state, str(temporary), metadata={METADATA_KEY: text})
+
+
+def load_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_model` wrote.
+
+    Returns:
+        Tensors by name, on the CPU, and the metadata.
+
+    Raises:
+        UserError: The file is missing, damaged, or not one of ours.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError("this model file does not exist", where=file)
+    state, metadata = _read_safetensors(file)
+    try:
+        decoded = json.loads(metadata[METADATA_KEY])
+    except (KeyError, json.JSONDecodeError):
+        decoded = None
+    if not isinstance(decoded, dict):
+        raise UserError(
+            "this safetensors file was not written by a training stage of wsss",
+            where=file,
+            expected=f"JSON under the metadata key '{METADATA_KEY}'",
+        )
+    return state, decoded
