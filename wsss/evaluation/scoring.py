@@ -1,0 +1,277 @@
+"""Scoring of a run's maps and label PNGs against the ground-truth masks (the entry points)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsss.data.images import read_label
+from wsss.data.index import Index, read_index, read_masks
+from wsss.data.map_store import MapStore, upsample
+from wsss.errors import UserError
+from wsss.evaluation.config import EvaluationConfig
+from wsss.evaluation.confusion import confusion_matrix, scores_from_confusion
+from wsss.evaluation.parallel import map_parts
+from wsss.evaluation.sweep import SweepCounts, as_thresholds
+from wsss.evaluation.tables import CurvePoint, rows_of_scores, write_curve, write_rows
+from wsss.training.compute import Compute
+
+MAX_LISTED = 50
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """Where the ground truth of the images lies, and which of them have tags."""
+
+    root: Path
+    masks: Mapping[str, str]
+    n_classes: int
+    sizes: Mapping[str, tuple[int, int]]
+
+    def read(self, name: str) -> npt.NDArray[np.uint8]:
+        path = self.root / self.masks[name]
+        label = read_label(path)
+        if label.shape != self.sizes[name]:
+            raise UserError(
+                f"this mask is {label.shape[1]} x {label.shape[0]} px",
+                where=path,
+                expected=f"the image's {self.sizes[name][1]} x {self.sizes[name][0]} px",
+                fix="correct the mask or run the index again",
+            )
+        return label
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the names as one line, at most `MAX_LISTED` of them and the number of the rest."""
+    names = list(names)
+    shown = ", ".join(names[:MAX_LISTED])
+    more = len(names) - MAX_LISTED
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _prepare(index_path: Path, masks_path: Path, root: Path, split: str) -> tuple[Index, _Truth]:
+    index = read_index(index_path).subset(split)
+    if not index.records:
+        raise UserError(
+            f"the split '{split}' has no images",
+            where=index_path,
+            fix="choose another split, or add images to this one and run the index again",
+        )
+    masks = read_masks(masks_path)
+    missing = [record.name for record in index.records if record.name not in masks]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(index.records)} images of split '{split}' have no mask: "
+            f"{listed(missing)}",
+            where=masks_path,
+            expected="a mask for every image that is scored",
+            fix="add the masks to the data set and run the index again, or score another split",
+        )
+    sizes = {record.name: (record.height, record.width) for record in index.records}
+    return index, _Truth(root, masks, len(index.classes), sizes)
+
+
+def _with_place(error: ValueError, name: str, where: object) -> UserError:
+    return UserError(f"image {name}: {error}", where=where)
+
+
+def _check_classes(ours: Sequence[str], theirs: Sequence[str], where: Path) -> None:
+    if tuple(ours) != tuple(theirs):
+        raise UserError(
+            f"its classes are {', '.join(theirs)}",
+            where=where,
+            expected=f"the index's classes: {', '.join(ours)}",
+            fix="make this file again from the current index",
+        )
+
+
+def _count_maps(
+    names: Sequence[str],
+    *,
+    maps: Path,
+    truth: _Truth,
+    thresholds: npt.NDArray[np.float32],
+    untagged: frozenset[str],
+) -> SweepCounts:
+    total = SweepCounts(truth.n_classes, thresholds)
+    with MapStore(maps) as store:
+        how = str(store.attributes["upsampling"])
+        for name in names:
+            label = truth.read(name)
+            try:
+                if name in untagged:
+                    # No object, no map: background everywhere.
+                    empty = np.zeros((0, *label.shape), dtype=np.float32)
+                    total.add(label, np.zeros(0, dtype=np.int64), empty)
+                    continue
+                stored = store.read(name)
+                total.add(label, stored.class_indices, upsample(stored.maps, stored.size, how))
+            except ValueError as error:
+                raise _with_place(error, name, maps) from error
+    return total
+
+
+def score_maps(
+    *,
+    config: EvaluationConfig,
+    maps: Path,
+    index: Path,
+    masks: Path,
+    root: Path,
+    output: Path,
+    curve: Path,
+    plot: Path,
+    run: str,
+    stage: str,
+    split: str,
+    background: float,
+    compute: Compute,
+    labels_kind: str = "pseudo",
+) -> None:
+    """Score class maps at the configured background score and at the best of a sweep.
+
+    The maps are read once for all background scores. The best one is chosen with the ground
+    truth in sight, which is why its rows are marked `best`; of equals the lowest is taken.
+
+    Args:
+        config: Background scores of the sweep.
+        maps: Map store (HDF5) with the maps of every tagged image of the split.
+        index: `index.csv`.
+        masks: `masks.csv`.
+        root: Data root, to which the mask paths are relative.
+        output: CSV of scores to write.
+        curve: CSV of the sweep to write.
+        plot: PNG of the sweep to write.
+        run: Name of the run, for the tables.
+        stage: `cam` or `pseudo_label`.
+        split: Image set that is scored.
+        background: The configured background score, 0..1.
+        compute: How many processes.
+        labels_kind: What the run's segmentation learns from, for the tables.
+
+    Raises:
+        UserError: The split is empty, an image has no mask or no map, or the store holds other
+            classes than the index.
+    """
+    if not 0.0 <= background <= 1.0:
+        raise UserError(f"the background score is {background}", expected="a number in 0..1")
+    records, truth = _prepare(index, masks, root, split)
+    with MapStore(maps) as store:
+        _check_classes(records.classes, store.classes, maps)
+        stored = set(store.names)
+    missing = [r.name for r in records.records if r.tags and r.name not in stored]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(records.records)} images of split '{split}' have no maps: "
+            f"{listed(missing)}",
+            where=maps,
+            fix="export the maps of this split, or score another one",
+        )
+    values = config.thresholds(background)
+    thresholds = as_thresholds(values)
+    names = [record.name for record in records.records]
+    untagged = frozenset(r.name for r in records.records if not r.tags and r.name not in stored)
+    count = partial(_count_maps, maps=maps, truth=truth, thresholds=thresholds, untagged=untagged)
+    counts, *others = map_parts(count, names, compute.workers)
+    for other in others:
+        counts.merge(other)
+    scores = [scores_from_confusion(counts.confusion(i)) for i in range(len(values))]
+    points = [
+        CurvePoint(value, s.mean_iou, s.mean_precision, s.mean_recall)
+        for value, s in zip(values, scores, strict=True)
+    ]
+    configured = values.index(round(background, 6))
+    best = int(np.argmax([-1.0 if np.isnan(point.iou) else point.iou for point in points]))
+    rows = []
+    for selection, position in (("configured", configured), ("best", best)):
+        rows += rows_of_scores(
+            scores[position],
+            records.classes,
+            run=run,
+            stage=stage,
+            labels=labels_kind,
+            split=split,
+            selection=selection,
+            threshold=values[position],
+        )
+    write_rows(output, rows)
+    write_curve(curve, points)
+    # matplotlib is slow to import and only this needs it.
+    from wsss.evaluation.plots import plot_curve
+
+    plot_curve(plot, points, configured=configured, best=best, title=f"{run}: {stage} on {split}")
+
+
+def _count_labels(names: Sequence[str], *, labels: Path, truth: _Truth) -> npt.NDArray[np.int64]:
+    n_labels = truth.n_classes + 1
+    total = np.zeros((n_labels, n_labels), dtype=np.int64)
+    for name in names:
+        path = labels / f"{name}.png"
+        try:
+            total += confusion_matrix(truth.read(name), read_label(path), n_labels)
+        except ValueError as error:
+            raise _with_place(error, name, path) from error
+    return total
+
+
+def score_labels(
+    *,
+    labels: Path,
+    index: Path,
+    masks: Path,
+    root: Path,
+    output: Path,
+    run: str,
+    stage: str,
+    split: str,
+    labels_kind: str,
+    compute: Any = None,
+) -> None:
+    """Score a folder of label PNGs (`NAME.png`).
+
+    Args:
+        labels: Folder of label PNGs; 255 in them counts as background.
+        index: `index.csv`.
+        masks: `masks.csv`.
+        root: Data root, to which the mask paths are relative.
+        output: CSV of scores to write.
+        run: Name of the run, for the tables.
+        stage: Such as `segmentation` or `segmentation_crf`.
+        split: Image set that is scored.
+        labels_kind: `pseudo` or `ground_truth`: what the segmentation learnt from.
+        compute: How many processes; None: one.
+
+    Raises:
+        UserError: The split is empty, or an image has no mask or no prediction.
+    """
+    records, truth = _prepare(index, masks, root, split)
+    names = [record.name for record in records.records]
+    missing = [name for name in names if not (labels / f"{name}.png").is_file()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(names)} images of split '{split}' have no prediction: "
+            f"{listed(missing)}",
+            where=labels,
+            expected="one NAME.png for every image of the split",
+            fix="run the prediction of this split, or score another one",
+        )
+    count = partial(_count_labels, labels=labels, truth=truth)
+    workers = 1 if compute is None else compute.workers
+    confusion = sum(map_parts(count, names, workers), np.int64(0))
+    rows = rows_of_scores(
+        scores_from_confusion(np.asarray(confusion)),
+        records.classes,
+        run=run,
+        stage=stage,
+        labels=labels_kind,
+        split=split,
+        selection="configured",
+        threshold=None,
+    )
+    write_rows(output, rows)

@@ -1,0 +1,193 @@
+"""The tidy score tables: one row a class, their collection, and the table for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsss.errors import UserError
+from wsss.evaluation.confusion import Scores
+from wsss.files import write_text
+
+COLUMNS = (
+    "run",
+    "stage",
+    "labels",
+    "split",
+    "selection",
+    "threshold",
+    "class",
+    "iou",
+    "precision",
+    "recall",
+)
+STAGES = (
+    "cam",
+    "cam_crf",
+    "pseudo_label",
+    "pseudo_label_crf",
+    "segmentation",
+    "segmentation_crf",
+)
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Means over the classes at one background score; NaN where undefined."""
+
+    threshold: float
+    iou: float
+    precision: float
+    recall: float
+
+
+def _number(value: float) -> str:
+    """Return a score as text, empty where undefined."""
+    return "" if math.isnan(value) else f"{value:.6f}"
+
+
+def rows_of_scores(
+    scores: Scores,
+    classes: Sequence[str],
+    *,
+    run: str,
+    stage: str,
+    labels: str,
+    split: str,
+    selection: str,
+    threshold: float | None,
+) -> list[Row]:
+    """Return the rows of `background`, every class and `mean`.
+
+    Args:
+        scores: Scores of background and the classes.
+        classes: Names, without background.
+        run: Name of the run.
+        stage: Stage that is scored.
+        labels: `pseudo` or `ground_truth`.
+        split: Image set that is scored.
+        selection: `configured` or `best`.
+        threshold: Background score; None where the stage has none.
+    """
+    common = {
+        "run": run,
+        "stage": stage,
+        "labels": labels,
+        "split": split,
+        "selection": selection,
+        "threshold": "" if threshold is None else f"{threshold:g}",
+    }
+    values = zip(("background", *classes), scores.iou, scores.precision, scores.recall, strict=True)
+    named = [*values, ("mean", scores.mean_iou, scores.mean_precision, scores.mean_recall)]
+    return [
+        common
+        | {
+            "class": name,
+            "iou": _number(iou),
+            "precision": _number(precision),
+            "recall": _number(recall),
+        }
+        for name, iou, precision, recall in named
+    ]
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write score rows as CSV, atomically."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def write_curve(path: Path, points: Sequence[CurvePoint]) -> None:
+    """Write the sweep as CSV: threshold and the means over the classes."""
+    lines = ["threshold,miou,precision,recall"]
+    for p in points:
+        scores = (_number(p.iou), _number(p.precision), _number(p.recall))
+        lines.append(",".join((f"{p.threshold:g}", *scores)))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a CSV of scores.
+
+    Raises:
+        UserError: The file is missing or has other columns.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as handle:
+            reader = csv.DictReader(handle)
+            rows = list(reader)
+    except FileNotFoundError:
+        raise UserError(
+            "this table of scores does not exist", where=path, fix="run the evaluation first"
+        ) from None
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise UserError(
+            f"its columns are {', '.join(reader.fieldnames or ()) or 'missing'}",
+            where=path,
+            expected=", ".join(COLUMNS),
+        )
+    return rows
+
+
+def collect(scores: Sequence[Path], output: Path) -> None:
+    """Join the score tables of a run's stages, in the order of the stages, into one CSV.
+
+    Raises:
+        UserError: A table is missing, has other columns, or two hold the same row.
+    """
+    rows = [row for path in scores for row in read_rows(path)]
+    keys = [tuple(row[key] for key in COLUMNS[:5]) + (row["class"],) for row in rows]
+    if len(set(keys)) != len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise UserError(
+            f"these tables score the same thing twice: {', '.join(twice)}",
+            where=", ".join(str(path) for path in scores),
+        )
+    order = {stage: position for position, stage in enumerate(STAGES)}
+    # A stable sort: rows of one stage keep their order.
+    rows.sort(key=lambda row: order.get(row["stage"], len(order)))
+    write_rows(output, rows)
+
+
+def _percent(row: Row | None) -> str:
+    if row is None or not row["iou"]:
+        return "-"
+    percent = f"{100 * float(row['iou']):.1f}"
+    return f"{percent} @ {row['threshold']}" if row["threshold"] else percent
+
+
+def format_table(path: Path) -> str:
+    """Return the run's mean IoU by stage, in percent, as a text table.
+
+    A background score stands after `@`; `best` was chosen with the ground truth in sight.
+    """
+    rows = [row for row in read_rows(path) if row["class"] == "mean"]
+    stages: dict[tuple[str, str, str, str], dict[str, Row]] = {}
+    for row in rows:
+        is_crf = row["stage"].endswith("_crf")
+        key = (row["run"], row["stage"].removesuffix("_crf"), row["split"], row["labels"])
+        column = "crf" if is_crf else row["selection"]
+        if not is_crf or row["selection"] == "configured":
+            stages.setdefault(key, {})[column] = row
+    header = ("run", "stage", "split", "labels", "mIoU configured", "mIoU best", "with CRF")
+    table = [header]
+    for (run, stage, split, labels), columns in stages.items():
+        values = (_percent(columns.get(name)) for name in ("configured", "best", "crf"))
+        table.append((run, stage, split, labels, *values))  # type: ignore[arg-type]
+    widths = [max(len(line[i]) for line in table) for i in range(len(header))]
+    table.insert(1, tuple("-" * width for width in widths))  # type: ignore[arg-type]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < 4 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in table
+    )
