@@ -1,0 +1,208 @@
+"""A plain folder: images/, labels.csv, and optionally classes.txt and masks/."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from wsss.data.config import MAX_CLASSES, bad_class_name
+from wsss.data.images import IMAGE_SUFFIXES
+from wsss.data.listing import Entry, Listing, Problem, read_lines
+from wsss.errors import UserError
+
+IMAGES = "images"
+LABELS = "labels.csv"
+CLASSES = "classes.txt"
+MASKS = "masks"
+FOLDER_SETS = ("train", "val", "test")
+EXAMPLE = "image,tags,set\nholiday_001.jpg,dog;sofa,train"
+
+
+def require_folder(root: Path) -> None:
+    """Check that `root` has images/ and labels.csv.
+
+    Raises:
+        UserError: What is missing and what it should hold.
+    """
+    if not (root / IMAGES).is_dir():
+        raise UserError(
+            f"there is no folder {IMAGES}/ here", where=root, fix=f"put the pictures in {IMAGES}/"
+        )
+    if not (root / LABELS).is_file():
+        raise UserError(
+            f"there is no {LABELS} here",
+            where=root,
+            expected="a line for each picture, such as:\n" + EXAMPLE,
+        )
+
+
+def _pictures(root: Path, problems: list[Problem]) -> dict[str, str]:
+    """Return image name (file name without suffix) -> file name."""
+    files: dict[str, str] = {}
+    for path in sorted((root / IMAGES).iterdir()):
+        if path.name.startswith("."):
+            continue
+        file = f"{IMAGES}/{path.name}"
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.is_dir():
+            reason = f"not a picture ({', '.join(IMAGE_SUFFIXES)})"
+            problems.append(Problem(file, 0, "file that is no picture", reason))
+        elif path.stem in files:
+            reason = f"{files[path.stem]} has the same name but for its suffix"
+            problems.append(Problem(file, 0, "two pictures of one name", reason))
+        else:
+            files[path.stem] = path.name
+    return files
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def _parse_labels(root: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    path = root / LABELS
+    text = "\n".join(read_lines(path)) + "\n"
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    header = [cell.strip().lower() for cell in next(reader, [])]
+    if header not in (["image", "tags"], ["image", "tags", "set"]):
+        hint = "the columns are separated by commas, the tags in a cell by ';'"
+        raise UserError(
+            f"the first line is {','.join(header)!r}",
+            where=f"{path}, line 1",
+            expected="image,tags or image,tags,set",
+            fix=f"{hint}. For example:\n{EXAMPLE}",
+        )
+    return header, [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+
+
+def _read_classes(root: Path, problems: list[Problem]) -> tuple[str, ...]:
+    classes: list[str] = []
+    for line, text in enumerate(read_lines(root / CLASSES), start=1):
+        name = text.strip()
+        if not name:
+            continue
+        reason = "stands twice in the list" if name in classes else bad_class_name(name)
+        if reason is not None:
+            problems.append(Problem(CLASSES, line, "bad class name", f"{name!r} {reason}"))
+        classes.append(name)
+    if not classes:
+        problems.append(Problem(CLASSES, 0, "empty class list", "it names no class"))
+    return tuple(classes)
+
+
+def _tags(cell: str) -> list[str]:
+    tags = (tag.strip() for tag in cell.split(";"))
+    return sorted({tag for tag in tags if tag})
+
+
+def list_folder(root: Path, classes: tuple[str, ...] = ()) -> Listing:
+    """List a plain folder.
+
+    Without a `set` column every image is in `train`. Masks play no part: adding one never
+    changes the list.
+
+    Args:
+        root: Folder with images/ and labels.csv.
+        classes: Class names in label order; empty: those of classes.txt, or else all tags,
+            sorted.
+    """
+    require_folder(root)
+    problems: list[Problem] = []
+    header, lines = _parse_labels(root)
+    pictures = _pictures(root, problems)
+    if not classes:
+        if (root / CLASSES).is_file():
+            classes = _read_classes(root, problems)
+        else:
+            classes = tuple(
+                sorted({tag for _, cells in lines for tag in _tags(cells[1]) if len(cells) > 1})
+            )
+    if len(classes) > MAX_CLASSES:
+        reason = f"{len(classes)} classes, but a label picture holds at most {MAX_CLASSES}"
+        problems.append(Problem(LABELS, 0, "too many classes", reason))
+    listing = Listing(classes, problems=problems)
+    listed: dict[str, int] = {}
+    for line, cells in lines:
+        _add_line(listing, header, line, [cell.strip() for cell in cells], pictures, listed)
+    for name in pictures.keys() - listed.keys():
+        reason = f"not listed in {LABELS}: add it there with its tags, or take it away"
+        file = f"{IMAGES}/{pictures[name]}"
+        problems.append(Problem(file, 0, "picture without a line", reason))
+    return listing
+
+
+def _add_line(
+    listing: Listing,
+    header: list[str],
+    line: int,
+    cells: list[str],
+    pictures: dict[str, str],
+    listed: dict[str, int],
+) -> None:
+    """Add the entry of one line of labels.csv, or say what is wrong with it."""
+
+    def problem(kind: str, reason: str) -> None:
+        listing.problems.append(Problem(LABELS, line, kind, reason))
+
+    if len(cells) != len(header):
+        problem("malformed line", f"{len(cells)} cells instead of {len(header)}")
+        return
+    image, set_name = cells[0], cells[2] if len(header) == 3 else "train"
+    name = image if image in pictures else Path(image).stem
+    if name not in pictures or image not in (name, pictures[name]):
+        problem("missing image", f"there is no {IMAGES}/{image}{_nearest(name, pictures)}")
+        return
+    if name in listed:
+        problem("image listed twice", f"{name} is listed twice, first in line {listed[name]}")
+        return
+    listed[name] = line
+    tags = _tags(cells[1])
+    for tag in tags:
+        reason = bad_class_name(tag)
+        if reason is not None:
+            problem("bad class name", f"{tag!r} {reason}")
+        elif tag not in listing.classes:
+            hint = _nearest(tag, listing.classes)
+            problem("unknown tag", f"{tag!r} is not in the class list{hint}")
+    if set_name not in FOLDER_SETS:
+        hint = _nearest(set_name, FOLDER_SETS)
+        problem("unknown set", f"{set_name!r} is none of {', '.join(FOLDER_SETS)}{hint}")
+        return
+    known = [tag for tag in tags if tag in listing.classes]
+    listing.entries.append(
+        Entry(
+            name=name,
+            path=f"{IMAGES}/{pictures[name]}",
+            sets=(set_name,),
+            tags=tuple(sorted(known, key=listing.classes.index)),
+            file=LABELS,
+            line=line,
+            tags_file=LABELS,
+            # An unknown tag is reported as such, not a second time as "no tags".
+            may_be_untagged=set_name != "train" or bool(tags),
+        )
+    )
+
+
+def find_folder_masks(root: Path, names: Iterable[str]) -> tuple[dict[str, str], list[Problem]]:
+    """Return the masks there are, and a problem for each mask that belongs to no image."""
+    known = set(names)
+    masks: dict[str, str] = {}
+    problems: list[Problem] = []
+    folder = root / MASKS
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith("."):
+            continue
+        file = f"{MASKS}/{path.name}"
+        if path.suffix.lower() != ".png":
+            reason = "masks are PNG files (a lossy format would change the labels)"
+            problems.append(Problem(file, 0, "mask that is no PNG", reason))
+        elif path.stem not in known:
+            reason = f"no image has this name{_nearest(path.stem, known)}"
+            problems.append(Problem(file, 0, "mask without an image", reason))
+        else:
+            masks[path.stem] = file
+    return masks, problems

@@ -1,0 +1,149 @@
+"""Reading pictures and reading and writing label PNGs."""
+
+from __future__ import annotations
+
+from functools import cache
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from wsss.errors import UserError
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Suffixes (lower case) of the files taken for pictures in a folder."""
+
+_EXIF_ORIENTATION = 0x0112
+_TAIL_BYTES = 4096
+_END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+_WIDE_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+def _turned(image: Image.Image) -> bool:
+    """Say whether the file asks to be shown turned or mirrored (as phones' photographs do)."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return False  # Pillow would decode the whole file to look for one behind the pixels
+    return image.getexif().get(_EXIF_ORIENTATION, 1) in range(2, 9)
+
+
+def _unreadable(path: str | PathLike[str], error: BaseException) -> UserError:
+    if isinstance(error, FileNotFoundError):
+        return UserError("this picture does not exist", where=path)
+    reason = str(error) or type(error).__name__
+    return UserError(
+        f"cannot read this picture: {reason}",
+        where=path,
+        expected="a complete JPEG, PNG or other picture file",
+        fix="fetch the file again or leave it out",
+    )
+
+
+def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
+    """Return a picture as (H, W, 3) uint8 RGB, upright: an EXIF orientation is applied.
+
+    Grey pictures get three equal channels; transparency is dropped.
+
+    Raises:
+        UserError: The file is missing, damaged, or holds more than 8 bits a channel.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode in _WIDE_MODES:
+                raise UserError(
+                    f"this picture has mode {image.mode!r}, more than 8 bits a channel",
+                    where=path,
+                    fix="convert it to 8 bits; how to map the range is for you to say",
+                )
+            upright = ImageOps.exif_transpose(image) if _turned(image) else image
+            return np.array(upright.convert("RGB"))
+    except _DECODING_ERRORS as error:
+        raise _unreadable(path, error) from None
+
+
+def probe_image(path: str | PathLike[str]) -> tuple[int, int]:
+    """Return (width, height) of the upright picture from its header, checking it is complete.
+
+    JPEG and PNG files are not decoded: their end mark must be there. Where it is not, and for
+    other formats, the picture is decoded to find out.
+
+    Raises:
+        UserError: As `read_image`.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode in _WIDE_MODES:
+                raise UserError(
+                    f"this picture has mode {image.mode!r}, more than 8 bits a channel", where=path
+                )
+            width, height = image.size
+            if _turned(image) and image.getexif()[_EXIF_ORIENTATION] >= 5:
+                width, height = height, width
+            mark = _END_MARKS.get(image.format or "")
+            if mark is None or mark not in _tail(Path(path)):
+                image.load()
+            return width, height
+    except _DECODING_ERRORS as error:
+        raise _unreadable(path, error) from None
+
+
+def _tail(path: Path) -> bytes:
+    with open(path, "rb") as handle:
+        handle.seek(0, 2)
+        handle.seek(max(0, handle.tell() - _TAIL_BYTES))
+        return handle.read()
+
+
+def read_label(path: str | PathLike[str]) -> NDArray[np.uint8]:
+    """Return a label picture as (H, W) uint8: palette positions or grey values, unscaled.
+
+    Raises:
+        UserError: The file is missing, damaged, in colour, or has another depth than 8 bits.
+    """
+    try:
+        with Image.open(path) as image:
+            # Pillow stretches 2- and 4-bit grey to 0..255, which would invent labels.
+            raw_mode = image.tile[0][3] if image.tile else None
+            stretched = raw_mode in {"L;2", "L;4"}
+            if image.mode not in {"P", "L", "1"} or stretched:
+                depth = " with fewer than 8 bits" if stretched else ""
+                raise UserError(
+                    f"a label picture of mode {image.mode!r}{depth}",
+                    where=path,
+                    expected="8-bit palette or grey PNG: 0 background, 1.. classes, 255 ignore",
+                    fix="save the labels themselves, not their colours",
+                )
+            return np.array(image, dtype=np.uint8)
+    except _DECODING_ERRORS as error:
+        raise _unreadable(path, error) from None
+
+
+@cache
+def _palette_bytes() -> bytes:
+    # The devkit's rule: the label's bits, low to high, are dealt to R, G, B from the top down.
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    labels = np.arange(256)
+    for place in range(8):
+        for channel in range(3):
+            bit = (labels >> (3 * place + channel)) & 1
+            palette[:, channel] |= (bit << (7 - place)).astype(np.uint8)
+    return palette.tobytes()
+
+
+def voc_palette() -> NDArray[np.uint8]:
+    """Return the PASCAL VOC colour map, (256, 3) uint8: the RGB colour of each label."""
+    return np.frombuffer(_palette_bytes(), dtype=np.uint8).reshape(256, 3).copy()
+
+
+def write_label(path: str | PathLike[str], label: NDArray[np.uint8]) -> None:
+    """Write (H, W) uint8 labels as a PNG with the VOC palette; same labels, same bytes.
+
+    This writes in place: the caller wraps it in `atomic_file` or `atomic_directory`.
+    """
+    if label.ndim != 2 or label.dtype != np.uint8:
+        raise ValueError(f"labels must be (H, W) uint8, not {label.shape} {label.dtype}")
+    image = Image.fromarray(label)  # mode L; attaching a palette turns it into P
+    image.putpalette(_palette_bytes())
+    image.save(path, format="PNG", compress_level=6)

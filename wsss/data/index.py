@@ -1,0 +1,188 @@
+"""The index: which images there are, in which sets, with which tags. Every stage reads it.
+
+Building one from a data set is `wsss.data.build`, apart from here, so that a change to a data
+set format concerns the index stage and no training.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss.errors import UserError
+from wsss.files import write_text
+
+INDEX_COLUMNS = ("name", "sets", "tags", "width", "height", "path")
+MASK_COLUMNS = ("name", "mask")
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image: name without suffix, sets, tags, size in pixels, path relative to the root."""
+
+    name: str
+    sets: tuple[str, ...]
+    tags: tuple[str, ...]
+    width: int
+    height: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """All images of a data set.
+
+    Attributes:
+        classes: Class names without the background; the label value of a class is its
+            position + 1 (0 is background, 255 is "ignore").
+        records: The images, sorted by name.
+    """
+
+    classes: tuple[str, ...]
+    records: tuple[ImageRecord, ...]
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {name: position for position, name in enumerate(self.classes)}
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The names of the sets that have images, sorted."""
+        return tuple(sorted({name for record in self.records for name in record.sets}))
+
+    def subset(self, set_name: str) -> Index:
+        """Return the images of one set.
+
+        Raises:
+            UserError: No image is in that set; the message names the sets there are.
+        """
+        records = tuple(record for record in self.records if set_name in record.sets)
+        if not records:
+            raise UserError(
+                f"no image is in the set {set_name!r}",
+                expected=f"one of {', '.join(self.sets) or '(this index has no sets)'}",
+            )
+        return Index(self.classes, records)
+
+    def training_set(self) -> Index:
+        """Return the images to train on: `train_aug` where there is one, else `train`.
+
+        Images without tags are left out: nothing can be learnt from them here.
+
+        Raises:
+            UserError: There is no such set, or none of its images has a tag.
+        """
+        chosen = self.subset("train_aug" if "train_aug" in self.sets else "train")
+        tagged = tuple(record for record in chosen.records if record.tags)
+        if not tagged:
+            raise UserError("no training image has a tag", expected="at least one tagged image")
+        return Index(self.classes, tagged)
+
+    def class_indices(self, record: ImageRecord) -> tuple[int, ...]:
+        """Return the positions (from 0, ascending) of the record's tags among the classes."""
+        return tuple(sorted(self._positions[tag] for tag in record.tags))
+
+    def multi_hot(self) -> NDArray[np.float32]:
+        """Return (N, C) float32: 1 where the image has the tag, 0 elsewhere."""
+        table = np.zeros((len(self.records), len(self.classes)), dtype=np.float32)
+        for row, record in enumerate(self.records):
+            table[row, list(self.class_indices(record))] = 1
+        return table
+
+
+def classes_path(index_path: str | PathLike[str]) -> Path:
+    """Return where the class list of the index at `index_path` lies: beside it."""
+    return Path(index_path).parent / "classes.txt"
+
+
+def _table_text(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, cells) of a CSV file with exactly these columns."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read this file: {error.strerror}", where=path) from None
+    reader = csv.reader(io.StringIO(text, newline=""))
+    header = next(reader, [])
+    if tuple(header) != columns:
+        raise UserError(
+            f"the first line is {','.join(header)!r}",
+            where=path,
+            expected=",".join(columns),
+            fix="let the index stage write this file again",
+        )
+    for cells in reader:
+        if len(cells) != len(columns):
+            raise UserError(
+                f"a line with {len(cells)} cells",
+                where=f"{path}, line {reader.line_num}",
+                expected=f"{len(columns)}: {','.join(columns)}",
+            )
+        yield reader.line_num, cells
+
+
+def _split(cell: str) -> tuple[str, ...]:
+    return tuple(cell.split(";")) if cell else ()
+
+
+def write_index(index: Index, path: str | PathLike[str]) -> None:
+    """Write `path` (index.csv) and classes.txt beside it, each at once."""
+    write_text(classes_path(path), "".join(f"{name}\n" for name in index.classes))
+    rows = (
+        (r.name, ";".join(r.sets), ";".join(r.tags), r.width, r.height, r.path)
+        for r in index.records
+    )
+    write_text(path, _table_text(INDEX_COLUMNS, rows))
+
+
+def read_index(path: str | PathLike[str]) -> Index:
+    """Read index.csv and the classes.txt beside it.
+
+    Raises:
+        UserError: A file is missing or was not written by `write_index`.
+    """
+    try:
+        classes = tuple(classes_path(path).read_text(encoding="utf-8").splitlines())
+    except OSError as error:
+        raise UserError(
+            f"cannot read the class list: {error.strerror}", where=classes_path(path)
+        ) from None
+    known = set(classes)
+    records = []
+    for line, (name, sets, tags, width, height, image) in _read_table(Path(path), INDEX_COLUMNS):
+        if not (width.isdecimal() and height.isdecimal()):
+            raise UserError(f"the size {width!r} x {height!r}", where=f"{path}, line {line}")
+        unknown = [tag for tag in _split(tags) if tag not in known]
+        if unknown:
+            raise UserError(
+                f"tag {unknown[0]!r} is not in classes.txt", where=f"{path}, line {line}"
+            )
+        records.append(
+            ImageRecord(name, _split(sets), _split(tags), int(width), int(height), image)
+        )
+    return Index(classes, tuple(sorted(records, key=lambda record: record.name)))
+
+
+def write_masks(masks: dict[str, str], path: str | PathLike[str]) -> None:
+    """Write masks.csv: image name, path of its mask relative to the data root; sorted."""
+    write_text(path, _table_text(MASK_COLUMNS, sorted(masks.items())))
+
+
+def read_masks(path: str | PathLike[str]) -> dict[str, str]:
+    """Read masks.csv: image name to path of its mask relative to the data root."""
+    return {name: mask for _, (name, mask) in _read_table(Path(path), MASK_COLUMNS)}

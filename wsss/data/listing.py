@@ -1,0 +1,112 @@
+"""What a data set format reports: entries with their places, and everything wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wsss.errors import UserError
+
+SHOWN_PROBLEMS = 50
+"""How many offenders an error message spells out; the rest is counted."""
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One offender: the file (relative to the data root), its line if any, and the reason."""
+
+    file: str
+    line: int
+    kind: str
+    reason: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}, line {self.line}" if self.line else self.file
+        return f"{place}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image as a format lists it, before any file has been opened.
+
+    `file` and `line` say where it was listed (line 0: the file as a whole); `tags_file` where
+    its tags come from; `size` (width, height) is what the annotations claim, if they do.
+    """
+
+    name: str
+    path: str
+    sets: tuple[str, ...]
+    tags: tuple[str, ...]
+    file: str
+    line: int
+    tags_file: str
+    may_be_untagged: bool = False
+    size: tuple[int, int] | None = None
+
+
+@dataclass
+class Listing:
+    """The class names (without background), the entries, and the problems found so far."""
+
+    classes: tuple[str, ...]
+    entries: list[Entry] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def _fair_choice(problems: Sequence[Problem], limit: int) -> list[Problem]:
+    # One kind with thousands of offenders must not crowd the other kinds out of the message.
+    queues: dict[str, list[Problem]] = {}
+    for problem in problems:
+        queues.setdefault(problem.kind, []).append(problem)
+    chosen: list[Problem] = []
+    depth = 0
+    while len(chosen) < min(limit, len(problems)):
+        for queue in queues.values():
+            if depth < len(queue) and len(chosen) < limit:
+                chosen.append(queue[depth])
+        depth += 1
+    return sorted(chosen)
+
+
+def raise_problems(problems: Iterable[Problem], *, root: Path, what: str) -> None:
+    """Raise one `UserError` that lists every problem (capped), or return when there is none.
+
+    Args:
+        problems: All that was found; the same problem twice counts once.
+        root: Data root, named as the place.
+        what: What the problems are in, such as "this data set".
+    """
+    ordered = sorted(set(problems))
+    if not ordered:
+        return
+    counts: dict[str, int] = {}
+    for problem in ordered:
+        counts[problem.kind] = counts.get(problem.kind, 0) + 1
+    summary = ", ".join(f"{kind} ({count})" for kind, count in sorted(counts.items()))
+    number = "1 problem" if len(ordered) == 1 else f"{len(ordered)} problems"
+    shown = _fair_choice(ordered, SHOWN_PROBLEMS)
+    lines = [f"{number} in {what}: {summary}", *(f"  - {problem}" for problem in shown)]
+    if len(shown) < len(ordered):
+        lines.append(f"  - ... and {len(ordered) - len(shown)} more")
+    raise UserError(
+        "\n".join(lines),
+        where=root,
+        fix="mend the files named above and start again; nothing was written",
+    )
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a UTF-8 text file (a byte order mark is dropped).
+
+    Raises:
+        UserError: The file is missing or is not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(
+            "this file is not UTF-8 text", where=path, fix="save it again as UTF-8"
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot read this file: {error.strerror}", where=path) from None
