@@ -1,0 +1,163 @@
+"""The training losses of IRN (CVPR 2019, section 4) over pairs of pixels within a radius.
+
+Pairs are visited direction by direction and recomputed in the backward pass: at any moment one
+direction's tensors exist, so memory does not grow with the number of neighbours (152 at radius 10).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from wsss.errors import UserError
+from wsss.irn.affinity import Direction, directions
+
+IGNORE = 255
+BACKGROUND = 0
+_EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class IrnLosses:
+    """The five terms (scalars, means over their pairs) and their combination.
+
+    Attributes:
+        background: -log affinity of background pairs.
+        foreground: -log affinity of pairs of one foreground class.
+        negative: -log(1 - affinity) of pairs of different labels.
+        displacement_foreground: |D(source) - D(neighbour) - offset| of foreground pairs.
+        displacement_background: |D(source) - D(neighbour)| of background pairs.
+        counts: (3,) int64, numbers of background, foreground and unequal pairs.
+    """
+
+    background: Tensor
+    foreground: Tensor
+    negative: Tensor
+    displacement_foreground: Tensor
+    displacement_background: Tensor
+    counts: Tensor
+
+    @property
+    def affinity(self) -> Tensor:
+        """The edge branch's loss: (mean of the two positive terms + negative term) / 2."""
+        return ((self.background + self.foreground) / 2 + self.negative) / 2
+
+    @property
+    def displacement(self) -> Tensor:
+        """The displacement branch's loss."""
+        return (self.displacement_foreground + self.displacement_background) / 2
+
+    @property
+    def total(self) -> Tensor:
+        """What training minimises."""
+        return self.affinity + self.displacement
+
+
+def irn_losses(
+    edge_logit: Tensor, displacement: Tensor, label: Tensor, *, radius: int = 10
+) -> IrnLosses:
+    """Compute all losses of a batch.
+
+    Args:
+        edge_logit: (B, h, w) float, before the sigmoid.
+        displacement: (B, 2, h, w) float, channels (dy, dx) in pixels of this map.
+        label: (B, h, w) integers: 0 background, 1.. classes (any number), 255 left out.
+        radius: Neighbours have dx^2 + dy^2 < radius^2.
+
+    Returns:
+        The terms; a term without pairs is 0.
+
+    Raises:
+        UserError: The map is too small for the radius, or shapes differ.
+    """
+    height, width = edge_logit.shape[-2:]
+    reach = radius - 1
+    if height <= reach or width <= 2 * reach:
+        raise UserError(
+            f"IRN training maps of {height} x {width} leave no pairs at path radius {radius}",
+            expected=f"at least {reach + 1} x {2 * reach + 1} (crop / 4)",
+            fix="raise irn.crop_px or lower irn.radius",
+        )
+    if label.shape != edge_logit.shape or displacement.shape != (
+        edge_logit.shape[0],
+        2,
+        height,
+        width,
+    ):
+        raise UserError(
+            f"edges {tuple(edge_logit.shape)}, displacements {tuple(displacement.shape)} and "
+            f"labels {tuple(label.shape)} do not belong together",
+            expected="(B, h, w), (B, 2, h, w) and (B, h, w)",
+        )
+    edge = torch.sigmoid(edge_logit.float())
+    displacement = displacement.float()
+    sums = edge.new_zeros(5)
+    counts = torch.zeros(3, dtype=torch.int64, device=edge.device)
+    for direction in directions(radius):
+        part, count = checkpoint(
+            _direction_sums,
+            edge,
+            displacement,
+            label,
+            direction,
+            reach,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
+        sums = sums + part
+        counts = counts + count
+    per_pair = counts.to(sums.dtype)
+    # A displacement pair has two numbers, dy and dx.
+    numbers = torch.cat([per_pair, 2 * per_pair[[1, 0]]]) + _EPS
+    means = sums / numbers
+    return IrnLosses(
+        background=means[0],
+        foreground=means[1],
+        negative=means[2],
+        displacement_foreground=means[3],
+        displacement_background=means[4],
+        counts=counts,
+    )
+
+
+def _direction_sums(
+    edge: Tensor, displacement: Tensor, label: Tensor, direction: Direction, reach: int
+) -> tuple[Tensor, Tensor]:
+    """Sum the five terms over the pairs of one direction; also their three numbers."""
+    rows = edge.shape[-2] - reach
+    columns = edge.shape[-1] - 2 * reach
+
+    def shifted(maps: Tensor, dy: int, dx: int) -> Tensor:
+        # Sources are the pixels from which every neighbour lies inside the map.
+        return maps[..., dy : dy + rows, reach + dx : reach + dx + columns]
+
+    strongest = shifted(edge, *direction.path[0])
+    for y, x in direction.path[1:]:
+        strongest = torch.maximum(strongest, shifted(edge, y, x))
+    affinity = 1 - strongest
+    positive = -torch.log(affinity + _EPS)
+    negative = -torch.log(1 + _EPS - affinity)
+
+    here = shifted(label, 0, 0)
+    there = shifted(label, direction.dy, direction.dx)
+    known = (here != IGNORE) & (there != IGNORE)
+    equal = known & (here == there)
+    background = equal & (here == BACKGROUND)
+    foreground = equal & (here != BACKGROUND)
+    unequal = known & (here != there)
+
+    move = shifted(displacement, 0, 0) - shifted(displacement, direction.dy, direction.dx)
+    offset = move.new_tensor([direction.dy, direction.dx])[:, None, None]
+    masked = (
+        (background, positive),
+        (foreground, positive),
+        (unequal, negative),
+        (foreground, (move - offset).abs().sum(1)),
+        (background, move.abs().sum(1)),
+    )
+    sums = torch.stack([torch.where(mask, value, 0).sum() for mask, value in masked])
+    counts = torch.stack([background.sum(), foreground.sum(), unequal.sum()])
+    return sums, counts
