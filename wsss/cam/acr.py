@@ -1,0 +1,299 @@
+"""ACR: adversarial learning of classifier and reconstructor (CVPR 2023), one alternating step.
+
+The reconstructor update (RU) teaches a network to reconstruct one segment of the image from the
+other's feature; the classifier update (CU) then moves the CAM so that it cannot: segments that
+say nothing about each other are complete ones. Stochastic remnant feeding (SRF) leaves remnants
+of the other segment in what RU feeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.optim import Optimizer
+
+from wsss.cam.config import CamConfig
+from wsss.cam.losses import (
+    CuTerms,
+    RuTerms,
+    cu_loss,
+    draw_targets,
+    is_predicted,
+    normalise_cam,
+    remnant_grid,
+    resize,
+    resize_grid,
+    ru_loss,
+    segments,
+    select_class,
+)
+from wsss.cam.plain import build_classifier, require_finite, sgd
+from wsss.data.transforms import normalise
+from wsss.models.backbones import IMAGENET, build_backbone, freeze_batchnorm
+from wsss.models.reconstructor import Reconstructor
+from wsss.training.compute import autocast
+from wsss.training.loop import StepContext
+
+
+def build_reconstructor(
+    config: CamConfig, n_classes: int, weights_file: Path | None = None
+) -> Reconstructor:
+    """Build the reconstructor, its encoder with the same initial weights as the classifier."""
+    acr = config.acr
+    reconstructor = Reconstructor(
+        build_backbone(config.backbone, weights_file),
+        n_classes,
+        head=config.head,
+        levels=acr.feature_levels,
+        channels=acr.feature_channels,
+        depth=acr.decoder_depth,
+        width=acr.decoder_width,
+        preset=acr.preset,
+    )
+    return freeze_batchnorm(reconstructor) if config.freeze_batchnorm else reconstructor
+
+
+def untrained_reconstructor(config: CamConfig, n_classes: int) -> Reconstructor:
+    """Build the reconstructor with random weights, for a state dict to be loaded into."""
+    backbone = replace(config.backbone, weights="none")
+    return build_reconstructor(replace(config, backbone=backbone), n_classes)
+
+
+def is_deterministic(module: nn.Module) -> bool:
+    """Return whether training mode computes what eval mode computes: no dropout, BN frozen."""
+    for part in module.modules():
+        if isinstance(part, _DropoutNd) and part.p > 0:
+            return False
+        if isinstance(part, DropPath) and part.drop_prob:
+            return False
+        if isinstance(part, _BatchNorm) and part.train().training:
+            return False
+    return True
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Keep gradients from the parameters of `module`, and dropout from acting."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    module.eval()
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        module.train()
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """What both updates of a step share.
+
+    Attributes:
+        x: (B, 3, S, S), normalised for the networks.
+        image: The reconstruction's aim I, ImageNet-normalised, (B, 3, P, P), P the decoded side.
+        label: float (B, C).
+        target: int64 (B,), the class drawn for each image.
+        grid: g at the decoded side, (B, 1, P, P); None without remnant feeding.
+    """
+
+    x: Tensor
+    image: Tensor
+    label: Tensor
+    target: Tensor
+    grid: Tensor | None
+
+    @property
+    def side_px(self) -> int:
+        """The decoded side P."""
+        return self.image.shape[-1]
+
+
+class AcrMethod:
+    """Train classifier and reconstructor against each other.
+
+    Args:
+        config: Settings of the training.
+        n_classes: Classes, background not among them.
+        device: Where to train.
+        weights_file: Initial weights, where `config.backbone.weights` names a file.
+
+    Attributes:
+        classifier: The network whose CAMs are exported.
+        reconstructor: Its adversary.
+        modules: For checkpoints.
+        optimizers: For the schedule and checkpoints.
+    """
+
+    def __init__(
+        self,
+        config: CamConfig,
+        n_classes: int,
+        *,
+        device: torch.device,
+        weights_file: Path | None = None,
+    ) -> None:
+        self.config = config
+        self.device = device
+        classifier = build_classifier(config, n_classes, weights_file)
+        reconstructor = build_reconstructor(config, n_classes, weights_file)
+        self.classifier = classifier.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.reconstructor = reconstructor.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.modules: Mapping[str, nn.Module] = {
+            "classifier": self.classifier,
+            "reconstructor": self.reconstructor,
+        }
+        self.optimizers: Mapping[str, Optimizer] = {
+            "classifier": sgd(
+                config, self.classifier, heads=[self.classifier.head], transposed_factor=1.0
+            ),
+            "reconstructor": sgd(
+                config,
+                self.reconstructor,
+                heads=[self.reconstructor.encoder.head],
+                transposed_factor=config.acr.transposed_lr_factor,
+            ),
+        }
+
+    def step(self, batch: dict[str, Any], context: StepContext) -> Mapping[str, Tensor | float]:
+        """Take one step, RU then CU, on a batch of `image`, `valid` and `label`.
+
+        Raises:
+            NonFiniteLoss: Before the optimiser step of the update whose loss it is.
+        """
+        inputs = self.prepare(batch, context)
+        logits, cam = self._classify_for_both(inputs.x)
+        ru = self.reconstructor_terms(inputs, cam)
+        require_finite(ru.total, "reconstructor's")
+        _descend(ru.total, self.optimizers["reconstructor"])
+        if logits is None:
+            with autocast(self.device, self.config.precision):
+                logits, cam = self.classifier(inputs.x)
+        cu = self.classifier_terms(inputs, logits, cam)
+        require_finite(cu.total, "classifier's")
+        _descend(cu.total, self.optimizers["classifier"])
+        logged: dict[str, Tensor | float] = {"loss": cu.total.detach()}
+        logged.update({f"ru_{name}": term.detach() for name, term in ru._asdict().items()})
+        logged.update({f"cu_{name}": term.detach() for name, term in cu._asdict().items()})
+        if self.config.acr.srf:
+            logged["q"] = self.config.acr.q(context.epoch)
+        return logged
+
+    def _classify_for_both(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return the CAM that RU takes, and the class logits if CU may take both as well.
+
+        The classifier does not change between the updates. Without dropout its eval pass, which
+        RU asks for, and its training pass are one computation: done once, with gradient.
+        """
+        shared = is_deterministic(self.classifier)
+        with autocast(self.device, self.config.precision):
+            if shared:
+                logits, cam = self.classifier(x)
+                return logits, cam
+            self.classifier.eval()
+            with torch.no_grad():
+                _, cam = self.classifier(x)
+            self.classifier.train()
+            return None, cam
+
+    def prepare(self, batch: dict[str, Any], context: StepContext) -> StepInputs:
+        """Normalise a batch and draw its targets and remnant grids from `context.generator`."""
+        acr, generator = self.config.acr, context.generator
+        image, valid, label = batch["image"], batch["valid"], batch["label"]
+        count = image.shape[0]
+        uniform = torch.rand(count, generator=generator).to(label.device)
+        target = draw_targets(label, uniform)
+        side = self.config.decoded_px
+        grid = None
+        if acr.srf:
+            cells = int(torch.randint(acr.grid_min, acr.grid_max + 1, (1,), generator=generator))
+            drawn = remnant_grid(count, cells, acr.q(context.epoch), generator)
+            grid = resize_grid(drawn.to(image.device), side)
+        x = normalise(image, self.classifier.backbone.normalisation, valid)
+        return StepInputs(
+            x=x.contiguous(memory_format=torch.channels_last),
+            image=resize(normalise(image, IMAGENET, valid), side),
+            label=label,
+            target=target,
+            grid=grid,
+        )
+
+    def target_map(self, inputs: StepInputs, cam: Tensor) -> Tensor:
+        """Return A_t: the target's CAM, normalised at its own size, then resized."""
+        return resize(normalise_cam(select_class(cam, inputs.target)), inputs.side_px)
+
+    def reconstructor_terms(self, inputs: StepInputs, cam: Tensor) -> RuTerms:
+        """Return RU's loss, with gradient to the reconstructor only.
+
+        Args:
+            inputs: The batch and its draws.
+            cam: The classifier's raw logits, (B, C, h, w).
+        """
+        target_map = self.target_map(inputs, cam.detach())
+        target_segment, nontarget_segment = segments(target_map, inputs.grid)
+        with autocast(self.device, self.config.precision):
+            logits, feature = self.reconstructor.encode(inputs.x)
+            assert logits is not None
+            feature = resize(feature, inputs.side_px)
+            # One decoder call for all three: its normalisation is per image, so only dropout's
+            # draws differ from three calls.
+            decoded = self.reconstructor.decode(
+                torch.cat(
+                    [
+                        feature.detach(),
+                        feature * target_segment.to(feature.dtype),
+                        feature * nontarget_segment.to(feature.dtype),
+                    ]
+                )
+            )
+        full, from_target, from_nontarget = decoded.chunk(3)
+        return ru_loss(
+            logits,
+            inputs.label,
+            inputs.image,
+            (full, from_target, from_nontarget),
+            target_map,
+            inputs.grid,
+            self.config.acr.weights,
+        )
+
+    def classifier_terms(self, inputs: StepInputs, class_logits: Tensor, cam: Tensor) -> CuTerms:
+        """Return CU's loss, with gradient to the classifier through `class_logits` and `cam`.
+
+        The reconstructor is in eval mode and without gradient to its parameters; it is back in
+        training mode on return.
+        """
+        target_map = self.target_map(inputs, cam)
+        precision = autocast(self.device, self.config.precision)
+        with _frozen(self.reconstructor), precision:
+            with torch.no_grad():
+                _, feature = self.reconstructor.encode(inputs.x, classify=False)
+                feature = resize(feature, inputs.side_px)
+            mask = target_map.to(feature.dtype)
+            decoded = self.reconstructor.decode(torch.cat([feature * mask, feature * (1 - mask)]))
+        from_target, from_nontarget = decoded.chunk(2)
+        return cu_loss(
+            class_logits,
+            inputs.label,
+            inputs.image,
+            (from_target, from_nontarget),
+            target_map,
+            is_predicted(cam, inputs.target, inputs.side_px),
+            self.config.acr.weights,
+        )
+
+
+def _descend(loss: Tensor, optimizer: Optimizer) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()

@@ -1,0 +1,140 @@
+"""CAM methods by name, and the model files that training writes and export reads.
+
+A new method is a module with a task (networks, optimisers, one step) and an entry here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from wsss.cam.acr import AcrMethod
+from wsss.cam.config import CamConfig
+from wsss.cam.plain import PlainMethod, classifier_from_state
+from wsss.errors import UserError
+from wsss.files import content_hash
+from wsss.models.reconstructor import CamClassifier
+from wsss.models.weights import load_model_file, save_model
+from wsss.settings import from_dict, to_dict
+from wsss.training.loop import TrainingSummary, TrainingTask
+
+MODEL_KIND = "cam"
+
+
+class CamTask(TrainingTask, Protocol):
+    """A training task whose result is a classifier that CAMs are read from."""
+
+    @property
+    def classifier(self) -> CamClassifier:
+        """The network whose CAMs are exported."""
+        ...
+
+
+class _TaskBuilder(Protocol):
+    def __call__(
+        self,
+        config: CamConfig,
+        n_classes: int,
+        *,
+        device: torch.device,
+        weights_file: Path | None = None,
+    ) -> CamTask: ...
+
+
+class _ClassifierReader(Protocol):
+    def __call__(
+        self,
+        config: CamConfig,
+        n_classes: int,
+        state: Mapping[str, Tensor],
+        *,
+        where: object | None = None,
+    ) -> CamClassifier: ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a method is trained, and how its classifier is built again from a file."""
+
+    task: _TaskBuilder
+    classifier: _ClassifierReader
+
+
+METHODS: Mapping[str, Method] = {
+    "acr": Method(AcrMethod, classifier_from_state),
+    "cam": Method(PlainMethod, classifier_from_state),
+}
+
+
+def method(name: str) -> Method:
+    """Return the method called `name`.
+
+    Raises:
+        UserError: There is none; the message lists those there are.
+    """
+    if name not in METHODS:
+        raise UserError(f"cam.method is {name!r}", expected="one of " + ", ".join(sorted(METHODS)))
+    return METHODS[name]
+
+
+@dataclass(frozen=True)
+class CamModel:
+    """A trained classifier.
+
+    Attributes:
+        classifier: In eval mode, on the CPU.
+        config: What it was trained with.
+        classes: Class names without background.
+        identity: Hash of its settings and classes.
+    """
+
+    classifier: CamClassifier
+    config: CamConfig
+    classes: tuple[str, ...]
+    identity: str
+
+
+def save_cam_model(
+    path: Path,
+    classifier: nn.Module,
+    config: CamConfig,
+    classes: Sequence[str],
+    summary: TrainingSummary,
+) -> None:
+    """Write the classifier with all that is needed to use it."""
+    metadata = {
+        "kind": MODEL_KIND,
+        "config": to_dict(config),
+        "classes": list(classes),
+        "training": asdict(summary),
+    }
+    save_model(path, classifier.state_dict(), metadata)
+
+
+def load_cam_model(path: Path) -> CamModel:
+    """Read a file of `save_cam_model`.
+
+    Raises:
+        UserError: It is missing, damaged, or another kind of model.
+    """
+    state, metadata = load_model_file(path)
+    if metadata.get("kind") != MODEL_KIND:
+        raise UserError(
+            f"this model file holds a {metadata.get('kind')!r} model",
+            where=path,
+            expected=f"{MODEL_KIND!r}, as `wsss train-cam` writes",
+        )
+    config = from_dict(CamConfig, metadata["config"], where=f"{path}, metadata")
+    classes = tuple(metadata["classes"])
+    read = method(config.method).classifier
+    return CamModel(
+        classifier=read(config, len(classes), state, where=path).eval(),
+        config=config,
+        classes=classes,
+        identity=content_hash([metadata["config"], metadata["classes"]]),
+    )

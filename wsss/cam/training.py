@@ -1,0 +1,96 @@
+"""CAM training stage: a classifier, alone or against a reconstructor, into one model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wsss.cam.config import CamConfig
+from wsss.cam.methods import method, save_cam_model
+from wsss.data.images import read_image
+from wsss.data.index import Index, read_index
+from wsss.data.transforms import image_to_tensor, random_crop, random_flip, random_long_side
+from wsss.files import content_hash
+from wsss.settings import to_dict
+from wsss.training.compute import Compute, setup
+from wsss.training.loop import finish, train
+
+
+class ClassificationImages:
+    """Augmented crops with image-level labels.
+
+    Each sample: `image` (3, S, S) float32 in 0..1, `valid` (1, S, S) bool, `label` (C,) float32,
+    `name`.
+    """
+
+    def __init__(self, index: Index, root: Path, config: CamConfig) -> None:
+        self._records, self._root, self._config = index.records, root, config
+        self._labels = torch.from_numpy(index.multi_hot())
+        self.names = tuple(record.name for record in index.records)
+
+    def load(self, position: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Resize the long side at random, mirror at random, crop at random."""
+        config = self._config
+        image = image_to_tensor(read_image(self._root / self._records[position].path))
+        image, _ = random_long_side(
+            image, None, config.long_side_min_px, config.long_side_max_px, rng
+        )
+        image, _ = random_flip(image, None, rng)
+        crop = random_crop(image, None, config.crop_px, rng)
+        return {
+            "image": crop.image,
+            "valid": crop.valid,
+            "label": self._labels[position],
+            "name": self.names[position],
+        }
+
+
+def train_cam(
+    *,
+    config: CamConfig,
+    index: Path,
+    root: Path,
+    output: Path,
+    work_dir: Path,
+    compute: Compute,
+    weights_file: Path | None = None,
+) -> None:
+    """Train the classifier that CAMs are read from.
+
+    Args:
+        config: Method, networks, schedule, augmentation.
+        index: index.csv; its training set's images and tags are used, nothing else.
+        root: Folder that the index's paths are relative to.
+        output: Model file to write (safetensors).
+        work_dir: Checkpoint and metrics.
+        compute: Device, threads, workers.
+        weights_file: The file that `config.backbone.weights` names, where it names one.
+    """
+    device = setup(compute, config.seed)
+    known = read_index(index).training_set()
+    images = ClassificationImages(known, root, config)
+    task = method(config.method).task(
+        config, len(known.classes), device=device, weights_file=weights_file
+    )
+    identity = {
+        "config": content_hash(to_dict(config)),
+        "classes": content_hash(known.classes),
+        "images": content_hash(images.names),
+    }
+    summary = train(
+        task,
+        images,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        compute=compute,
+        work_dir=work_dir,
+        identity=identity,
+        description=f"train CAM ({config.method})",
+        lr_power=config.lr_power,
+    )
+    save_cam_model(output, task.classifier, config, known.classes, summary)
+    finish(work_dir)
