@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -36,7 +37,6 @@ def map_parts(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n_parts, mp_context=context) as pool:
         parts = [
-            pool.submit(function, names[start:stop])
-            for start, stop in zip(bounds, bounds[1:], strict=False)
+            pool.submit(function, names[start:stop]) for start, stop in itertools.pairwise(bounds)
         ]
         return [part.result() for part in parts]

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,12 +56,6 @@ def listed(names: Iterable[str]) -> str:
 
 def _prepare(index_path: Path, masks_path: Path, root: Path, split: str) -> tuple[Index, _Truth]:
     index = read_index(index_path).subset(split)
-    if not index.records:
-        raise UserError(
-            f"the split '{split}' has no images",
-            where=index_path,
-            fix="choose another split, or add images to this one and run the index again",
-        )
     masks = read_masks(masks_path)
     missing = [record.name for record in index.records if record.name not in masks]
     if missing:
@@ -231,7 +224,7 @@ def score_labels(
     stage: str,
     split: str,
     labels_kind: str,
-    compute: Any = None,
+    compute: Compute | None = None,
 ) -> None:
     """Score a folder of label PNGs (`NAME.png`).
 

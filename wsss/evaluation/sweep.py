@@ -90,6 +90,6 @@ class SweepCounts:
 
     def confusion(self, position: int) -> npt.NDArray[np.int64]:
         """Return the (n_labels, n_labels) confusion matrix at the threshold of that position."""
-        result = self.counts[:, :, position + 1 :].sum(axis=2)
+        result: npt.NDArray[np.int64] = self.counts[:, :, position + 1 :].sum(axis=2)
         result[:, 0] = self.counts[:, :, : position + 1].sum(axis=(1, 2))
         return result

@@ -123,7 +123,7 @@ def read_rows(path: Path) -> list[Row]:
     try:
         with open(path, encoding="utf-8", newline="") as handle:
             reader = csv.DictReader(handle)
-            rows = list(reader)
+            rows: list[Row] = list(reader)
     except FileNotFoundError:
         raise UserError(
             "this table of scores does not exist", where=path, fix="run the evaluation first"
@@ -144,7 +144,7 @@ def collect(scores: Sequence[Path], output: Path) -> None:
         UserError: A table is missing, has other columns, or two hold the same row.
     """
     rows = [row for path in scores for row in read_rows(path)]
-    keys = [tuple(row[key] for key in COLUMNS[:5]) + (row["class"],) for row in rows]
+    keys = [tuple(row[key] for key in (*COLUMNS[:5], "class")) for row in rows]
     if len(set(keys)) != len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise UserError(

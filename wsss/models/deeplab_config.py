@@ -34,15 +34,29 @@ class HeadConfig:
     def __post_init__(self) -> None:
         for key in ("channels", "low_level_channels"):
             if getattr(self, key) < 1:
-                raise UserError(f"head.{key} is {getattr(self, key)}", expected="at least 1")
+                raise UserError(
+                    f"head.{key} is {getattr(self, key)}",
+                    where=f"head.{key}",
+                    expected="at least 1",
+                )
         if any(rate < 1 for rate in self.rates):
-            raise UserError(f"head.rates are {self.rates}", expected="dilations of at least 1")
+            raise UserError(
+                f"head.rates are {self.rates}",
+                where="head.rates",
+                expected="dilations of at least 1",
+            )
         if self.name == "largefov" and len(self.rates) > 1:
             raise UserError(
-                f"head.rates are {self.rates} for largefov", expected="one dilation, such as 12"
+                f"head.rates are {self.rates} for largefov",
+                where="head.rates",
+                expected="one dilation, such as 12",
             )
         if not 0.0 <= self.dropout < 1.0:
-            raise UserError(f"head.dropout is {self.dropout}", expected="0 <= dropout < 1")
+            raise UserError(
+                f"head.dropout is {self.dropout}",
+                where="head.dropout",
+                expected="0 <= dropout < 1",
+            )
 
     def dilations(self) -> tuple[int, ...]:
         """Return the dilations in use."""

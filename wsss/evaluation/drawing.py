@@ -1,0 +1,158 @@
+"""Label maps, heat maps, titles and legends as RGB arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from wsss.data.images import voc_palette
+
+Picture = npt.NDArray[np.uint8]
+IGNORE = 255
+LINE_PX = 20
+_MARGIN_PX = 4
+
+
+@cache
+def font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return Pillow's built-in font: no font file of the machine, so the same everywhere."""
+    return ImageFont.load_default(size_px)
+
+
+def resized(picture: Picture, width: int, *, smooth: bool = True) -> Picture:
+    """Resize (H, W, 3) or (H, W) uint8 to a width, keeping its proportions."""
+    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+    method = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(picture).resize((width, height), method))
+
+
+def boundaries(label: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Return (H, W) bool: pixels whose right or lower neighbour has another label."""
+    edge = np.zeros(label.shape, dtype=bool)
+    edge[:, :-1] |= label[:, :-1] != label[:, 1:]
+    edge[:-1] |= label[:-1] != label[1:]
+    return edge
+
+
+def blend_labels(image: Picture, label: npt.NDArray[np.uint8], *, opacity: float = 0.6) -> Picture:
+    """Colour an image by its labels: VOC colours, background left as it is, borders white.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        label: (H, W) uint8; 255 is painted in the palette's cream.
+        opacity: Weight of the colour, 0..1.
+    """
+    colours = voc_palette()[label].astype(np.float32)
+    weight = np.where(label > 0, np.float32(opacity), np.float32(0))[..., None]
+    blended = image * (1 - weight) + colours * weight
+    blended[boundaries(label)] = 255
+    return np.asarray(blended.round(), dtype=np.uint8)
+
+
+def heat_map(
+    image: Picture, strength: npt.NDArray[np.floating], *, opacity: float = 0.6
+) -> Picture:
+    """Lay a map of values in 0..1, (H, W), over an image: blue is 0, red is 1."""
+    # Imported here: matplotlib is slow to import, and label pictures do without.
+    from matplotlib import colormaps
+
+    colours = colormaps["jet"](np.clip(strength, 0.0, 1.0))[..., :3] * 255
+    return np.asarray((image * (1 - opacity) + colours * opacity).round(), dtype=np.uint8)
+
+
+def write_text_at(
+    picture: Picture, texts: Sequence[tuple[str, tuple[int, int]]], *, size_px: int = 13
+) -> Picture:
+    """Write texts centred at (x, y), white on a dark outline, kept inside the picture."""
+    canvas = Image.fromarray(picture)
+    draw = ImageDraw.Draw(canvas)
+    for text, (x, y) in texts:
+        left, top, right, bottom = draw.textbbox((0, 0), text, font=font(size_px), stroke_width=2)
+        width, height = right - left, bottom - top
+        place = (
+            min(max(0, x - width / 2), max(0, canvas.width - width)) - left,
+            min(max(0, y - height / 2), max(0, canvas.height - height)) - top,
+        )
+        draw.text(place, text, "white", font=font(size_px), stroke_width=2, stroke_fill="black")
+    return np.asarray(canvas)
+
+
+def titled(picture: Picture, title: str) -> Picture:
+    """Put a line with a title above a picture."""
+    height, width = picture.shape[:2]
+    canvas = Image.new("RGB", (width, height + LINE_PX), "white")
+    canvas.paste(Image.fromarray(picture), (0, LINE_PX))
+    draw = ImageDraw.Draw(canvas)
+    draw.text((_MARGIN_PX, LINE_PX // 2), title, "black", font=font(13), anchor="lm")
+    return np.asarray(canvas)
+
+
+def message(like: Picture, text: str) -> Picture:
+    """Return a grey picture of the same size with a text in its middle."""
+    height, width = like.shape[:2]
+    grey = np.full((height, width, 3), 225, dtype=np.uint8)
+    canvas = Image.fromarray(grey)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((width // 2, height // 2), text, (90, 90, 90), font=font(13), anchor="mm")
+    return np.asarray(canvas)
+
+
+def legend(width: int, entries: Sequence[tuple[int, str]]) -> Picture:
+    """Return a strip of coloured squares with texts, broken into lines of at most `width`.
+
+    Args:
+        width: Pixels.
+        entries: (label, text); the label decides the colour.
+
+    Returns:
+        (n * LINE_PX, width, 3) uint8; no lines without entries.
+    """
+    palette = voc_palette()
+    square = LINE_PX - 2 * _MARGIN_PX
+    places: list[tuple[int, int, int, str]] = []
+    x, line = _MARGIN_PX, 0
+    for label, text in entries:
+        # One pixel more a letter than measured would be too narrow for none.
+        needed = square + 2 * _MARGIN_PX + int(font(13).getlength(text)) + 2 * _MARGIN_PX
+        if x > _MARGIN_PX and x + needed > width:
+            x, line = _MARGIN_PX, line + 1
+        places.append((x, line, label, text))
+        x += needed
+    lines = line + 1 if entries else 0
+    canvas = Image.new("RGB", (width, lines * LINE_PX), "white")
+    draw = ImageDraw.Draw(canvas)
+    for left, row, label, text in places:
+        top = row * LINE_PX + _MARGIN_PX
+        box = (left, top, left + square, top + square)
+        draw.rectangle(box, tuple(int(v) for v in palette[label]), "black")
+        middle = row * LINE_PX + LINE_PX // 2
+        draw.text((left + square + _MARGIN_PX, middle), text, "black", font=font(13), anchor="lm")
+    return np.asarray(canvas).reshape(lines * LINE_PX, width, 3)
+
+
+def beside(pictures: Sequence[Picture], gap_px: int = 4) -> Picture:
+    """Join pictures side by side, tops aligned, white between and below."""
+    height = max(picture.shape[0] for picture in pictures)
+    width = sum(picture.shape[1] for picture in pictures) + gap_px * (len(pictures) - 1)
+    canvas = np.full((height, width, 3), 255, dtype=np.uint8)
+    x = 0
+    for picture in pictures:
+        canvas[: picture.shape[0], x : x + picture.shape[1]] = picture
+        x += picture.shape[1] + gap_px
+    return canvas
+
+
+def below(pictures: Sequence[Picture], gap_px: int = 4) -> Picture:
+    """Join pictures one below the other, left sides aligned, white between and beside."""
+    width = max(picture.shape[1] for picture in pictures)
+    height = sum(picture.shape[0] for picture in pictures) + gap_px * (len(pictures) - 1)
+    canvas = np.full((height, width, 3), 255, dtype=np.uint8)
+    y = 0
+    for picture in pictures:
+        canvas[y : y + picture.shape[0], : picture.shape[1]] = picture
+        y += picture.shape[0] + gap_px
+    return canvas

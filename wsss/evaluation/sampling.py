@@ -1,0 +1,38 @@
+"""The fixed sample of images that pictures show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wsss.data.index import ImageRecord, Index
+from wsss.errors import UserError
+
+
+def sample_records(
+    index: Index, *, split: str, names: Sequence[str] = (), count: int | None = None
+) -> tuple[ImageRecord, ...]:
+    """Return the named images of the split, or `count` evenly spaced through its sorted names.
+
+    Args:
+        index: All images.
+        split: Image set to choose from.
+        names: Images to take, in this order; empty: the choice is made by `count`.
+        count: How many images; None: all.
+
+    Raises:
+        UserError: The split has no images, or a name is not in it.
+    """
+    records = index.subset(split).records
+    if names:
+        known = {record.name: record for record in records}
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise UserError(
+                f"these images are not in split '{split}': {', '.join(unknown[:50])}",
+                expected=f"names of its {len(records)} images, without suffix",
+            )
+        return tuple(known[name] for name in names)
+    if count is None or count >= len(records):
+        return records
+    # The middle of each of `count` equal parts: neither always the first nor always the last.
+    return tuple(records[(2 * i + 1) * len(records) // (2 * count)] for i in range(count))

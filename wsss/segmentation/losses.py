@@ -1,0 +1,67 @@
+"""Segmentation losses: cross-entropy over the labelled pixels, at one or several input scales."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE = 255
+
+
+def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy over the labelled pixels, at the target's resolution.
+
+    Args:
+        logits: (B, L, h, w) float; brought to the target's size bilinearly, in float32.
+        target: (B, H, W) int64 labels 0..L-1; 255 is left out.
+
+    Returns:
+        Scalar; 0 where nothing is labelled.
+    """
+    logits = F.interpolate(
+        logits.float(), size=target.shape[1:], mode="bilinear", align_corners=False
+    )
+    # One row a pixel: the two-dimensional form of this loss has no deterministic CUDA kernel.
+    rows = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
+    flat = target.reshape(-1)
+    total = F.cross_entropy(rows, flat, ignore_index=IGNORE, reduction="sum")
+    return total / (flat != IGNORE).sum().clamp(min=1)
+
+
+def multi_scale_loss(
+    network: Callable[[Tensor], Tensor],
+    image: Tensor,
+    target: Tensor,
+    scales: Sequence[float],
+) -> Tensor:
+    """Sum of the losses at each scale and of that of their maximum (DeepLabV2, PAMI 2018).
+
+    Args:
+        network: Image to logits.
+        image: (B, 3, H, W) float, normalised.
+        target: (B, H, W) int64.
+        scales: Factors on the image, 1 first; with only one there is no maximum.
+
+    Returns:
+        Scalar, the sum of the losses.
+    """
+    all_logits = []
+    for scale in scales:
+        scaled = (
+            image
+            if scale == 1.0
+            else F.interpolate(image, scale_factor=scale, mode="bilinear", align_corners=False)
+        )
+        all_logits.append(network(scaled))
+    losses = [pixel_cross_entropy(logits, target) for logits in all_logits]
+    if len(all_logits) > 1:
+        size = all_logits[0].shape[2:]
+        resized = [
+            F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
+            for logits in all_logits
+        ]
+        losses.append(pixel_cross_entropy(torch.stack(resized).amax(dim=0), target))
+    return torch.stack(losses).sum()

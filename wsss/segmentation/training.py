@@ -1,0 +1,143 @@
+"""Training of DeepLab on label maps (the stage's entry point)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wsss.data.transforms import normalise
+from wsss.files import content_hash
+from wsss.models.backbones import build_backbone, freeze_batchnorm
+from wsss.models.deeplab import DeepLab
+from wsss.segmentation.config import SegmentationConfig
+from wsss.segmentation.dataset import open_dataset
+from wsss.segmentation.losses import multi_scale_loss
+from wsss.segmentation.model_file import save_segmentation_model
+from wsss.settings import to_dict
+from wsss.training.compute import Compute, autocast, setup
+from wsss.training.loop import NonFiniteLoss, StepContext, finish, train
+
+
+def parameter_groups(network: DeepLab, config: SegmentationConfig) -> list[dict[str, Any]]:
+    """Split the trainable parameters by learning rate and decay.
+
+    The head learns faster than the backbone, whose weights are a start worth keeping; biases and
+    BatchNorm are not decayed, decaying them only biases the output.
+    """
+    head = {id(parameter) for parameter in network.head.parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        if not parameter.requires_grad:
+            continue
+        is_vector = parameter.ndim == 1
+        factor = 1.0
+        if id(parameter) in head:
+            factor = config.head_bias_lr_factor if is_vector else config.head_lr_factor
+        decay = 0.0 if is_vector else config.weight_decay
+        groups.setdefault((factor, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": config.learning_rate * factor, "weight_decay": decay}
+        for (factor, decay), parameters in groups.items()
+    ]
+
+
+class SegmentationTask:
+    """The network, its optimiser and one step of it."""
+
+    def __init__(self, network: DeepLab, config: SegmentationConfig, device: torch.device) -> None:
+        self._config = config
+        # channels_last: convolutions on CPUs and tensor cores run fastest in it.
+        self.network = network.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self._optimizer = torch.optim.SGD(
+            parameter_groups(network, config), lr=config.learning_rate, momentum=config.momentum
+        )
+        self.modules: Mapping[str, nn.Module] = {"network": self.network}
+        self.optimizers: Mapping[str, torch.optim.Optimizer] = {"network": self._optimizer}
+
+    def step(self, batch: dict[str, Any], context: StepContext) -> Mapping[str, Tensor | float]:
+        """Take one step on `image`, `valid` and `target`.
+
+        Raises:
+            NonFiniteLoss: The loss is not finite; no step was taken.
+        """
+        normalisation = self.network.backbone.normalisation
+        image = normalise(batch["image"], normalisation, batch["valid"])
+        image = image.contiguous(memory_format=torch.channels_last)
+        with autocast(context.device, self._config.precision):
+            loss = multi_scale_loss(self.network, image, batch["target"], self._config.loss_scales)
+        if not torch.isfinite(loss):
+            raise NonFiniteLoss(f"the segmentation loss is {float(loss)}")
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return {"loss": loss}
+
+
+def train_segmentation(
+    *,
+    config: SegmentationConfig,
+    labels: Path | None,
+    masks: Path | None,
+    index: Path,
+    root: Path,
+    output: Path,
+    work_dir: Path,
+    compute: Compute,
+    weights_file: Path | None,
+) -> None:
+    """Train DeepLab and write its model file.
+
+    Args:
+        config: The stage's settings.
+        labels: Folder of pseudo-label PNGs; with `config.labels: pseudo` all it learns from.
+        masks: `masks.csv`; read only with `config.labels: ground_truth`.
+        index: `index.csv`.
+        root: Data root.
+        output: Model file to write.
+        work_dir: Checkpoints and metrics.
+        compute: Device, threads, workers.
+        weights_file: The backbone's initial weights, where its settings name a file.
+
+    Raises:
+        UserError: A training image has no label map, or a setting cannot be honoured.
+    """
+    training_index, dataset, labels_digest = open_dataset(
+        config, index_path=index, labels=labels, masks=masks, root=root
+    )
+    device = setup(compute, config.seed)
+    backbone = build_backbone(config.backbone, weights_file)
+    if config.freeze_batchnorm:
+        freeze_batchnorm(backbone)
+    network = DeepLab(backbone, len(training_index.classes) + 1, config.head)
+    task = SegmentationTask(network, config, device)
+    settings = to_dict(config)
+    summary = train(
+        task,
+        dataset,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        compute=compute,
+        work_dir=work_dir,
+        identity={
+            "stage": "segmentation",
+            "settings": settings,
+            "classes": list(training_index.classes),
+            "images": content_hash(list(dataset.names)),
+            "labels": labels_digest,
+        },
+        description=f"train segmentation ({config.labels} labels)",
+        lr_power=config.lr_power,
+    )
+    save_segmentation_model(
+        output,
+        task.network,
+        classes=training_index.classes,
+        config=config,
+        training={"steps": summary.steps, "images": summary.images, "labels": labels_digest},
+    )
+    finish(work_dir)
