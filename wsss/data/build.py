@@ -15,13 +15,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from wsss.data import voc
+from wsss.data import coco, voc
 from wsss.data.config import IndexConfig
-from wsss.data.folder import find_folder_masks, list_folder
+from wsss.data.folder import find_folder_masks, list_folder, require_folder
 from wsss.data.images import probe_image, read_label
 from wsss.data.index import ImageRecord, Index
 from wsss.data.listing import Entry, Listing, Problem, raise_problems
 from wsss.errors import UserError
+from wsss.training.progress import progress
 
 _THREADS = 8  # files are waited for more than computed on
 _T = TypeVar("_T")
@@ -33,7 +34,7 @@ def _list(config: IndexConfig, root: Path) -> Listing:
     if config.format == "voc":
         return voc.list_voc(root, config.tags_from)
     if config.format == "coco":
-        raise UserError("the COCO format is not there yet")
+        return coco.list_coco(root)
     return list_folder(root, config.classes)
 
 
@@ -46,9 +47,10 @@ def _require_root(root: Path) -> None:
         )
 
 
-def _in_threads(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+def _in_threads(function: Callable[[_T], _R], items: Sequence[_T], what: str) -> list[_R]:
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(function, items))
+        results = pool.map(function, items)
+        return list(progress(results, total=len(items), description=what))
 
 
 def build_index(config: IndexConfig, root: Path) -> Index:
@@ -83,7 +85,8 @@ def build_index(config: IndexConfig, root: Path) -> Index:
         return ImageRecord(entry.name, entry.sets, entry.tags, width, height, entry.path)
 
     records: list[ImageRecord] = []
-    for entry, result in zip(listing.entries, _in_threads(check, listing.entries), strict=True):
+    results = _in_threads(check, listing.entries, "checking images")
+    for entry, result in zip(listing.entries, results, strict=True):
         if isinstance(result, Problem):
             problems.append(result)
         else:
@@ -105,6 +108,8 @@ def _find_masks(
         official = {"train", "val"}
         wanted = {record.name for record in index.records if official.intersection(record.sets)}
         return voc.find_voc_masks(root, wanted, names)
+    if config.format == "coco":
+        return coco.find_coco_masks(root, index)
     return find_folder_masks(root, names)
 
 
@@ -145,7 +150,8 @@ def build_masks(config: IndexConfig, root: Path, index: Index) -> dict[str, str]
         return None
 
     records = [record for record in index.records if record.name in masks]
-    problems += [problem for problem in _in_threads(check, records) if problem is not None]
+    results = _in_threads(check, records, "checking masks")
+    problems += [problem for problem in results if problem is not None]
     raise_problems(problems, root=root, what="the masks of this data set")
     return dict(sorted(masks.items()))
 
@@ -190,8 +196,8 @@ def listing_fingerprint(config: IndexConfig, root: Path) -> str:
     """Return a cheap hash of what defines the image list; equal hash, equal index.
 
     Lists, label tables and class lists count by content, annotation files and a folder's
-    pictures by name and size; never a time stamp, never a mask. The demo's is constant, since
-    its pictures are generated.
+    pictures by name and size; never a time stamp, never a mask. The demo's is constant: its
+    pictures follow from the generator alone, and need not be there yet.
 
     Raises:
         UserError: The data set is not there.
@@ -203,15 +209,25 @@ def listing_fingerprint(config: IndexConfig, root: Path) -> str:
         voc.require_voc(root)
         parts = [f"{path.name} {_content_digest(path)}" for path in voc.list_files(root)]
         parts += [_content_digest(root / voc.CLS_LABELS), _folder_digest(root / voc.ANNOTATIONS)]
+    elif config.format == "coco":
+        parts = [f"{path.name} {_content_digest(path)}" for path in coco.annotation_files(root)]
     else:
+        require_folder(root)
         parts = [_content_digest(root / name) for name in ("labels.csv", "classes.txt")]
         parts.append(_folder_digest(root / "images"))
     return _combine([config.format, *parts])
 
 
 def mask_fingerprint(config: IndexConfig, root: Path) -> str:
-    """Return a cheap hash of the masks' names and sizes (constant for the generated demo)."""
+    """Return a cheap hash of the masks' names and sizes.
+
+    Constant for the generated demo; for COCO of the annotations and the rule that draws them.
+    """
     if config.format == "demo":
         return _combine(["demo masks"])
+    _require_root(root)
+    if config.format == "coco":
+        parts = [_content_digest(path) for path in coco.annotation_files(root)]
+        return _combine([f"coco {coco.OVERLAP_RULE}", *parts])
     folders = voc.MASK_FOLDERS if config.format == "voc" else ("masks",)
     return _combine([config.format, *(_folder_digest(root / folder) for folder in folders)])

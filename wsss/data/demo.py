@@ -20,9 +20,6 @@ from wsss.data.demo_shapes import Dice, Field, Pose, body_mask, colour, part_pat
 from wsss.data.images import write_label
 from wsss.files import atomic_directory
 
-DEMO_VERSION = 1
-"""Part of the fingerprint: a change to the pictures must change this number."""
-
 TRAIN_IMAGES = 240
 VAL_IMAGES = 80
 _SEED = 20230618

@@ -101,14 +101,15 @@ def part_pattern(kind: str, v: Field, u: Field) -> Field:
     """Return an (H, W) field of 0 and 1: the pattern that tells a class, over v, u in -1..1."""
     radius = np.sqrt(v * v + u * u)
     if kind == "rings":
-        return (np.floor(radius * 4.0) % 2).astype(np.float64)
-    if kind == "stripes":
-        return (np.floor((u + 1) * 2.75) % 2).astype(np.float64)
-    if kind == "checker":
-        return ((np.floor((u + 1) * 2.0) + np.floor((v + 1) * 2.0)) % 2).astype(np.float64)
-    if kind == "star":
-        angle = np.arctan2(v, u)
-        return (radius < 0.55 + 0.4 * np.cos(5 * angle)).astype(np.float64)
-    if kind == "cross":
-        return ((np.abs(v) < 0.3) | (np.abs(u) < 0.3)).astype(np.float64)
-    raise ValueError(f"no pattern {kind!r}")
+        ink = np.floor(radius * 4.0) % 2 == 1
+    elif kind == "stripes":
+        ink = np.floor((u + 1) * 2.75) % 2 == 1
+    elif kind == "checker":
+        ink = (np.floor((u + 1) * 2.0) + np.floor((v + 1) * 2.0)) % 2 == 1
+    elif kind == "star":
+        ink = radius < 0.55 + 0.4 * np.cos(5 * np.arctan2(v, u))
+    elif kind == "cross":
+        ink = (np.abs(v) < 0.3) | (np.abs(u) < 0.3)
+    else:
+        raise ValueError(f"no pattern {kind!r}")
+    return np.where(ink, 1.0, 0.0)

@@ -75,7 +75,12 @@ def _parse_labels(root: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             expected="image,tags or image,tags,set",
             fix=f"{hint}. For example:\n{EXAMPLE}",
         )
-    return header, [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+    try:
+        return header, [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+    except csv.Error as error:
+        raise UserError(
+            f"this is not a CSV file: {error}", where=f"{path}, line {reader.line_num}"
+        ) from None
 
 
 def _read_classes(root: Path, problems: list[Problem]) -> tuple[str, ...]:
@@ -91,6 +96,22 @@ def _read_classes(root: Path, problems: list[Problem]) -> tuple[str, ...]:
     if not classes:
         problems.append(Problem(CLASSES, 0, "empty class list", "it names no class"))
     return tuple(classes)
+
+
+def _classes_from_tags(
+    lines: list[tuple[int, list[str]]], problems: list[Problem]
+) -> tuple[str, ...]:
+    first_line: dict[str, int] = {}
+    for line, cells in lines:
+        for tag in _tags(cells[1]) if len(cells) > 1 else ():
+            first_line.setdefault(tag, line)
+    spelling: dict[str, str] = {}
+    for tag, line in first_line.items():
+        other = spelling.setdefault(tag.casefold(), tag)
+        if other != tag:
+            reason = f"{tag!r}, but {other!r} in line {first_line[other]}: one class or two?"
+            problems.append(Problem(LABELS, line, "tags that differ only in case", reason))
+    return tuple(sorted(first_line))
 
 
 def _tags(cell: str) -> list[str]:
@@ -117,9 +138,7 @@ def list_folder(root: Path, classes: tuple[str, ...] = ()) -> Listing:
         if (root / CLASSES).is_file():
             classes = _read_classes(root, problems)
         else:
-            classes = tuple(
-                sorted({tag for _, cells in lines for tag in _tags(cells[1]) if len(cells) > 1})
-            )
+            classes = _classes_from_tags(lines, problems)
     if len(classes) > MAX_CLASSES:
         reason = f"{len(classes)} classes, but a label picture holds at most {MAX_CLASSES}"
         problems.append(Problem(LABELS, 0, "too many classes", reason))
@@ -153,7 +172,9 @@ def _add_line(
     image, set_name = cells[0], cells[2] if len(header) == 3 else "train"
     name = image if image in pictures else Path(image).stem
     if name not in pictures or image not in (name, pictures[name]):
-        problem("missing image", f"there is no {IMAGES}/{image}{_nearest(name, pictures)}")
+        problem(
+            "missing image", f"there is no {IMAGES}/{image}{_nearest(image, pictures.values())}"
+        )
         return
     if name in listed:
         problem("image listed twice", f"{name} is listed twice, first in line {listed[name]}")

@@ -41,11 +41,14 @@ def require_voc(root: Path) -> None:
     """
     for needed in (LISTS, IMAGES):
         if not (root / needed).is_dir():
+            inside = [each for each in ("VOC2012", "VOCdevkit/VOC2012") if (root / each).is_dir()]
             raise UserError(
                 f"there is no {needed}/ here, so this is not a VOC devkit",
                 where=root,
                 expected="the folder VOC2012 of VOCtrainval_11-May-2012.tar",
-                fix="get it from http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ and give its "
+                fix=f"give {root / inside[0]} as the data root"
+                if inside
+                else "get it from http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ and give its "
                 "place as the data root in config.local.yaml",
             )
 
@@ -187,7 +190,9 @@ def _overlaps(lists: dict[str, dict[str, int]]) -> Iterable[Problem]:
                 yield Problem(file, line, "image in a training and a held-out set", reason)
 
 
-def find_voc_masks(root: Path, names_with_mask: set[str], names: Iterable[str]) -> Masks:
+def find_voc_masks(
+    root: Path, names_with_mask: set[str], names: Iterable[str]
+) -> tuple[dict[str, str], list[Problem]]:
     """Return the masks there are, and a problem for each official one that is not.
 
     Args:
@@ -208,6 +213,3 @@ def find_voc_masks(root: Path, names_with_mask: set[str], names: Iterable[str]) 
             file = f"{MASK_FOLDERS[0]}/{name}.png"
             problems.append(Problem(file, 0, "missing mask", "this mask does not exist"))
     return masks, problems
-
-
-Masks = tuple[dict[str, str], list[Problem]]
