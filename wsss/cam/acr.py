@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -69,13 +69,13 @@ def untrained_reconstructor(config: CamConfig, n_classes: int) -> Reconstructor:
 
 
 def is_deterministic(module: nn.Module) -> bool:
-    """Return whether training mode computes what eval mode computes: no dropout, BN frozen."""
+    """Return whether `module`, in training mode, computes what it would in eval mode."""
     for part in module.modules():
         if isinstance(part, _DropoutNd) and part.p > 0:
             return False
         if isinstance(part, DropPath) and part.drop_prob:
             return False
-        if isinstance(part, _BatchNorm) and part.train().training:
+        if isinstance(part, _BatchNorm) and part.training:
             return False
     return True
 
