@@ -13,6 +13,8 @@ class EvaluationConfig:
 
     seed_split: str = "train"
     """Image set on which CAMs and pseudo-labels are scored."""
+    cam_background: float = 0.28
+    """The configured background score of the CAMs, 0..1; pseudo-labels bring their own."""
     sweep_first: float = 0.0
     """Lowest background score of the sweep, 0..1."""
     sweep_last: float = 0.99
@@ -25,7 +27,7 @@ class EvaluationConfig:
     """Names of the images the panels show; empty: `panel_count` of them are chosen."""
 
     def __post_init__(self) -> None:
-        for key in ("sweep_first", "sweep_last"):
+        for key in ("cam_background", "sweep_first", "sweep_last"):
             value = getattr(self, key)
             if not 0.0 <= value <= 1.0:
                 raise UserError(f"{key} is {value}", where=key, expected="a number in 0..1")

@@ -19,7 +19,7 @@ def map_parts(
     names: Sequence[str],
     workers: int,
     *,
-    min_images: int = MIN_IMAGES_PER_WORKER,
+    min_images: int | None = None,
 ) -> list[T]:
     """Split `names` into one contiguous part a process; return the parts' results in order.
 
@@ -27,9 +27,10 @@ def map_parts(
         function: Picklable; takes a part of the names. What it raises is raised here.
         names: The images.
         workers: Most processes to use; 1 or few names: none is started.
-        min_images: Images that make another process worth its start.
+        min_images: Images that make another process worth its start; None: the usual number.
     """
-    n_parts = max(1, min(workers, len(names) // min_images))
+    least = MIN_IMAGES_PER_WORKER if min_images is None else min_images
+    n_parts = max(1, min(workers, len(names) // least))
     if n_parts == 1:
         return [function(names)]
     bounds = [len(names) * part // n_parts for part in range(n_parts + 1)]

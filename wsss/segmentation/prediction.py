@@ -38,7 +38,7 @@ def _probabilities(
     device: torch.device,
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Yield the (n_labels, H, W) probabilities of each image, reading ahead of the device."""
-    network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    network.to(device).to(memory_format=torch.channels_last).eval()
     ahead = prefetch(
         lambda path: load_views(str(path), config.scales), paths, workers=compute.workers
     )

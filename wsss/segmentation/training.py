@@ -51,7 +51,7 @@ class SegmentationTask:
     def __init__(self, network: DeepLab, config: SegmentationConfig, device: torch.device) -> None:
         self._config = config
         # channels_last: convolutions on CPUs and tensor cores run fastest in it.
-        self.network = network.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.network = network.to(device).to(memory_format=torch.channels_last).train()
         self._optimizer = torch.optim.SGD(
             parameter_groups(network, config), lr=config.learning_rate, momentum=config.momentum
         )
