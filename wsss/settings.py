@@ -7,9 +7,14 @@ expected and which known key is nearest.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
+import inspect
+import itertools
 import os
+import re
+import textwrap
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -19,6 +24,8 @@ from wsss.errors import UserError
 from wsss.files import read_json
 
 T = TypeVar("T")
+
+_SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -73,6 +80,35 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
         raise _relocate(error, where, fields) from None
 
 
+def check(cls: type, values: Any, *, where: str) -> None:
+    """Check keys and types of an incomplete section, such as a run's overrides.
+
+    What depends on several settings at once is left to `from_dict` on the merged whole.
+
+    Raises:
+        UserError: An unknown key or a wrong type.
+    """
+    if not isinstance(values, Mapping):
+        raise _wrong(values, "a mapping of settings", where)
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls) if field.init]
+    for key, value in values.items():
+        place = f"{where}.{key}"
+        if key not in names:
+            raise unknown_key(key, names, where=place)
+        inner = next(
+            (kind for kind in _choices(hints[key]) if dataclasses.is_dataclass(kind)), None
+        )
+        if isinstance(inner, type) and value is not None:
+            check(inner, value, where=place)
+        else:
+            _convert(hints[key], value, place)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
 def _relocate(error: UserError, where: str, fields: Iterable[str]) -> UserError:
     # A dataclass's own check knows the key but not where in the file its section lies.
     inner = error.where
@@ -114,6 +150,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return value
     elif hint is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        # YAML 1.1 takes `1e-4` for a text, as it wants a dot; nobody means a text by it.
+        if isinstance(value, str) and _SCIENTIFIC.fullmatch(value):
             return float(value)
     elif hint is str:
         if isinstance(value, str):
@@ -214,9 +253,33 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def field_docs(cls: type) -> dict[str, str]:
+    """Return each field's one-line description: the string or the comment that follows it."""
+    source = textwrap.dedent(inspect.getsource(cls))
+    lines = source.splitlines()
+    definition = ast.parse(source).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for statement, following in itertools.zip_longest(definition.body, definition.body[1:]):
+        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
+            continue
+        name = statement.target.id
+        if (
+            isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+            and isinstance(following.value.value, str)
+        ):
+            docs[name] = " ".join(following.value.value.split())
+        else:
+            comment = lines[(statement.end_lineno or 1) - 1].rpartition("#")[2].strip()
+            docs[name] = comment if "#" in lines[(statement.end_lineno or 1) - 1] else ""
+    return docs
+
+
 def json_schema(cls: type) -> dict[str, Any]:
     """Return a JSON schema of the dataclass: no key required, none unknown, defaults shown."""
     hints = typing.get_type_hints(cls)
+    docs = field_docs(cls)
     properties: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         entry = _schema(hints[field.name])
@@ -224,6 +287,8 @@ def json_schema(cls: type) -> dict[str, Any]:
             entry["default"] = _plain(field.default)
         elif field.default_factory is not dataclasses.MISSING:
             entry["default"] = _plain(field.default_factory())
+        if docs.get(field.name):
+            entry["description"] = docs[field.name]
         properties[field.name] = entry
     return {"type": "object", "additionalProperties": False, "properties": properties}
 

@@ -1,0 +1,27 @@
+from snakemake.utils import min_version
+
+min_version("9.8")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/cam.smk"
+include: "workflow/rules/irn.smk"
+include: "workflow/rules/segmentation.smk"
+include: "workflow/rules/evaluation.smk"
+
+
+wildcard_constraints:
+    run="[A-Za-z0-9_-]+",
+
+
+rule all:
+    default_target: True
+    input:
+        "results/demo/miou.csv",
+
+
+# What a new user wants to see beside `demo`: the plain-CAM baseline and the upper bound.
+rule demo_compare:
+    input:
+        expand("results/{run}/miou.csv", run=["demo", "demo-cam", "demo-gt"]),

@@ -1,0 +1,59 @@
+# The classifier and its class activation maps.
+
+
+rule train_cam:
+    input:
+        config="results/{run}/config/cam.json",
+        index=index_file("index.csv"),
+    output:
+        model="results/{run}/cam/model.safetensors",
+    log:
+        "results/{run}/logs/train_cam.log",
+    benchmark:
+        "results/{run}/benchmarks/train_cam.tsv"
+    conda:
+        ENVIRONMENT
+    threads: WHOLE_MACHINE
+    resources:
+        mem_mb=32000,
+        runtime=2880,
+        gpu=GPUS,
+        root=root,
+        compute=COMPUTE,
+        weights=partial(weights, stage="cam"),
+    params:
+        code=code("wsss.cam.training"),
+        weights=weights_fingerprint("cam"),
+    shell:
+        "wsss train-cam --config {input.config:q} --index {input.index:q}"
+        " --root {resources.root:q} --weights-file {resources.weights:q}"
+        " --output {output.model:q} --work-dir results/{wildcards.run}/cam/work"
+        " {resources.compute} 2>&1 | tee {log:q}"
+
+
+rule export_cams:
+    input:
+        config="results/{run}/config/export.json",
+        model="results/{run}/cam/model.safetensors",
+        index=index_file("index.csv"),
+    output:
+        cams="results/{run}/cams.h5",
+    log:
+        "results/{run}/logs/export_cams.log",
+    benchmark:
+        "results/{run}/benchmarks/export_cams.tsv"
+    conda:
+        ENVIRONMENT
+    threads: WHOLE_MACHINE
+    resources:
+        mem_mb=16000,
+        runtime=720,
+        gpu=GPUS,
+        root=root,
+        compute=COMPUTE,
+    params:
+        code=code("wsss.cam.export"),
+    shell:
+        "wsss export-cams --config {input.config:q} --model {input.model:q}"
+        " --index {input.index:q} --root {resources.root:q} --output {output.cams:q}"
+        " {resources.compute} 2>&1 | tee {log:q}"

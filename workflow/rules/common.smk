@@ -1,0 +1,159 @@
+# What the rule files share. Local settings (device, data roots, weight files) reach a command
+# through `resources:`, which Snakemake does not remember, so that changing them reruns nothing;
+# what decides a result is an input or a param, and does.
+import json
+import os
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+
+from wsss.config import STAGES, load_config
+from wsss.provenance import closure_hash, file_fingerprint
+
+# `.venv/bin/snakemake` also works in a shell where the environment is not activated.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+CONFIG = load_config(config)
+ENVIRONMENT = "../../envs/wsss.yaml"
+# A training takes the whole machine, so that no two run side by side on it.
+WHOLE_MACHINE = workflow.cores or CONFIG.compute.threads
+HAS_GPU = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
+GPUS = int(
+    CONFIG.compute.device.startswith("cuda") or (CONFIG.compute.device == "auto" and HAS_GPU)
+)
+COMPUTE = (
+    f"--device {CONFIG.compute.device} --threads {CONFIG.compute.threads}"
+    f" --workers {CONFIG.compute.workers}"
+    f" --deterministic {str(CONFIG.compute.deterministic).lower()}"
+)
+DEMO_ROOT = str(CONFIG.roots.get("demo", "results/demo-data"))
+
+
+def code(module):
+    """Param: hash of the code that a stage runs."""
+    return lambda wildcards: closure_hash(module)
+
+
+def settings_json(wildcards):
+    """Param: a stage's resolved settings."""
+    return json.dumps(CONFIG.run(wildcards.run).settings(wildcards.stage), sort_keys=True)
+
+
+def setting(stage, key):
+    """Param: one setting of a run."""
+    return lambda wildcards: getattr(CONFIG.run(wildcards.run).stages[stage], key)
+
+
+def root(wildcards):
+    """Resource: the data set's folder."""
+    return str(CONFIG.root_folder(wildcards.run))
+
+
+def weights(wildcards, stage):
+    """Resource: the weight file that a training starts from, or an empty text."""
+    return str(CONFIG.weights_file(wildcards.run, stage) or "")
+
+
+def weights_fingerprint(stage):
+    """Param: what is in that weight file, wherever it lies."""
+
+    def fingerprint(wildcards):
+        path = CONFIG.weights_file(wildcards.run, stage)
+        return "" if path is None else file_fingerprint(path)
+
+    return fingerprint
+
+
+def is_demo(run):
+    """Say whether a run's data are generated here."""
+    return CONFIG.run(run).stages["index"].format == "demo"
+
+
+def listing(wildcards, function_name):
+    """Param: fingerprint of a data set's lists, looked at only by targets that need them."""
+    if is_demo(wildcards.run):
+        return "generated"
+    from wsss.data import build
+
+    folder = CONFIG.existing_root(wildcards.run)
+    return getattr(build, function_name)(CONFIG.run(wildcards.run).stages["index"], folder)
+
+
+def demo_data(wildcards):
+    """Input: the generated data, for runs that use them."""
+    return [f"{DEMO_ROOT}.sha256"] if is_demo(wildcards.run) else []
+
+
+def index_file(name):
+    """Input: a file of the index, which comparisons share with the run they extend."""
+    return lambda wildcards: f"results/{CONFIG.index_owner(wildcards.run)}/{name}"
+
+
+def trains_on_truth(run):
+    """Say whether a run is the upper bound, which needs no CAMs."""
+    return CONFIG.run(run).stages["segmentation"].labels == "ground_truth"
+
+
+def scored_stages(run):
+    """Return the stages that a run's table has."""
+    resolved = CONFIG.run(run)
+    order = ("cam", "pseudo_label", "segmentation")
+    last = order.index(resolved.stop_after)
+    stages = [] if trains_on_truth(run) else list(order[: min(last, 1) + 1])
+    if last == 2:
+        crf = resolved.stages["prediction"].crf
+        stages += ["segmentation", "segmentation_crf"] if crf else ["segmentation"]
+    return stages
+
+
+def scores(wildcards):
+    """Input: a run's score tables."""
+    folder = f"results/{wildcards.run}/evaluation"
+    return [f"{folder}/{stage}.csv" for stage in scored_stages(wildcards.run)]
+
+
+def training_labels(wildcards):
+    """Input: what the segmentation model learns from."""
+    if trains_on_truth(wildcards.run):
+        return {"masks": index_file("masks.csv")(wildcards)}
+    folder = f"results/{wildcards.run}/pseudo_labels"
+    return {"labels": ancient(folder), "manifest": f"{folder}.sha256"}
+
+
+def shown(wildcards):
+    """Input: what the panels show. The seeds' images are not those that the run predicts, so
+    that the model sees a sample of them for this."""
+    folder = f"results/{wildcards.run}"
+    stages = scored_stages(wildcards.run)
+    found = {"cams": f"{folder}/cams.h5"} if "cam" in stages else {}
+    folders = {}
+    if "pseudo_label" in stages:
+        folders["pseudo_labels"] = f"{folder}/pseudo_labels"
+    if "segmentation" in stages:
+        folders["predictions"] = f"{folder}/{'sample' if found else 'predictions'}"
+    for name, path in folders.items():
+        found[name] = ancient(path)
+        found[f"{name}_manifest"] = f"{path}.sha256"
+    return found
+
+
+def panel_split(wildcards):
+    """Param: the image set that the panels show."""
+    stages = CONFIG.run(wildcards.run).stages
+    if "cam" in scored_stages(wildcards.run):
+        return stages["evaluation"].seed_split
+    return stages["prediction"].split
+
+
+def options(input, *names):
+    """Param, derived from inputs: `--name path` for those inputs that there are."""
+    return " ".join(
+        f"--{name.replace('_', '-')} {input.get(name)}" for name in names if input.get(name)
+    )
+
+
+def runs_pattern(crf):
+    """Wildcard constraint: the runs that predict with or without CRF."""
+    names = [name for name, run in CONFIG.runs.items() if run.stages["prediction"].crf == crf]
+    return "|".join(names) or "(?!)"

@@ -1,0 +1,107 @@
+# The segmentation model, trained on pseudo-labels, and its predictions.
+
+
+rule train_segmentation:
+    input:
+        unpack(training_labels),
+        config="results/{run}/config/segmentation.json",
+        index=index_file("index.csv"),
+    output:
+        model="results/{run}/segmentation/model.safetensors",
+    log:
+        "results/{run}/logs/train_segmentation.log",
+    benchmark:
+        "results/{run}/benchmarks/train_segmentation.tsv"
+    conda:
+        ENVIRONMENT
+    threads: WHOLE_MACHINE
+    resources:
+        mem_mb=32000,
+        runtime=2880,
+        gpu=GPUS,
+        root=root,
+        compute=COMPUTE,
+        weights=partial(weights, stage="segmentation"),
+    params:
+        code=code("wsss.segmentation.training"),
+        weights=weights_fingerprint("segmentation"),
+        source=lambda wildcards, input: options(input, "labels", "masks"),
+    shell:
+        "wsss train-segmentation --config {input.config:q} {params.source}"
+        " --index {input.index:q} --root {resources.root:q}"
+        " --weights-file {resources.weights:q} --output {output.model:q}"
+        " --work-dir results/{wildcards.run}/segmentation/work"
+        " {resources.compute} 2>&1 | tee {log:q}"
+
+
+rule predict:
+    input:
+        config="results/{run}/config/prediction.json",
+        model="results/{run}/segmentation/model.safetensors",
+        index=index_file("index.csv"),
+    output:
+        labels=directory("results/{run}/predictions"),
+        manifest="results/{run}/predictions.sha256",
+    log:
+        "results/{run}/logs/predict.log",
+    benchmark:
+        "results/{run}/benchmarks/predict.tsv"
+    wildcard_constraints:
+        run=runs_pattern(crf=False),
+    conda:
+        ENVIRONMENT
+    threads: WHOLE_MACHINE
+    resources:
+        mem_mb=16000,
+        runtime=720,
+        gpu=GPUS,
+        root=root,
+        compute=COMPUTE,
+    params:
+        code=code("wsss.segmentation.prediction"),
+    shell:
+        "wsss predict-split --config {input.config:q} --model {input.model:q}"
+        " --index {input.index:q} --root {resources.root:q} --output {output.labels:q}"
+        " --manifest {output.manifest:q} {resources.compute} 2>&1 | tee {log:q}"
+
+
+use rule predict as predict_crf with:
+    output:
+        labels=directory("results/{run}/predictions"),
+        manifest="results/{run}/predictions.sha256",
+        labels_crf=directory("results/{run}/predictions_crf"),
+        manifest_crf="results/{run}/predictions_crf.sha256",
+    wildcard_constraints:
+        run=runs_pattern(crf=True),
+
+
+# A few images of the seeds' split, for the panels.
+rule predict_sample:
+    input:
+        config="results/{run}/config/prediction.json",
+        sample="results/{run}/config/evaluation.json",
+        model="results/{run}/segmentation/model.safetensors",
+        index=index_file("index.csv"),
+    output:
+        labels=directory("results/{run}/sample"),
+        manifest="results/{run}/sample.sha256",
+    log:
+        "results/{run}/logs/predict_sample.log",
+    benchmark:
+        "results/{run}/benchmarks/predict_sample.tsv"
+    conda:
+        ENVIRONMENT
+    threads: WHOLE_MACHINE
+    resources:
+        mem_mb=8000,
+        runtime=30,
+        gpu=GPUS,
+        root=root,
+        compute=COMPUTE,
+    params:
+        code=code("wsss.segmentation.prediction"),
+    shell:
+        "wsss predict-split --config {input.config:q} --sample {input.sample:q}"
+        " --model {input.model:q} --index {input.index:q} --root {resources.root:q}"
+        " --output {output.labels:q} --manifest {output.manifest:q} {resources.compute}"
+        " 2>&1 | tee {log:q}"

@@ -1,0 +1,46 @@
+"""Subcommands of the CAM stages."""
+
+from __future__ import annotations
+
+import argparse
+
+from wsss.commands import options as shared
+
+
+def configure(name: str, parser: argparse.ArgumentParser) -> None:
+    """Add the options of one subcommand."""
+    if name == "train-cam":
+        shared.add_paths(parser, "config", "index", "root", "output", "work_dir")
+        shared.add_weights_file(parser)
+        parser.set_defaults(run=_train)
+    else:
+        shared.add_paths(parser, "config", "model", "index", "root", "output")
+        parser.set_defaults(run=_export)
+    shared.add_compute(parser)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from wsss.cam.training import train_cam
+
+    train_cam(
+        config=shared.settings(options, "cam"),
+        index=options.index,
+        root=options.root,
+        output=options.output,
+        work_dir=options.work_dir,
+        compute=shared.compute(options),
+        weights_file=options.weights_file,
+    )
+
+
+def _export(options: argparse.Namespace) -> None:
+    from wsss.cam.export import export_cams
+
+    export_cams(
+        config=shared.settings(options, "export"),
+        model=options.model,
+        index=options.index,
+        root=options.root,
+        output=options.output,
+        compute=shared.compute(options),
+    )

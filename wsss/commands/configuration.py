@@ -1,0 +1,98 @@
+"""`wsss config`: check, show and describe the configuration."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+
+def configure(name: str, parser: argparse.ArgumentParser) -> None:
+    """Add the actions of `wsss config`."""
+    actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
+
+    check = actions.add_parser("check", help="check config.yaml and config.local.yaml")
+    check.add_argument("name", nargs="?", metavar="RUN", help="also check this run's data")
+    check.set_defaults(run=_check)
+
+    show = actions.add_parser("show", help="show every setting of a run")
+    show.add_argument("name", metavar="RUN")
+    show.set_defaults(run=_show)
+
+    schema = actions.add_parser("schema", help="print or write the schema of config.yaml")
+    schema.add_argument("--output", type=Path, metavar="PATH")
+    schema.set_defaults(run=_schema)
+
+    defaults = actions.add_parser(
+        "defaults", help="print the `defaults:` section of config.yaml, with its comments"
+    )
+    defaults.set_defaults(run=_defaults)
+
+    write = actions.add_parser("write", help="write one stage's settings (a rule's command)")
+    write.add_argument("--stage", required=True)
+    write.add_argument("--settings", required=True, metavar="JSON")
+    write.add_argument("--output", type=Path, required=True, metavar="PATH")
+    write.set_defaults(run=_write)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from wsss.config import STAGES, load_config
+
+    config = load_config()
+    if options.name is None:
+        print(f"the configuration is right; runs: {', '.join(sorted(config.runs))}")
+        return
+    config.run(options.name)
+    for stage in STAGES:
+        config.weights_file(options.name, stage)
+    if config.run(options.name).stages["index"].format != "demo":
+        config.existing_root(options.name)
+    print(f"run '{options.name}' is right, its data in {config.root_folder(options.name)}")
+
+
+def _show(options: argparse.Namespace) -> None:
+    import yaml
+
+    from wsss.config import STAGES, load_config
+
+    config = load_config()
+    run = config.run(options.name)
+    values = {
+        "run": run.name,
+        "extends": list(run.parents),
+        "root": f"{run.root} ({config.root_folder(run.name)})",
+        "stop_after": run.stop_after,
+        **{stage: run.settings(stage) for stage in STAGES},
+    }
+    print(yaml.safe_dump(values, sort_keys=False, default_flow_style=None), end="")
+
+
+def _schema(options: argparse.Namespace) -> None:
+    from wsss.config_schema import config_schema
+    from wsss.files import write_text
+
+    text = json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n"
+    if options.output is None:
+        print(text, end="")
+    else:
+        write_text(options.output, text)
+
+
+def _defaults(options: argparse.Namespace) -> None:
+    from wsss.config_schema import defaults_yaml
+
+    print(defaults_yaml(), end="")
+
+
+def _write(options: argparse.Namespace) -> None:
+    from wsss.config import stage_class
+    from wsss.errors import UserError
+    from wsss.files import write_json
+    from wsss.settings import from_dict, to_dict
+
+    try:
+        values = json.loads(options.settings)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--settings is not JSON: {error.msg}", where=options.settings) from None
+    cls = stage_class(options.stage)
+    write_json(options.output, to_dict(from_dict(cls, values, where=options.stage)))

@@ -1,0 +1,69 @@
+"""Subcommands of the IRN stages."""
+
+from __future__ import annotations
+
+import argparse
+
+from wsss.commands import options as shared
+
+
+def configure(name: str, parser: argparse.ArgumentParser) -> None:
+    """Add the options of one subcommand."""
+    if name == "irn-labels":
+        shared.add_paths(parser, "config", "cams", "index", "root", "output")
+        shared.add_manifest(parser)
+        parser.set_defaults(run=_labels)
+    elif name == "train-irn":
+        shared.add_paths(parser, "config", "labels", "index", "root", "output", "work_dir")
+        shared.add_weights_file(parser)
+        parser.set_defaults(run=_train)
+    else:
+        shared.add_paths(parser, "config", "cams", "model", "index", "root", "output", "maps")
+        shared.add_manifest(parser)
+        parser.set_defaults(run=_pseudo_labels)
+    shared.add_compute(parser)
+
+
+def _labels(options: argparse.Namespace) -> None:
+    from wsss.irn.labels import mine_labels
+
+    mine_labels(
+        config=shared.settings(options, "labels"),
+        cams=options.cams,
+        index=options.index,
+        root=options.root,
+        output=options.output,
+        compute=shared.compute(options),
+    )
+    shared.manifest(options, options.output)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from wsss.irn.training import train_irn
+
+    train_irn(
+        config=shared.settings(options, "irn"),
+        labels=options.labels,
+        index=options.index,
+        root=options.root,
+        output=options.output,
+        work_dir=options.work_dir,
+        compute=shared.compute(options),
+        weights_file=options.weights_file,
+    )
+
+
+def _pseudo_labels(options: argparse.Namespace) -> None:
+    from wsss.irn.pseudo_labels import make_pseudo_labels
+
+    make_pseudo_labels(
+        config=shared.settings(options, "pseudo_labels"),
+        cams=options.cams,
+        model=options.model,
+        index=options.index,
+        root=options.root,
+        output=options.output,
+        maps=options.maps,
+        compute=shared.compute(options),
+    )
+    shared.manifest(options, options.output)

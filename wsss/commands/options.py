@@ -1,0 +1,110 @@
+"""Options that several subcommands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsss.training.compute import Compute
+
+_PATHS = {
+    "config": "the stage's settings: results/<run>/config/<stage>.json",
+    "index": "the list of images, index.csv",
+    "root": "the data set's folder; paths in the index are relative to it",
+    "output": "what to write",
+    "work_dir": "folder for the checkpoint and the metrics, kept between starts",
+    "cams": "the CAM store (HDF5)",
+    "maps": "the map store (HDF5)",
+    "model": "the trained model (safetensors)",
+    "labels": "folder of label PNGs",
+    "masks": "the list of ground-truth masks, masks.csv",
+}
+
+
+def add_paths(parser: argparse.ArgumentParser, *names: str, optional: tuple[str, ...] = ()) -> None:
+    """Add `--name PATH` options; those in `optional` may be left out."""
+    for name in names + optional:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=Path,
+            required=name not in optional,
+            metavar="PATH",
+            help=_PATHS[name],
+        )
+
+
+def add_manifest(parser: argparse.ArgumentParser) -> None:
+    """Add `--manifest`, for stages that write a folder."""
+    parser.add_argument(
+        "--manifest", type=Path, metavar="PATH", help="also write the SHA-256 of every file here"
+    )
+
+
+def add_weights_file(parser: argparse.ArgumentParser) -> None:
+    """Add `--weights-file`."""
+    parser.add_argument(
+        "--weights-file",
+        type=_path_or_none,
+        metavar="PATH",
+        help="initial weights of the backbone, when the settings name a weight file",
+    )
+
+
+def _path_or_none(text: str) -> Path | None:
+    # A workflow passes an empty text for "no file".
+    return Path(text) if text else None
+
+
+def add_compute(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how to compute; they change no result beyond rounding."""
+    from wsss.config import LocalCompute
+
+    group = parser.add_argument_group("this machine")
+    group.add_argument("--device", default=LocalCompute.device, help="auto, cuda, cuda:N or cpu")
+    group.add_argument("--threads", type=int, default=LocalCompute.threads, help="CPU threads")
+    group.add_argument(
+        "--workers", type=int, default=LocalCompute.workers, help="processes that load images"
+    )
+    group.add_argument(
+        "--deterministic",
+        type=_true_or_false,
+        default=LocalCompute.deterministic,
+        metavar="true|false",
+        help="on a GPU: only deterministic kernels",
+    )
+
+
+def _true_or_false(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
+    return text.lower() == "true"
+
+
+def compute(options: argparse.Namespace) -> Compute:
+    """Return what `add_compute` read."""
+    from wsss.training.compute import Compute
+
+    return Compute(
+        device=options.device,
+        threads=options.threads,
+        workers=options.workers,
+        deterministic=options.deterministic,
+    )
+
+
+def settings(options: argparse.Namespace, stage: str) -> Any:
+    """Read the settings of `stage` from `--config`."""
+    from wsss.config import stage_class
+    from wsss.settings import read_settings
+
+    return read_settings(stage_class(stage), options.config)
+
+
+def manifest(options: argparse.Namespace, folder: Path) -> None:
+    """Write the manifest of `folder` where one was asked for."""
+    if options.manifest is not None:
+        from wsss.provenance import write_manifest
+
+        write_manifest(folder, options.manifest)

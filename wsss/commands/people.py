@@ -1,0 +1,131 @@
+"""Subcommands that people use on finished runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from wsss.commands import options as shared
+from wsss.errors import UserError
+
+
+def configure(name: str, parser: argparse.ArgumentParser) -> None:
+    """Add the options of one subcommand."""
+    if name == "predict":
+        _configure_predict(parser)
+    elif name == "table":
+        parser.add_argument(
+            "runs", nargs="+", type=Path, metavar="RUN", help="results/<run>, or its miou.csv"
+        )
+        parser.set_defaults(run=_table)
+    elif name == "cams":
+        actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
+        info = actions.add_parser("info", help="say what a CAM file holds")
+        info.add_argument("files", nargs="+", type=Path, metavar="FILE")
+        info.set_defaults(run=_cams_info)
+    else:
+        parser.add_argument(
+            "predictions", type=Path, help="folder of label PNGs: results/<run>/predictions"
+        )
+        parser.add_argument("--output", type=Path, required=True, metavar="PATH", help="a .tgz")
+        parser.set_defaults(run=_submission)
+
+
+def _configure_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", type=Path, help="results/<run>, or a segmentation model (safetensors)"
+    )
+    parser.add_argument(
+        "inputs", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="pictures of any size"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("predictions"),
+        metavar="FOLDER",
+        help="masks and overlays go here (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="PATH",
+        help="prediction settings (default: the run's, else the built-in ones)",
+    )
+    shared.add_compute(parser)
+    parser.set_defaults(run=_predict)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    model = _segmentation_model(options.model)
+    from wsss.config import stage_class
+    from wsss.segmentation.prediction import predict_images
+
+    if options.config is None:
+        beside = model.parent.parent / "config" / "prediction.json"
+        options.config = beside if beside.is_file() else None
+    if options.config is None:
+        config = stage_class("prediction")()
+    else:
+        config = shared.settings(options, "prediction")
+    predict_images(
+        model=model,
+        inputs=options.inputs,
+        output=options.output,
+        config=config,
+        compute=shared.compute(options),
+    )
+
+
+def _segmentation_model(path: Path) -> Path:
+    if path.is_file():
+        return path
+    model = path / "segmentation" / "model.safetensors"
+    if path.is_dir() and (path / "model.safetensors").is_file():
+        return path / "model.safetensors"
+    if not model.is_file():
+        raise UserError(
+            "no trained segmentation model is here",
+            where=path,
+            expected=f"{model}, or the path of a model file",
+            fix=f"train it:  snakemake --cores all {path}/miou.csv",
+        )
+    return model
+
+
+def _table(options: argparse.Namespace) -> None:
+    from wsss.evaluation.tables import format_table
+
+    for run in options.runs:
+        path = run / "miou.csv" if run.is_dir() else run
+        if not path.is_file():
+            raise UserError(
+                "there is no table yet",
+                where=path,
+                fix=f"make it:  snakemake --cores all {path}",
+            )
+        print(format_table(path))
+
+
+def _cams_info(options: argparse.Namespace) -> None:
+    from wsss.data.map_store import MapStore
+
+    for path in options.files:
+        if not path.is_file():
+            raise UserError("this file does not exist", where=path)
+        with MapStore(path) as store:
+            print(f"{path}: {len(store.names)} images, {path.stat().st_size / 1e6:.1f} MB")
+            print(f"  {len(store.classes)} classes: {', '.join(store.classes)}")
+            for key, value in sorted(store.attributes.items()):
+                print(f"  {key}: {value}")
+            for name in store.names[:5]:
+                stored = store.read(name)
+                tags = ", ".join(store.classes[i] for i in stored.class_indices)
+                print(f"  {name}: {tags}; maps {stored.maps.shape} for {stored.size} pixels")
+            if len(store.names) > 5:
+                print(f"  ... and {len(store.names) - 5} more")
+
+
+def _submission(options: argparse.Namespace) -> None:
+    from wsss.segmentation.submission import write_submission
+
+    write_submission(predictions=options.predictions, output=options.output)

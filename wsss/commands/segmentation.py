@@ -1,0 +1,81 @@
+"""Subcommands of the segmentation stages."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from wsss.commands import options as shared
+
+
+def configure(name: str, parser: argparse.ArgumentParser) -> None:
+    """Add the options of one subcommand."""
+    if name == "train-segmentation":
+        shared.add_paths(
+            parser, "config", "index", "root", "output", "work_dir", optional=("labels", "masks")
+        )
+        shared.add_weights_file(parser)
+        parser.set_defaults(run=_train)
+    else:
+        shared.add_paths(parser, "config", "model", "index", "root", "output")
+        parser.add_argument(
+            "--output-crf", type=Path, metavar="PATH", help="folder for the CRF's label PNGs"
+        )
+        parser.add_argument(
+            "--sample",
+            type=Path,
+            metavar="PATH",
+            help="predict only the images that the panels show: evaluation settings, JSON",
+        )
+        shared.add_manifest(parser)
+        parser.add_argument(
+            "--manifest-crf", type=Path, metavar="PATH", help="as --manifest, of --output-crf"
+        )
+        parser.set_defaults(run=_predict_split)
+    shared.add_compute(parser)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from wsss.segmentation.training import train_segmentation
+
+    train_segmentation(
+        config=shared.settings(options, "segmentation"),
+        labels=options.labels,
+        masks=options.masks,
+        index=options.index,
+        root=options.root,
+        output=options.output,
+        work_dir=options.work_dir,
+        compute=shared.compute(options),
+        weights_file=options.weights_file,
+    )
+
+
+def _predict_split(options: argparse.Namespace) -> None:
+    from wsss.evaluation.config import EvaluationConfig
+    from wsss.provenance import write_manifest
+    from wsss.segmentation.prediction import predict_split
+    from wsss.settings import read_settings
+
+    sample: dict[str, Any] = {}
+    if options.sample is not None:
+        shown = read_settings(EvaluationConfig, options.sample)
+        sample = {
+            "split": shown.seed_split,
+            "names": shown.panel_names,
+            "count": shown.panel_count,
+        }
+    predict_split(
+        config=shared.settings(options, "prediction"),
+        model=options.model,
+        index=options.index,
+        root=options.root,
+        output=options.output,
+        output_crf=options.output_crf,
+        compute=shared.compute(options),
+        **sample,
+    )
+    shared.manifest(options, options.output)
+    if options.manifest_crf is not None:
+        write_manifest(options.output_crf, options.manifest_crf)

@@ -1,0 +1,346 @@
+"""The project's configuration: layers of YAML, named runs, one settings dataclass a stage.
+
+Assembles what the stages define; no stage imports it. Importing it is quick: neither PyTorch nor
+any stage's code is loaded, only the stages' settings.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from wsss.errors import UserError
+from wsss.settings import check, from_dict, to_dict, unknown_key
+from wsss.yaml_files import read_yaml
+
+CONFIG_FILE = Path("config.yaml")
+LOCAL_FILE = Path("config.local.yaml")
+
+StopAfter = Literal["cam", "pseudo_label", "segmentation"]
+
+_STAGE_CLASSES = {
+    "index": "wsss.data.config.IndexConfig",
+    "cam": "wsss.cam.config.CamConfig",
+    "export": "wsss.cam.config.ExportConfig",
+    "labels": "wsss.irn.config.LabelsConfig",
+    "irn": "wsss.irn.config.IrnConfig",
+    "pseudo_labels": "wsss.irn.config.PseudoLabelsConfig",
+    "segmentation": "wsss.segmentation.config.SegmentationConfig",
+    "prediction": "wsss.segmentation.config.PredictionConfig",
+    "evaluation": "wsss.evaluation.config.EvaluationConfig",
+}
+STAGES = tuple(_STAGE_CLASSES)
+
+
+def stage_class(stage: str) -> type:
+    """Return the settings dataclass of a stage.
+
+    Raises:
+        UserError: There is no such stage.
+    """
+    if stage not in _STAGE_CLASSES:
+        raise unknown_key(stage, STAGES, where="stage", kind="stage")
+    module, _, name = _STAGE_CLASSES[stage].rpartition(".")
+    cls: type = getattr(importlib.import_module(module), name)
+    return cls
+
+
+@dataclass(frozen=True)
+class LocalCompute:
+    """How this machine computes; in no hash, so changing it runs nothing again."""
+
+    device: str = "auto"
+    """`auto` (a GPU if there is one), `cuda`, `cuda:N` or `cpu`."""
+    threads: int = 2
+    """CPU threads of a stage: a setting, as the order of summation and so the bytes follow it."""
+    workers: int = 2
+    """Helper processes that load images; never changes a result."""
+    deterministic: bool = True
+    """On a GPU: only deterministic kernels, so that a run repeats to the byte."""
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise UserError(f"threads is {self.threads}", where="threads", expected="1 or more")
+        if self.workers < 0:
+            raise UserError(f"workers is {self.workers}", where="workers", expected="0 or more")
+        if self.device not in ("auto", "cpu", "cuda") and not self.device.startswith("cuda:"):
+            raise UserError(
+                f"device is '{self.device}'", where="device", expected="auto, cuda, cuda:N or cpu"
+            )
+
+
+@dataclass(frozen=True)
+class RunHeader:
+    """The keys of a run beside its stages' settings."""
+
+    root: str
+    """Key of `roots`: the data set."""
+    extends: str | None = None
+    """Another run, whose settings this one changes."""
+    stop_after: StopAfter = "segmentation"
+    """The last thing that is scored: the run goes no further."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with all its settings resolved.
+
+    Attributes:
+        name: Name in `runs:`; its files are in `results/<name>/`.
+        root: Key of the data set in `roots:`.
+        parents: The runs it extends, nearest first.
+        stop_after: The last thing that is scored.
+        stages: Stage name -> settings dataclass.
+    """
+
+    name: str
+    root: str
+    parents: tuple[str, ...]
+    stop_after: StopAfter
+    stages: Mapping[str, Any]
+
+    def settings(self, stage: str) -> dict[str, Any]:
+        """Return a stage's settings as plain values, as written to its JSON file."""
+        return to_dict(self.stages[stage])
+
+
+@dataclass(frozen=True)
+class ProjectConfig:
+    """The merged configuration, checked throughout.
+
+    Attributes:
+        compute: Local settings.
+        roots: Key -> folder of a data set.
+        weights: Key -> weight file.
+        runs: Every run, resolved.
+    """
+
+    compute: LocalCompute
+    roots: Mapping[str, Path]
+    weights: Mapping[str, Path]
+    runs: Mapping[str, Run] = field(default_factory=dict)
+
+    def run(self, name: str) -> Run:
+        """Return a run.
+
+        Raises:
+            UserError: There is no such run.
+        """
+        if name not in self.runs:
+            raise unknown_key(name, self.runs, where=f"runs.{name}", kind="run")
+        return self.runs[name]
+
+    def index_owner(self, name: str) -> str:
+        """Return the run whose index this one uses: the furthest parent with the same data."""
+        run = self.run(name)
+        owner = name
+        for parent in run.parents:
+            other = self.runs[parent]
+            if other.root != run.root or other.stages["index"] != run.stages["index"]:
+                break
+            owner = parent
+        return owner
+
+    def root_folder(self, name: str) -> Path:
+        """Return the data folder of a run; it need not exist."""
+        return self.roots[self.run(name).root]
+
+    def existing_root(self, name: str) -> Path:
+        """Return the data folder of a run.
+
+        Raises:
+            UserError: The folder does not exist.
+        """
+        folder = self.root_folder(name)
+        if not folder.is_dir():
+            key = self.run(name).root
+            raise UserError(
+                f"the data set of run '{name}' is not there",
+                where=folder,
+                expected=_DATA_SETS.get(key, "the data set's folder"),
+                fix=f"put it there, or say where it is in {LOCAL_FILE}:  roots: {{{key}: /path}}",
+            )
+        return folder
+
+    def weights_file(self, name: str, stage: str) -> Path | None:
+        """Return the weight file that a stage starts from, or None if it needs none.
+
+        Raises:
+            UserError: The settings name a key that `weights:` lacks, or the file is not there.
+        """
+        key = weights_key(self.run(name).stages[stage])
+        if key is None:
+            return None
+        place = f"runs.{name}.{stage}.backbone.weights"
+        if key not in self.weights:
+            raise unknown_key(
+                key, [*self.weights, "package", "none"], where=place, kind="weight file"
+            )
+        path = self.weights[key]
+        if not path.is_file():
+            raise UserError(
+                f"the weight file '{key}' of run '{name}' is not there",
+                where=path,
+                expected=f"the file that {place} names",
+                fix=f"put it there, or say where it is in {LOCAL_FILE}:  weights: {{{key}: /path}}",
+            )
+        return path
+
+
+_DATA_SETS = {
+    "voc": "PASCAL VOC 2012 (the folder with JPEGImages, ImageSets, ...), from "
+    "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
+    "coco": "MS-COCO 2014 (the folder with train2014, val2014, annotations), from "
+    "https://cocodataset.org/#download",
+}
+
+
+def weights_key(settings: Any) -> str | None:
+    """Return the weight-file key in a stage's settings, or None for packaged or random weights."""
+    from wsss.models.config import BackboneConfig
+
+    for value in _instances(settings):
+        if isinstance(value, BackboneConfig) and value.weights not in ("package", "none"):
+            return value.weights
+    return None
+
+
+def _instances(settings: Any) -> Iterator[Any]:
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        yield settings
+        for entry in dataclasses.fields(settings):
+            yield from _instances(getattr(settings, entry.name))
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `over` laid on top: mappings merge, everything else replaces."""
+    merged = dict(copy.deepcopy(dict(base)))
+    for key, value in over.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def load_config(
+    overrides: Mapping[str, Any] | None = None, *, folder: Path = Path()
+) -> ProjectConfig:
+    """Read `config.yaml`, lay `config.local.yaml` and then `overrides` on it, and check it all.
+
+    Raises:
+        UserError: Something is wrong; the message names the place.
+    """
+    values = read_yaml(folder / CONFIG_FILE)
+    if (folder / LOCAL_FILE).exists():
+        values = merge(values, read_yaml(folder / LOCAL_FILE))
+    return resolve(merge(values, overrides or {}))
+
+
+def resolve(values: Mapping[str, Any]) -> ProjectConfig:
+    """Check a merged configuration and resolve its runs."""
+    known = ("compute", "roots", "weights", "defaults", "runs")
+    for key in values:
+        if key not in known:
+            raise unknown_key(key, known, where=str(key), kind="section")
+    compute = from_dict(LocalCompute, _section(values, "compute"), where="compute")
+    roots = _paths(values, "roots")
+    weights = _paths(values, "weights")
+    defaults = _section(values, "defaults")
+    for stage, settings in defaults.items():
+        if stage not in STAGES:
+            raise unknown_key(stage, STAGES, where=f"defaults.{stage}", kind="stage")
+        check(stage_class(stage), settings, where=f"defaults.{stage}")
+    specs = _section(values, "runs")
+    for name, spec in specs.items():
+        _check_run(str(name), spec, specs)
+    runs = {str(name): _resolve_run(str(name), specs, defaults, roots) for name in specs}
+    return ProjectConfig(compute=compute, roots=roots, weights=weights, runs=runs)
+
+
+def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = values.get(name)
+    if section is None:
+        return {}
+    if not isinstance(section, Mapping):
+        raise UserError(f"'{name}' is not a mapping", where=name, expected="keys and values")
+    return section
+
+
+def _paths(values: Mapping[str, Any], name: str) -> dict[str, Path]:
+    paths: dict[str, Path] = {}
+    for key, value in _section(values, name).items():
+        if not isinstance(value, str) or not value:
+            raise UserError(f"{value!r} is not a path", where=f"{name}.{key}", expected="a path")
+        paths[str(key)] = Path(value).expanduser()
+    return paths
+
+
+_HEADER_KEYS = tuple(entry.name for entry in dataclasses.fields(RunHeader))
+
+
+def _check_run(name: str, spec: Any, specs: Mapping[str, Any]) -> None:
+    place = f"runs.{name}"
+    if not isinstance(spec, Mapping):
+        raise UserError("a run is a mapping of settings", where=place)
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise UserError(
+            f"'{name}' is no name for a run", where=place, expected="letters, digits, - and _"
+        )
+    for key, value in spec.items():
+        if key in STAGES:
+            check(stage_class(key), value, where=f"{place}.{key}")
+        elif key not in _HEADER_KEYS:
+            raise unknown_key(key, [*STAGES, *_HEADER_KEYS], where=f"{place}.{key}")
+    parent = spec.get("extends")
+    if parent is not None and parent not in specs:
+        raise unknown_key(parent, specs, where=f"{place}.extends", kind="run")
+
+
+def _lineage(name: str, specs: Mapping[str, Any]) -> list[str]:
+    line = [name]
+    while (parent := specs[line[-1]].get("extends")) is not None:
+        if parent in line:
+            raise UserError(
+                f"the runs {' -> '.join([*line, parent])} extend each other in a circle",
+                where=f"runs.{name}.extends",
+            )
+        line.append(parent)
+    return line
+
+
+def _resolve_run(
+    name: str, specs: Mapping[str, Any], defaults: Mapping[str, Any], roots: Mapping[str, Path]
+) -> Run:
+    line = _lineage(name, specs)
+    merged: dict[str, Any] = {}
+    for ancestor in reversed(line):
+        merged = merge(merged, specs[ancestor])
+    header = from_dict(
+        RunHeader,
+        {key: value for key, value in merged.items() if key in _HEADER_KEYS},
+        where=f"runs.{name}",
+    )
+    if header.root not in roots:
+        raise unknown_key(header.root, roots, where=f"runs.{name}.root", kind="root")
+    stages: dict[str, Any] = {
+        stage: from_dict(
+            stage_class(stage),
+            merge(defaults.get(stage) or {}, merged.get(stage) or {}),
+            where=f"runs.{name}.{stage}",
+        )
+        for stage in STAGES
+    }
+    return Run(
+        name=name,
+        root=header.root,
+        parents=tuple(line[1:]),
+        stop_after=header.stop_after,
+        stages=stages,
+    )
