@@ -9,10 +9,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import yaml
 
 from wsss.errors import UserError
 from wsss.settings import check, from_dict, to_dict, unknown_key
@@ -72,6 +75,12 @@ class LocalCompute:
             raise UserError(
                 f"device is '{self.device}'", where="device", expected="auto, cuda, cuda:N or cpu"
             )
+
+    def wants_gpu(self) -> bool:
+        """Say whether stages will ask for a GPU; without PyTorch, which takes long to import."""
+        if self.device == "auto":
+            return Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
+        return self.device != "cpu"
 
 
 @dataclass(frozen=True)
@@ -227,6 +236,25 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = copy.deepcopy(value)
     return merged
+
+
+def parse_texts(value: Any) -> Any:
+    """Return `value` with every text in it read as YAML: `"1"` becomes 1.
+
+    Snakemake hands the nested values of `--config 'runs={demo: {cam: {epochs: 1}}}'` over as
+    texts.
+    """
+    if isinstance(value, Mapping):
+        return {key: parse_texts(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [parse_texts(item) for item in value]
+    if isinstance(value, str):
+        try:
+            parsed = yaml.safe_load(value) if value else value
+        except yaml.YAMLError:
+            return value
+        return parsed if isinstance(parsed, (bool, int, float, type(None))) else value
+    return value
 
 
 def load_config(

@@ -26,7 +26,7 @@ rule train_cam:
         weights=weights_fingerprint("cam"),
     shell:
         "wsss train-cam --config {input.config:q} --index {input.index:q}"
-        " --root {resources.root:q} --weights-file {resources.weights:q}"
+        " --root {resources.root:q} {resources.weights}"
         " --output {output.model:q} --work-dir results/{wildcards.run}/cam/work"
         " {resources.compute} 2>&1 | tee {log:q}"
 

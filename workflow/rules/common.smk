@@ -3,25 +3,22 @@
 # what decides a result is an input or a param, and does.
 import json
 import os
-import shutil
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
 
-from wsss.config import STAGES, load_config
+from wsss.config import STAGES, load_config, parse_texts
 from wsss.provenance import closure_hash, file_fingerprint
 
 # `.venv/bin/snakemake` also works in a shell where the environment is not activated.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 
-CONFIG = load_config(config)
+CONFIG = load_config(parse_texts(config))
 ENVIRONMENT = "../../envs/wsss.yaml"
 # A training takes the whole machine, so that no two run side by side on it.
 WHOLE_MACHINE = workflow.cores or CONFIG.compute.threads
-HAS_GPU = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
-GPUS = int(
-    CONFIG.compute.device.startswith("cuda") or (CONFIG.compute.device == "auto" and HAS_GPU)
-)
+GPUS = int(CONFIG.compute.wants_gpu())
 COMPUTE = (
     f"--device {CONFIG.compute.device} --threads {CONFIG.compute.threads}"
     f" --workers {CONFIG.compute.workers}"
@@ -51,8 +48,9 @@ def root(wildcards):
 
 
 def weights(wildcards, stage):
-    """Resource: the weight file that a training starts from, or an empty text."""
-    return str(CONFIG.weights_file(wildcards.run, stage) or "")
+    """Resource: the option with the weight file that a training starts from, if it needs one."""
+    path = CONFIG.weights_file(wildcards.run, stage)
+    return "" if path is None else f"--weights-file {shlex.quote(str(path))}"
 
 
 def weights_fingerprint(stage):

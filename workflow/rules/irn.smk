@@ -59,7 +59,7 @@ rule train_irn:
     shell:
         "wsss train-irn --config {input.config:q} --labels {input.labels:q}"
         " --index {input.index:q} --root {resources.root:q}"
-        " --weights-file {resources.weights:q} --output {output.model:q}"
+        " {resources.weights} --output {output.model:q}"
         " --work-dir results/{wildcards.run}/irn/work {resources.compute} 2>&1 | tee {log:q}"
 
 

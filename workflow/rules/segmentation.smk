@@ -29,7 +29,7 @@ rule train_segmentation:
     shell:
         "wsss train-segmentation --config {input.config:q} {params.source}"
         " --index {input.index:q} --root {resources.root:q}"
-        " --weights-file {resources.weights:q} --output {output.model:q}"
+        " {resources.weights} --output {output.model:q}"
         " --work-dir results/{wildcards.run}/segmentation/work"
         " {resources.compute} 2>&1 | tee {log:q}"
 

@@ -46,15 +46,10 @@ def add_weights_file(parser: argparse.ArgumentParser) -> None:
     """Add `--weights-file`."""
     parser.add_argument(
         "--weights-file",
-        type=_path_or_none,
+        type=Path,
         metavar="PATH",
         help="initial weights of the backbone, when the settings name a weight file",
     )
-
-
-def _path_or_none(text: str) -> Path | None:
-    # A workflow passes an empty text for "no file".
-    return Path(text) if text else None
 
 
 def add_compute(parser: argparse.ArgumentParser) -> None:

@@ -25,9 +25,17 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
         info.set_defaults(run=_cams_info)
     else:
         parser.add_argument(
-            "predictions", type=Path, help="folder of label PNGs: results/<run>/predictions"
+            "predictions", type=Path, help="folder of label PNGs: results/<run>/predictions_crf"
         )
-        parser.add_argument("--output", type=Path, required=True, metavar="PATH", help="a .tgz")
+        shared.add_paths(parser, "index")
+        parser.add_argument("--output", type=Path, required=True, metavar="PATH", help="a .tar.gz")
+        parser.add_argument("--split", default="test", help="image set (default: %(default)s)")
+        parser.add_argument(
+            "--competition",
+            choices=("comp5", "comp6"),
+            default="comp6",
+            help="comp6 allows other training data than VOC's (default: %(default)s)",
+        )
         parser.set_defaults(run=_submission)
 
 
@@ -126,6 +134,12 @@ def _cams_info(options: argparse.Namespace) -> None:
 
 
 def _submission(options: argparse.Namespace) -> None:
-    from wsss.segmentation.submission import write_submission
+    from wsss.segmentation.submission import pack_submission
 
-    write_submission(predictions=options.predictions, output=options.output)
+    pack_submission(
+        predictions=options.predictions,
+        index=options.index,
+        output=options.output,
+        split=options.split,
+        competition=options.competition,
+    )
