@@ -80,7 +80,9 @@ def build_index(config: IndexConfig, root: Path) -> Index:
                 return Problem(entry.file, entry.line, "missing image", reason)
             return Problem(entry.path, 0, "unreadable image", error.found)
         if entry.size is not None and entry.size != (width, height):
-            reason = f"it is {width} x {height}, but {entry.file} says {entry.size}"
+            reason = (
+                f"it is {width} x {height}, but {entry.file} says {entry.size[0]} x {entry.size[1]}"
+            )
             return Problem(entry.path, 0, "image of another size", reason)
         return ImageRecord(entry.name, entry.sets, entry.tags, width, height, entry.path)
 

@@ -71,6 +71,15 @@ class _ArrayClass:
     """Stands for the class `numpy.ndarray`, which `_reconstruct` gets as an argument."""
 
 
+def _frombuffer_stand_in(
+    data: bytes | bytearray, dtype: object, shape: object, order: object
+) -> _ArrayStandIn:
+    # How protocol 5 spells an array.
+    array = _ArrayStandIn()
+    array.state = (1, shape, dtype, False, bytes(data))
+    return array
+
+
 def _scalar_stand_in(dtype: _DtypeStandIn, data: bytes) -> Any:
     return np.frombuffer(data, dtype=dtype.numpy())[0].item()
 
@@ -87,9 +96,10 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _DtypeStandIn,
     ("_codecs", "encode"): _latin1_bytes,
 }
-for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    _KNOWN[_module, "_reconstruct"] = _ArrayStandIn
-    _KNOWN[_module, "scalar"] = _scalar_stand_in
+for _core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
+    _KNOWN[f"{_core}.multiarray", "_reconstruct"] = _ArrayStandIn
+    _KNOWN[f"{_core}.multiarray", "scalar"] = _scalar_stand_in
+    _KNOWN[f"{_core}.numeric", "_frombuffer"] = _frombuffer_stand_in
 
 
 class _ForbiddenNameError(Exception):

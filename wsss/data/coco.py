@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import multiprocessing
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -210,7 +211,12 @@ def _object_mask(annotation: dict[str, Any], height: int, width: int) -> NDArray
         encoded = masks.frPyObjects(segmentation, height, width)
     else:
         encoded = segmentation
-    mask: NDArray[np.bool_] = np.asarray(masks.decode(encoded)).astype(bool)
+    with warnings.catch_warnings():
+        # pycocotools 2.0.11 under NumPy 2: its array class lacks a keyword. The result is right.
+        warnings.filterwarnings("ignore", message="__array__ impl", category=DeprecationWarning)
+        mask: NDArray[np.bool_] = np.asarray(masks.decode(encoded)).astype(bool)
+    if mask.shape != (height, width):
+        raise ValueError(f"run lengths of {mask.shape}, but the image is {(height, width)}")
     return mask
 
 
@@ -246,7 +252,7 @@ def _draw(job: _Job) -> Problem | None:
     try:
         label = draw_labels(job.objects, job.height, job.width, job.label_values)
         write_label(job.path, label)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except Exception as error:  # pycocotools raises whatever its C code meets
         reason = f"{job.path.stem}: cannot draw its objects: {type(error).__name__}: {error}"
         return Problem(ANNOTATIONS, 0, "bad segmentation", reason)
     return None

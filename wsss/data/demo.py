@@ -32,22 +32,22 @@ class _Kind:
     name: str
     pattern: str
     colours: tuple[tuple[float, float, float], tuple[float, float, float]]
-    body_hue_weights: tuple[float, float, float, float]
+    body_hue_weights: tuple[float, float, float, float, float]
 
 
-# Colours as hue (turns), saturation, value. Each class leans towards one body hue, but 5 of 9
-# of its bodies have another: the body hints at the class and does not tell it.
+# Colours as hue (turns), saturation, value. Each class leans towards one body hue, but half of
+# its bodies have another: the body hints at the class and does not tell it.
 _KINDS = (
-    _Kind("beetle", "rings", ((0.99, 0.85, 0.85), (0.0, 0.0, 0.97)), (4, 2, 2, 1)),
-    _Kind("fish", "stripes", ((0.15, 0.95, 0.95), (0.0, 0.0, 0.08)), (1, 4, 2, 2)),
-    _Kind("kite", "checker", ((0.61, 0.90, 0.80), (0.0, 0.0, 0.97)), (2, 1, 4, 2)),
-    _Kind("lamp", "star", ((0.86, 0.80, 0.55), (0.14, 0.65, 1.0)), (2, 2, 1, 4)),
-    _Kind("radio", "cross", ((0.38, 0.85, 0.55), (0.0, 0.0, 0.05)), (3, 2, 2, 2)),
+    _Kind("beetle", "rings", ((0.99, 0.85, 0.85), (0.0, 0.0, 0.97)), (4, 1, 1, 1, 1)),
+    _Kind("fish", "stripes", ((0.15, 0.95, 0.95), (0.0, 0.0, 0.08)), (1, 4, 1, 1, 1)),
+    _Kind("kite", "checker", ((0.61, 0.90, 0.80), (0.0, 0.0, 0.97)), (1, 1, 4, 1, 1)),
+    _Kind("lamp", "star", ((0.86, 0.80, 0.55), (0.14, 0.65, 1.0)), (1, 1, 1, 4, 1)),
+    _Kind("radio", "cross", ((0.38, 0.85, 0.55), (0.0, 0.0, 0.05)), (1, 1, 1, 1, 4)),
 )
 DEMO_CLASSES = tuple(kind.name for kind in _KINDS)
 _COMPANION = {3: 4}  # a lamp mostly brings a radio
 _COMPANION_CHANCE = 0.7
-_BODY_HUES = (0.07, 0.22, 0.50, 0.74)
+_BODY_HUES = (0.05, 0.21, 0.47, 0.67, 0.85)
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class _Placed:
 
 
 def _place(dice: Dice, kind: int, height: int, width: int) -> _Placed:
-    half_width = dice.uniform(25, 39)
-    half_height = half_width * dice.uniform(0.6, 1.0)
+    half_width = dice.uniform(27, 39)
+    half_height = half_width * dice.uniform(0.65, 1.0)
     margin = 0.6 * half_width
     pose = Pose(
         dice.uniform(margin, height - margin),
@@ -115,7 +115,7 @@ def _place(dice: Dice, kind: int, height: int, width: int) -> _Placed:
     )
     # The part sits at one end of the body, half over its edge, as a head does.
     end = 0.85 * half_width * (1 if dice.below(2) else -1)
-    radius = dice.uniform(7.5, 10.5)
+    radius = dice.uniform(10.0, 13.5)
     part_pose = Pose(
         pose.y + end * np.sin(pose.turn),
         pose.x + end * np.cos(pose.turn),

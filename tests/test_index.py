@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wsss.data.config import IndexConfig
+from wsss.data.index import ImageRecord, Index, read_index, read_masks, write_index, write_masks
+from wsss.data.listing import SHOWN_PROBLEMS, Problem, raise_problems
+from wsss.errors import UserError
+
+
+def _record(name: str, sets: tuple[str, ...], tags: tuple[str, ...]) -> ImageRecord:
+    return ImageRecord(name, sets, tags, 4, 3, f"images/{name}.png")
+
+
+INDEX = Index(
+    ("zebra", "ant", "tram, red"),
+    (
+        _record("a", ("train", "train_aug"), ("ant", "zebra")),
+        _record("b", ("train_aug",), ("tram, red",)),
+        _record("c", ("val",), ()),
+        _record("d", ("train", "train_aug"), ()),
+    ),
+)
+
+
+def test_index_survives_writing(tmp_path: Path) -> None:
+    write_index(INDEX, tmp_path / "index.csv")
+    assert read_index(tmp_path / "index.csv") == INDEX
+    assert (tmp_path / "classes.txt").read_text() == "zebra\nant\ntram, red\n"
+    first, second = (tmp_path / "index.csv").read_text().splitlines()[:2]
+    assert first == "name,sets,tags,width,height,path"
+    assert second == "a,train;train_aug,ant;zebra,4,3,images/a.png"
+
+
+def test_masks_survive_writing(tmp_path: Path) -> None:
+    masks = {"b": "masks/b.png", "a": "masks/a.png"}
+    write_masks(masks, tmp_path / "masks.csv")
+    assert read_masks(tmp_path / "masks.csv") == masks
+    assert (tmp_path / "masks.csv").read_text() == "name,mask\na,masks/a.png\nb,masks/b.png\n"
+
+
+def test_class_indices_and_multi_hot_follow_the_class_order() -> None:
+    assert INDEX.class_indices(INDEX.records[0]) == (0, 1)
+    expected = [[1, 1, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    table = INDEX.multi_hot()
+    assert table.dtype == np.float32
+    np.testing.assert_array_equal(table, expected)
+
+
+def test_training_set_prefers_train_aug_and_leaves_untagged_images_out() -> None:
+    assert [record.name for record in INDEX.training_set().records] == ["a", "b"]
+    without_aug = Index(
+        INDEX.classes,
+        (_record("a", ("train",), ("ant",)), _record("c", ("val",), ("ant",))),
+    )
+    assert [record.name for record in without_aug.training_set().records] == ["a"]
+
+
+def test_unknown_set_names_the_known_ones() -> None:
+    with pytest.raises(UserError, match="train, train_aug, val"):
+        INDEX.subset("tset")
+    with pytest.raises(UserError, match="no training image has a tag"):
+        Index(("ant",), (_record("d", ("train",), ()),)).training_set()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,tags\n", "first line"),
+        ("name,sets,tags,width,height,path\na,train,zebra,4\n", "4 cells"),
+        ("name,sets,tags,width,height,path\na,train,yak,4,3,x.png\n", "'yak'"),
+        ("name,sets,tags,width,height,path\na,train,zebra,4,-3,x.png\n", "size"),
+    ],
+)
+def test_damaged_index_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    write_index(INDEX, tmp_path / "index.csv")
+    (tmp_path / "index.csv").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        read_index(tmp_path / "index.csv")
+    assert "index.csv" in str(caught.value)
+
+
+def test_missing_files_are_user_errors(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="class list"):
+        read_index(tmp_path / "index.csv")
+    with pytest.raises(UserError, match="cannot read"):
+        read_masks(tmp_path / "masks.csv")
+
+
+def test_a_flood_of_one_kind_leaves_room_for_the_others() -> None:
+    flood = [Problem("list.txt", line, "missing image", "gone") for line in range(1, 501)]
+    rare = Problem("z.xml", 7, "unknown tag", "'yak'")
+    with pytest.raises(UserError) as caught:
+        raise_problems([*flood, rare, rare], root=Path("/data"), what="this data set")
+    message = caught.value.found
+    assert message.startswith("501 problems in this data set: missing image (500), unknown tag (1)")
+    assert "z.xml, line 7: 'yak'" in message
+    assert message.count("  - ") == SHOWN_PROBLEMS + 1
+    assert message.endswith(f"... and {501 - SHOWN_PROBLEMS} more")
+    raise_problems([], root=Path("/data"), what="this data set")
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"format": "voc", "classes": ("a",)}, "index.classes"),
+        ({"format": "folder", "classes": ("a", "a")}, "index.classes"),
+        ({"format": "folder", "classes": ("background",)}, "index.classes"),
+        ({"format": "folder", "classes": ("a;b",)}, "index.classes"),
+        ({"format": "folder", "classes": tuple(map(str, range(255)))}, "index.classes"),
+        ({"format": "folder", "tags_from": "annotations"}, "index.tags_from"),
+    ],
+)
+def test_impossible_settings_name_their_key(values: dict, key: str) -> None:
+    with pytest.raises(UserError) as caught:
+        IndexConfig(**values)
+    assert caught.value.where == key
