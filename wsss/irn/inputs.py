@@ -1,0 +1,80 @@
+"""Checks and reading that the IRN stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from wsss.data.images import read_image
+from wsss.data.index import ImageRecord, Index
+from wsss.data.map_store import MapStore
+from wsss.errors import UserError
+
+MAX_LISTED = 50
+
+
+def check_store(store: MapStore, index: Index, records: Sequence[ImageRecord], path: Path) -> None:
+    """Check that the CAM store is of this index and holds all of `records`.
+
+    Raises:
+        UserError: Other classes, or images without CAMs.
+    """
+    if store.classes != index.classes:
+        raise UserError(
+            f"the CAMs are of the classes {', '.join(store.classes)}",
+            where=path,
+            expected=", ".join(index.classes),
+            fix="export the CAMs again with a model trained on this index",
+        )
+    known = set(store.names)
+    missing = [record.name for record in records if record.name not in known]
+    if missing:
+        more = f" and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
+        raise UserError(
+            f"{len(missing)} of {len(records)} images have no CAMs: "
+            f"{', '.join(missing[:MAX_LISTED])}{more}",
+            where=path,
+            fix="export the CAMs of this index again",
+        )
+
+
+def read_sized_image(root: Path, record: ImageRecord) -> np.ndarray:
+    """Return the picture (H, W, 3) uint8; it must still have the size the index states.
+
+    Raises:
+        UserError: It is unreadable or has another size.
+    """
+    image = read_image(root / record.path)
+    if image.shape[:2] != (record.height, record.width):
+        raise UserError(
+            f"this picture is {image.shape[1]} x {image.shape[0]} px",
+            where=root / record.path,
+            expected=f"{record.width} x {record.height} px, as the index says",
+            fix="let the index stage run again",
+        )
+    return image
+
+
+def label_values(scores: np.ndarray, background: float, class_indices: np.ndarray) -> np.ndarray:
+    """Return the label of the largest score, background where none exceeds `background`.
+
+    Args:
+        scores: (K, H, W) float32, one map a tagged class.
+        background: Background score; a tie with it is background.
+        class_indices: (K,) positions in the class list; label = position + 1.
+
+    Returns:
+        (H, W) uint8.
+    """
+    values = np.concatenate([[0], np.asarray(class_indices) + 1]).astype(np.uint8)
+    return np.asarray(values[winner(scores, background)])
+
+
+def winner(scores: np.ndarray, background: float) -> np.ndarray:
+    """Return 0 where no score exceeds `background`, else 1 + the first largest score's place."""
+    if scores.shape[0] == 0:
+        return np.zeros(scores.shape[1:], np.int64)
+    best = np.where(scores.max(0) > np.float32(background), scores.argmax(0) + 1, 0)
+    return np.asarray(best, dtype=np.int64)

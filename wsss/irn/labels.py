@@ -1,0 +1,107 @@
+"""Confident-label stage: where the CAMs are sure of an object, or sure of background.
+
+IRN (CVPR 2019, section 4.2): a high and a low background score give two label maps, each refined
+by a dense CRF; pixels on which they cannot agree are left out of IRNet's training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wsss.data.crf import crf_from_labels
+from wsss.data.images import write_label
+from wsss.data.index import ImageRecord, read_index
+from wsss.data.map_store import MapStore, StoredMaps, upsample
+from wsss.files import atomic_directory
+from wsss.irn.config import LabelsConfig
+from wsss.irn.inputs import check_store, read_sized_image, winner
+from wsss.irn.pool import ordered_map
+from wsss.training.compute import Compute
+from wsss.training.progress import progress
+
+IGNORE = 255
+
+
+def confident_labels(
+    image: np.ndarray, cams: np.ndarray, class_indices: np.ndarray, config: LabelsConfig
+) -> np.ndarray:
+    """Return the labels of the pixels that are sure.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        cams: (K, H, W) float32 in 0..1, one map a tagged class.
+        class_indices: (K,) positions of these classes in the class list.
+        config: Thresholds and CRF.
+
+    Returns:
+        (H, W) uint8: class position + 1 where the foreground map is not background, 0 where both
+        maps are background, 255 elsewhere.
+    """
+
+    def refined(threshold: float) -> np.ndarray:
+        # Labels count the tagged classes only: the CRF's cost grows with their number.
+        labels = winner(cams, threshold)
+        return crf_from_labels(image, labels, len(cams) + 1, **asdict(config.crf))
+
+    foreground = refined(config.foreground_threshold)
+    background = refined(config.background_threshold)
+    values = np.concatenate([[IGNORE], np.asarray(class_indices) + 1]).astype(np.uint8)
+    labels: np.ndarray = values[foreground]
+    labels[(foreground == 0) & (background == 0)] = 0
+    return labels
+
+
+@dataclass(frozen=True)
+class _Miner:
+    """The work on one image; picklable, for the process pool."""
+
+    config: LabelsConfig
+    root: Path
+    folder: Path
+
+    def __call__(self, item: tuple[ImageRecord, StoredMaps, str]) -> None:
+        record, stored, upsampling = item
+        image = read_sized_image(self.root, record)
+        cams = upsample(stored.maps, image.shape[:2], upsampling)
+        labels = confident_labels(image, cams, stored.class_indices, self.config)
+        write_label(self.folder / f"{record.name}.png", labels)
+
+
+def mine_labels(
+    *,
+    config: LabelsConfig,
+    cams: Path,
+    index: Path,
+    root: Path,
+    output: Path,
+    compute: Compute,
+) -> None:
+    """Write one label PNG for every training image (0 background, class + 1, 255 not sure).
+
+    Args:
+        config: Thresholds and CRF.
+        cams: Map store of the CAMs.
+        index: index.csv; its training set is labelled.
+        root: Folder that the index's paths are relative to.
+        output: Folder to write.
+        compute: `workers` processes share the images; the labels do not depend on their number.
+
+    Raises:
+        UserError: The store is of another index, or an image is missing or has changed.
+    """
+    records = read_index(index).training_set().records
+    with MapStore(cams) as store, atomic_directory(output) as folder:
+        check_store(store, read_index(index), records, cams)
+
+        def items() -> Iterator[tuple[ImageRecord, StoredMaps, str]]:
+            for record in records:
+                yield record, store.read(record.name), store.upsampling
+
+        miner = _Miner(config, root, folder)
+        done = ordered_map(miner, items(), compute.workers)
+        for _ in progress(done, total=len(records), description="IRN labels"):
+            pass

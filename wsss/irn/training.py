@@ -1,0 +1,205 @@
+"""IRNet training stage: boundaries and displacements learnt from confident labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wsss.data import transforms
+from wsss.data.images import read_label
+from wsss.data.index import Index, read_index
+from wsss.errors import UserError
+from wsss.files import content_hash
+from wsss.irn.config import IrnConfig
+from wsss.irn.inputs import MAX_LISTED, read_sized_image
+from wsss.irn.losses import irn_losses
+from wsss.irn.model_file import save_irn_model
+from wsss.models.backbones import build_backbone
+from wsss.models.irnet import STRIDE, IrNet
+from wsss.settings import to_dict
+from wsss.training.compute import Compute, autocast, setup
+from wsss.training.loop import NonFiniteLoss, StepContext, finish, train
+
+
+class LabelledImages:
+    """Images with confident labels, augmented: random scale, mirror, crop.
+
+    Each sample: `image` (3, S, S) float32 in 0..1, `valid` (1, S, S) bool, `target` (S, S) int64
+    with 255 on padding and unsure pixels, `name`.
+    """
+
+    def __init__(self, config: IrnConfig, index: Index, root: Path, labels: Path) -> None:
+        self._config, self._records, self._root, self._labels = config, index.records, root, labels
+        self.names = tuple(record.name for record in index.records)
+        missing = [name for name in self.names if not self.label_path(name).is_file()]
+        if missing:
+            more = f" and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
+            raise UserError(
+                f"{len(missing)} of {len(self.names)} training images have no label map: "
+                f"{', '.join(missing[:MAX_LISTED])}{more}",
+                where=labels,
+                expected="one PNG for every image of the training set",
+                fix="run the irn-labels stage for this index",
+            )
+
+    def label_path(self, name: str) -> Path:
+        """Return where an image's labels are."""
+        return self._labels / f"{name}.png"
+
+    def labels_hash(self) -> str:
+        """Return a hash of all label files, so that no training resumes with other labels."""
+        digest = hashlib.sha256()
+        for name in self.names:
+            digest.update(name.encode() + b"\0")
+            digest.update(hashlib.sha256(self.label_path(name).read_bytes()).digest())
+        return digest.hexdigest()[:16]
+
+    def load(self, position: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Return one augmented sample."""
+        config, record = self._config, self._records[position]
+        pixels = read_sized_image(self._root, record)
+        values = read_label(self.label_path(record.name))
+        if values.shape != pixels.shape[:2]:
+            raise UserError(
+                f"this label map is {values.shape[1]} x {values.shape[0]} px",
+                where=self.label_path(record.name),
+                expected=f"the image's {record.width} x {record.height} px",
+                fix="run the irn-labels stage again",
+            )
+        image: Tensor = transforms.image_to_tensor(pixels)
+        label: Tensor | None = transforms.label_to_tensor(values)
+        image, label = transforms.random_scale(
+            image, label, config.scale_min, config.scale_max, rng
+        )
+        if config.flip:
+            image, label = transforms.random_flip(image, label, rng)
+        crop = transforms.random_crop(image, label, config.crop_px, rng)
+        return {
+            "image": crop.image,
+            "valid": crop.valid,
+            "target": crop.target,
+            "name": record.name,
+        }
+
+
+def labels_at_stride(target: Tensor) -> Tensor:
+    """Take (B, H, W) labels to the network's stride-4 map, nearest to each cell's centre."""
+    height, width = target.shape[-2:]
+    # One past the centre of four pixels; the last cell of a side may hold fewer than that.
+    rows = torch.arange(0, height, STRIDE, device=target.device) + STRIDE // 2
+    columns = torch.arange(0, width, STRIDE, device=target.device) + STRIDE // 2
+    return target[..., rows.clamp_max(height - 1), :][..., columns.clamp_max(width - 1)]
+
+
+class IrnTask:
+    """The network, its optimiser and one step of it."""
+
+    def __init__(self, network: IrNet, config: IrnConfig, device: torch.device) -> None:
+        self._config = config
+        network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.train()
+        rates = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        factor = config.displacement_lr_factor
+        groups = [
+            {"params": network.edge_parameters(), **rates},
+            {
+                "params": network.displacement_parameters(),
+                **rates,
+                "lr": factor * config.learning_rate,
+            },
+        ]
+        self._optimizer = torch.optim.SGD(groups, momentum=config.momentum)
+        self.modules: Mapping[str, nn.Module] = {"network": self.network}
+        self.optimizers: Mapping[str, torch.optim.Optimizer] = {"network": self._optimizer}
+
+    def step(self, batch: dict[str, Any], context: StepContext) -> Mapping[str, Tensor | float]:
+        """Take one step on `image`, `valid` and `target`.
+
+        Raises:
+            NonFiniteLoss: The loss is not finite; no step was taken.
+        """
+        normalisation = self.network.backbone.normalisation
+        image = transforms.normalise(batch["image"], normalisation, batch["valid"])
+        image = image.contiguous(memory_format=torch.channels_last)
+        with autocast(context.device, self._config.precision):
+            edge, displacement = self.network(image)
+        losses = irn_losses(
+            edge[:, 0],
+            displacement,
+            labels_at_stride(batch["target"]),
+            radius=self._config.radius,
+        )
+        if not torch.isfinite(losses.total):
+            raise NonFiniteLoss(f"the IRN loss is {float(losses.total.detach())}")
+        self._optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return {
+            "loss": losses.total,
+            "affinity_background": losses.background,
+            "affinity_foreground": losses.foreground,
+            "affinity_negative": losses.negative,
+            "displacement_foreground": losses.displacement_foreground,
+            "displacement_background": losses.displacement_background,
+        }
+
+
+def train_irn(
+    *,
+    config: IrnConfig,
+    labels: Path,
+    index: Path,
+    root: Path,
+    output: Path,
+    work_dir: Path,
+    compute: Compute,
+    weights_file: Path | None,
+) -> None:
+    """Train IRNet and write its model file.
+
+    Args:
+        config: The stage's settings.
+        labels: Folder of confident-label PNGs.
+        index: index.csv; its training set is used.
+        root: Folder that the index's paths are relative to.
+        output: Model file to write (safetensors).
+        work_dir: Checkpoint and metrics.
+        compute: Device, threads, workers.
+        weights_file: The backbone's initial weights, where its settings name a file.
+
+    Raises:
+        UserError: An image has no labels, or a setting cannot be honoured.
+    """
+    training_set = read_index(index).training_set()
+    images = LabelledImages(config, training_set, root, labels)
+    digest = images.labels_hash()
+    device = setup(compute, config.seed)
+    backbone = build_backbone(config.backbone, weights_file)
+    task = IrnTask(IrNet(backbone, dilation=config.dilation), config, device)
+    summary = train(
+        task,
+        images,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        compute=compute,
+        work_dir=work_dir,
+        identity={
+            "stage": "irn",
+            "settings": to_dict(config),
+            "images": content_hash(list(images.names)),
+            "labels": digest,
+        },
+        description="train IRNet",
+        lr_power=config.lr_power,
+    )
+    training = {**dataclasses.asdict(summary), "labels": digest}
+    save_irn_model(output, task.network, config=config, training=training)
+    finish(work_dir)

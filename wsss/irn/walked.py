@@ -1,0 +1,78 @@
+"""From CAMs and edges to scores and labels of one image: what the process pool runs.
+
+Apart from the stage, so that a process of the pool starts without loading any network's code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wsss.data.images import write_label
+from wsss.data.index import ImageRecord
+from wsss.data.map_store import upsample
+from wsss.irn.config import PseudoLabelsConfig
+from wsss.irn.inputs import label_values
+from wsss.irn.random_walk import random_walk
+
+UPSAMPLING = "times4"
+
+
+@dataclass(frozen=True)
+class WalkJob:
+    """What is known of an image before its labels.
+
+    Attributes:
+        record: The image.
+        class_indices: (K,) int64 positions of its tagged classes.
+        maps: (K, h, w) float32 CAMs, already walked if `edge` is None.
+        edge: (h, w) float32 boundary probabilities.
+    """
+
+    record: ImageRecord
+    class_indices: np.ndarray
+    maps: np.ndarray
+    edge: np.ndarray | None
+
+
+def walked_scores(walked: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Normalise walked maps by the largest value that any class reaches in the image.
+
+    Args:
+        walked: (K, h, w) float32 at stride 4.
+        size: (H, W) of the image.
+
+    Returns:
+        The maps (K, h, w) float32 divided by that value, and the scores (K, H, W) float32 they
+        become: 4x bilinear, cropped, the largest 1 (all 0 where the walk left nothing).
+    """
+    scores = upsample(walked, size, UPSAMPLING)
+    largest = max(float(scores.max(initial=0.0)), float(np.finfo(np.float32).tiny))
+    return walked / np.float32(largest), scores / np.float32(largest)
+
+
+@dataclass(frozen=True)
+class Finisher:
+    """Walk (unless done), scores and label PNG of one image; picklable, for the process pool."""
+
+    config: PseudoLabelsConfig
+    folder: Path
+
+    def __call__(self, job: WalkJob) -> tuple[ImageRecord, np.ndarray, np.ndarray]:
+        config, maps = self.config, job.maps
+        if job.edge is not None:
+            walked = random_walk(
+                torch.from_numpy(maps),
+                torch.from_numpy(job.edge),
+                radius=config.radius,
+                beta=config.beta,
+                steps=config.steps,
+            )
+            maps = walked.numpy()
+        normalised, scores = walked_scores(maps, (job.record.height, job.record.width))
+        labels = label_values(scores, config.background, job.class_indices)
+        write_label(self.folder / f"{job.record.name}.png", labels)
+        return job.record, job.class_indices, normalised
