@@ -37,7 +37,7 @@ class SegmentationConfig:
     """Largest factor of the random resizing."""
     flip: bool = True
     """Mirror half of the images."""
-    learning_rate: float = 0.003
+    learning_rate: float = 0.005
     """Learning rate of the backbone at the first step."""
     head_lr_factor: float = 10.0
     """Learning rate of the head's weights, times `learning_rate`."""

@@ -80,15 +80,16 @@ def pack_submission(
             fix=f"predict the whole split '{split}' again",
         )
     folder = f"results/VOC2012/Segmentation/{competition}_test_cls"
-    with atomic_file(output) as temporary, open(temporary, "wb") as raw:
+    with (
+        atomic_file(output) as temporary,
+        open(temporary, "wb") as raw,
         # No name and no time in the headers: they would differ from one packing to the next.
-        with (
-            gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
-        ):
-            for name in sorted(found):
-                content = _png(predictions / f"{name}.png")
-                entry = tarfile.TarInfo(f"{folder}/{name}.png")
-                entry.size = len(content)
-                entry.mode = 0o644
-                archive.addfile(entry, io.BytesIO(content))
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for name in sorted(found):
+            content = _png(predictions / f"{name}.png")
+            entry = tarfile.TarInfo(f"{folder}/{name}.png")
+            entry.size = len(content)
+            entry.mode = 0o644
+            archive.addfile(entry, io.BytesIO(content))

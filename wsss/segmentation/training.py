@@ -70,7 +70,7 @@ class SegmentationTask:
         with autocast(context.device, self._config.precision):
             loss = multi_scale_loss(self.network, image, batch["target"], self._config.loss_scales)
         if not torch.isfinite(loss):
-            raise NonFiniteLoss(f"the segmentation loss is {float(loss)}")
+            raise NonFiniteLoss(f"the segmentation loss is {loss.item()}")
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
