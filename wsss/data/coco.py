@@ -7,7 +7,7 @@ import io
 import json
 import multiprocessing
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +69,11 @@ def annotation_files(root: Path) -> list[Path]:
     return paths
 
 
-def _load(root: Path, set_name: str) -> _Annotated:
+def _load(root: Path, set_name: str, *, shapes: bool) -> _Annotated:
+    """Read one annotation file; without `shapes` the objects keep only their category.
+
+    Outlines are nearly all of COCO's gigabytes, so they are held only while they are drawn.
+    """
     from pycocotools.coco import COCO  # slow to import, and only COCO needs it
 
     file = _annotation_file(set_name)
@@ -80,8 +84,14 @@ def _load(root: Path, set_name: str) -> _Annotated:
         for image in data.imgs.values():
             _ = str(image["file_name"]), int(image["width"]), int(image["height"])
         for annotation in data.anns.values():
-            _ = annotation["category_id"], annotation["segmentation"]
-        return _Annotated(file, categories, dict(data.imgs), dict(data.imgToAnns))
+            _ = int(annotation["category_id"]), annotation["segmentation"]
+        objects = dict(data.imgToAnns)
+        if not shapes:
+            objects = {
+                key: [{"category_id": each["category_id"]} for each in annotations]
+                for key, annotations in objects.items()
+            }
+        return _Annotated(file, categories, dict(data.imgs), objects)
     except json.JSONDecodeError as error:
         raise UserError(
             f"this is not valid JSON: {error.msg}", where=f"{root / file}, line {error.lineno}"
@@ -95,23 +105,27 @@ def _load(root: Path, set_name: str) -> _Annotated:
         ) from None
 
 
-def _load_all(root: Path) -> dict[str, _Annotated]:
+def _each_set(root: Path, *, shapes: bool) -> Iterator[tuple[str, _Annotated]]:
+    """Yield (set name, annotations), one set in memory at a time if the caller lets it go."""
     annotation_files(root)
-    loaded = {set_name: _load(root, set_name) for set_name in COCO_SETS}
-    train, val = loaded["train"], loaded["val"]
-    if train.categories != val.categories:
-        raise UserError(
-            f"{train.file} and {val.file} name different categories",
-            where=root,
-            expected="the same ids and names in both",
-        )
-    if not 0 < len(train.categories) <= MAX_CLASSES:
-        raise UserError(
-            f"{len(train.categories)} categories",
-            where=root / train.file,
-            expected=f"1 to {MAX_CLASSES}",
-        )
-    return loaded
+    categories: dict[int, str] | None = None
+    for set_name in COCO_SETS:
+        annotated = _load(root, set_name, shapes=shapes)
+        if not 0 < len(annotated.categories) <= MAX_CLASSES:
+            raise UserError(
+                f"{len(annotated.categories)} categories",
+                where=root / annotated.file,
+                expected=f"1 to {MAX_CLASSES}",
+            )
+        if categories is not None and annotated.categories != categories:
+            raise UserError(
+                "the training and the validation set name different categories",
+                where=root / ANNOTATIONS,
+                expected="the same ids and names in both",
+            )
+        categories = annotated.categories
+        yield set_name, annotated
+        del annotated  # before the next one is read
 
 
 def _label_values(categories: dict[int, str]) -> dict[int, int]:
@@ -129,15 +143,14 @@ def list_coco(root: Path) -> Listing:
     Args:
         root: Folder with annotations/, train2014/ and val2014/.
     """
-    loaded = _load_all(root)
-    categories = loaded["train"].categories
+    loaded = dict(_each_set(root, shapes=False))
+    categories, file = loaded["train"].categories, loaded["train"].file
     listing = Listing(tuple(categories[key] for key in sorted(categories)))
     for name in listing.classes:
         reason = bad_class_name(name)
         if reason is None and listing.classes.count(name) > 1:
             reason = "names two categories"
         if reason is not None:
-            file = loaded["train"].file
             listing.problems.append(Problem(file, 0, "bad class name", f"{name!r} {reason}"))
     names: dict[str, str] = {}
     for set_name, annotated in loaded.items():
@@ -258,13 +271,26 @@ def _draw(job: _Job) -> Problem | None:
     return None
 
 
-def _jobs(loaded: dict[str, _Annotated], folder: Path) -> Iterator[_Job]:
-    for set_name, annotated in loaded.items():
-        values = _label_values(annotated.categories)
-        for key, image in sorted(annotated.images.items()):
-            path = folder / COCO_SETS[set_name] / f"{Path(str(image['file_name'])).stem}.png"
-            objects = tuple(annotated.objects.get(key, ()))
-            yield _Job(path, int(image["height"]), int(image["width"]), objects, values)
+def _jobs(annotated: _Annotated, folder: Path) -> Iterator[_Job]:
+    values = _label_values(annotated.categories)
+    for key, image in sorted(annotated.images.items()):
+        path = folder / f"{Path(str(image['file_name'])).stem}.png"
+        objects = tuple(annotated.objects.get(key, ()))
+        yield _Job(path, int(image["height"]), int(image["width"]), objects, values)
+
+
+def _draw_set(annotated: _Annotated, folder: Path, workers: int) -> list[Problem]:
+    jobs, total = _jobs(annotated, folder), len(annotated.images)
+    with contextlib.ExitStack() as stack:
+        results: Iterable[Problem | None]
+        if workers > 1:
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
+            results = pool.map(_draw, jobs, chunksize=64)
+        else:
+            results = map(_draw, jobs)
+        reported = progress(results, total=total, description=f"drawing masks of {folder.name}")
+        return [problem for problem in reported if problem is not None]
 
 
 def rasterise_masks(root: Path, output: Path | None = None, *, workers: int = 2) -> None:
@@ -280,22 +306,15 @@ def rasterise_masks(root: Path, output: Path | None = None, *, workers: int = 2)
     Raises:
         UserError: An annotation file is missing or malformed.
     """
-    loaded = _load_all(root)
-    categories = loaded["train"].categories
-    total = sum(len(annotated.images) for annotated in loaded.values())
+    problems: list[Problem] = []
+    categories: dict[int, str] = {}
     with atomic_directory(root / MASKS if output is None else output) as folder:
-        for name in COCO_SETS.values():
-            (folder / name).mkdir()
-        with contextlib.ExitStack() as stack:
-            jobs = _jobs(loaded, folder)
-            if workers > 1:
-                context = multiprocessing.get_context("spawn")
-                pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
-                results = pool.map(_draw, jobs, chunksize=64)
-            else:
-                results = map(_draw, jobs)
-            reported = progress(results, total=total, description="drawing masks")
-            problems = [problem for problem in reported if problem is not None]
+        for set_name, annotated in _each_set(root, shapes=True):
+            categories = annotated.categories
+            place = folder / COCO_SETS[set_name]
+            place.mkdir()
+            problems += _draw_set(annotated, place, workers)
+            del annotated
         raise_problems(problems, root=root, what="these annotations")
         table = {
             "rule": OVERLAP_RULE,
