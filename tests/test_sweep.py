@@ -299,7 +299,7 @@ def test_score_labels_equals_a_count_of_its_own(run):
 def test_missing_predictions_are_an_error(run):
     (run / "predictions").mkdir()
     write_label(run / "predictions" / "i2.png", np.zeros((23, 28), np.uint8))
-    with pytest.raises(UserError, match="3 of 4 .* have no prediction: i0, i1, i3"):
+    with pytest.raises(UserError, match=r"3 of 4 .* have no prediction: i0, i1, i3"):
         scoring.score_labels(**label_arguments(run))
 
 
