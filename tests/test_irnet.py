@@ -46,19 +46,20 @@ def test_maps_are_at_stride_4_for_any_size(size: tuple[int, int]) -> None:
     expected = ((size[0] - 1) // 4 + 1, (size[1] - 1) // 4 + 1)
     assert edge.shape == (2, 1, *expected)
     assert displacement.shape == (2, 2, *expected)
-    assert torch.equal(
-        net.edge_logits(torch.zeros(1, 3, *size)).isfinite(), torch.ones(1, 1, *expected) > 0
-    )
+    assert edge.isfinite().all() and displacement.isfinite().all()
+    assert net.edge_logits(torch.zeros(1, 3, *size)).shape == edge[:1].shape
 
 
 def test_large_images_are_not_cropped() -> None:
-    # Far beyond IRN's 512 px: the last rows still answer to the picture there.
+    # IRN's inference stops at 512 px; here the last columns still answer to what is there.
     net = network().eval()
-    image = torch.zeros(1, 3, 40, 700)
+    image = torch.rand(1, 3, 40, 700, generator=torch.Generator().manual_seed(0))
     changed = image.clone()
-    changed[..., 680:] = 3
-    difference = (net.edge_logits(image) - net.edge_logits(changed)).abs()
-    assert float(difference[..., 172:].max()) > 1e-3
+    changed[..., 680:] += 1
+    with torch.inference_mode():
+        difference = (net.edge_logits(image) - net.edge_logits(changed)).abs()[0, 0]
+    # GroupNorm spreads a little of any change over the whole map.
+    assert float(difference[:, 171:].mean()) > 5 * float(difference[:, :160].mean())
 
 
 def test_only_the_branches_learn() -> None:

@@ -62,6 +62,7 @@ class Finisher:
     folder: Path
 
     def __call__(self, job: WalkJob) -> tuple[ImageRecord, np.ndarray, np.ndarray]:
+        """Write the label PNG; return the image, its classes and its normalised walked maps."""
         config, maps = self.config, job.maps
         if job.edge is not None:
             walked = random_walk(
