@@ -81,7 +81,7 @@ def sgd(
 def require_finite(loss: Tensor, what: str) -> None:
     """Raise `NonFiniteLoss` unless `loss` is finite."""
     if not torch.isfinite(loss):
-        raise NonFiniteLoss(f"the {what} loss is {float(loss)}")
+        raise NonFiniteLoss(f"the {what} loss is {float(loss.detach())}")
 
 
 class PlainMethod:
