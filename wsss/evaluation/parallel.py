@@ -10,8 +10,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Below this many images a process costs more to start than it saves.
-MIN_IMAGES_PER_WORKER = 32
+# Below this many images, some ten seconds of work, a process costs more to start (it imports
+# torch) than it saves.
+MIN_IMAGES_PER_WORKER = 500
 
 
 def map_parts(
