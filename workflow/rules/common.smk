@@ -151,6 +151,13 @@ def options(input, *names):
     )
 
 
+def crf_options(output):
+    """Param, derived from outputs: where predictions with CRF go, in runs that have them."""
+    if not output.get("labels_crf"):
+        return ""
+    return f"--output-crf {output.labels_crf} --manifest-crf {output.manifest_crf}"
+
+
 def runs_pattern(crf):
     """Wildcard constraint: the runs that predict with or without CRF."""
     names = [name for name, run in CONFIG.runs.items() if run.stages["prediction"].crf == crf]

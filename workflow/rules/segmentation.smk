@@ -59,10 +59,11 @@ rule predict:
         compute=COMPUTE,
     params:
         code=code("wsss.segmentation.prediction"),
+        crf=lambda wildcards, output: crf_options(output),
     shell:
         "wsss predict-split --config {input.config:q} --model {input.model:q}"
         " --index {input.index:q} --root {resources.root:q} --output {output.labels:q}"
-        " --manifest {output.manifest:q} {resources.compute} 2>&1 | tee {log:q}"
+        " --manifest {output.manifest:q} {params.crf} {resources.compute} 2>&1 | tee {log:q}"
 
 
 use rule predict as predict_crf with:

@@ -1,0 +1,166 @@
+"""What all tests share: few threads, real data where there are, a tiny data set, a project copy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_threads() -> None:
+    # Test tensors are tiny: threads only get in each other's way, above all beside pytest -n.
+    import torch
+
+    torch.set_num_threads(2)
+
+
+def skip_or_fail(need: str, reason: str) -> None:
+    """Skip, or fail where `WSSS_REQUIRE` lists `need`, as continuous integration does."""
+    required = os.environ.get("WSSS_REQUIRE", "").split(",")
+    if need in required:
+        pytest.fail(f"WSSS_REQUIRE names '{need}', but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def voc_root() -> Path:
+    """Folder of real PASCAL VOC images."""
+    text = os.environ.get("WSSS_VOC_ROOT", "")
+    if not text or not Path(text).is_dir():
+        skip_or_fail("voc", "WSSS_VOC_ROOT names no folder with PASCAL VOC")
+    return Path(text)
+
+
+def write_tiny_data(root: Path, *, train: int = 8, val: int = 3) -> None:
+    """Write a plain-folder data set: 64 px pictures of a red and a blue thing, with masks."""
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    lines = ["image,tags,set"]
+    for number in range(train + val):
+        width, height = (64, 56) if number % 2 else (60, 64)
+        picture = rng.integers(60, 120, (height, width, 3), dtype=np.uint8)
+        mask = np.zeros((height, width), np.uint8)
+        tags = ["blue"] if number % 3 == 0 else ["red"] if number % 3 == 1 else ["blue", "red"]
+        for tag in tags:
+            label = 1 if tag == "blue" else 2
+            top, left = rng.integers(4, 30, 2)
+            picture[top : top + 20, left : left + 20] = (30, 40, 220) if label == 1 else (220, 40, 30)
+            mask[top : top + 20, left : left + 20] = label
+        # What the second thing covers is the second's: a picture keeps both only where both show.
+        tags = sorted(("blue", "red")[label - 1] for label in set(mask.ravel().tolist()) - {0})
+        name = f"image_{number:02d}"
+        Image.fromarray(picture).save(root / "images" / f"{name}.png")
+        Image.fromarray(mask).save(root / "masks" / f"{name}.png")
+        lines.append(f"{name}.png,{';'.join(tags)},{'train' if number < train else 'val'}")
+    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+
+
+TINY_RUN = """
+compute: {device: cpu, threads: 1, workers: 0}
+roots: {tiny: data/tiny}
+runs:
+  tiny:
+    root: tiny
+    index: {format: folder}
+    cam:
+      backbone: {name: test_efficientnet, weights: none, output_stride: 16}
+      epochs: 1
+      batch_size: 4
+      crop_px: 64
+      long_side_min_px: 56
+      long_side_max_px: 72
+      acr: {decode_px: 32, decoder_depth: 3, decoder_width: 4, feature_channels: [4, 4, 4]}
+    export: {scales: [1.0]}
+    labels: {crf: {iterations: 2}}
+    irn:
+      backbone: {name: test_efficientnet, weights: none, output_stride: 16}
+      epochs: 1
+      batch_size: 4
+      crop_px: 48
+      radius: 4
+    pseudo_labels: {radius: 3, steps: 8}
+    segmentation:
+      backbone: {name: test_efficientnet, weights: none, output_stride: 16}
+      head: {channels: 8, low_level_channels: 4}
+      epochs: 1
+      batch_size: 4
+      crop_px: 64
+    prediction: {scales: [1.0], mirror: false, crf_settings: {iterations: 2}}
+    evaluation: {panel_count: 2, sweep_step: 0.1}
+  tiny-cam: {extends: tiny, stop_after: cam, cam: {method: cam}}
+  tiny-gt: {extends: tiny, segmentation: {labels: ground_truth}}
+"""
+
+
+class Project:
+    """A copy of the workflow and the library in a folder of its own, with the run `tiny`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("Snakefile", "config.yaml"):
+            shutil.copy(REPOSITORY / name, folder / name)
+        ignored = shutil.ignore_patterns("__pycache__")
+        for name in ("workflow", "profiles", "envs", "wsss"):
+            shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored)
+        (folder / "config.local.yaml").write_text(TINY_RUN)
+        write_tiny_data(folder / "data" / "tiny")
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the environment in the project, its own copy of the library first."""
+        environment = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
+        program = Path(sys.executable).parent / command[0]
+        return subprocess.run(
+            [str(program), *command[1:]],
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=580,
+        )
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake on two cores."""
+        return self.run("snakemake", "--cores", "2", *arguments)
+
+    def make(self, *targets: str) -> str:
+        """Build targets and return what was printed; a failure fails the test."""
+        done = self.snakemake(*targets)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def planned(self, *arguments: str) -> dict[str, int]:
+        """Return the rules that a dry run would run, each with its number of jobs."""
+        done = self.snakemake("--dry-run", *arguments)
+        assert done.returncode == 0, done.stdout
+        lines = iter(done.stdout.splitlines())
+        jobs: dict[str, int] = {}
+        for line in lines:
+            if line.startswith("Job stats:"):
+                next(lines)
+                next(lines)
+                for entry in lines:
+                    if entry.startswith("total") or not entry.strip():
+                        break
+                    rule, count = entry.split()
+                    jobs[rule] = int(count)
+                break
+        return jobs
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    """A fresh project with nothing made yet."""
+    yield Project(tmp_path)
