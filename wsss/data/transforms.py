@@ -49,14 +49,18 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (3, H, W) uint8 to `size` (height, width), bicubic with antialiasing."""
     if tuple(image.shape[-2:]) == size:
         return image
-    return tvf.resize(image, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True)
+    out: Tensor = tvf.resize(
+        image, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True
+    )
+    return out
 
 
 def resize_label(label: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (1, H, W) labels to `size` (height, width), nearest."""
     if tuple(label.shape[-2:]) == size:
         return label
-    return tvf.resize(label, list(size), interpolation=InterpolationMode.NEAREST_EXACT)
+    out: Tensor = tvf.resize(label, list(size), interpolation=InterpolationMode.NEAREST_EXACT)
+    return out
 
 
 def random_long_side(
