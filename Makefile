@@ -1,0 +1,62 @@
+# Two commands for newcomers: `make demo`, `make test`. Everything lands in .venv and results/.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help environment demo demo-compare test test-all lint bench
+
+PYTHON ?= python3.11
+CORES ?= all
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+help:
+	@echo "make demo          set up, run the whole chain on generated pictures, print its table"
+	@echo "make demo-compare  the same, beside the plain-CAM baseline and the upper bound"
+	@echo "make test          the tests, under 15 minutes"
+	@echo "make test-all      the slow tests too"
+	@echo "make lint          ruff, mypy, snakefmt, snakemake --lint"
+	@echo "make bench         the benchmarks"
+	@echo "make environment   only set up .venv; then: source .venv/bin/activate"
+
+environment: $(INSTALLED)
+
+# uv takes a minute where pip takes several. It does not read pip's configuration, so that pip
+# takes over on machines which only reach their packages through that.
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { \
+	  echo "make: $(PYTHON) is not here; name a Python of 3.11 or later: make PYTHON=python3.12 ..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]' \
+	  || $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	@start=$$SECONDS; \
+	$(BIN)/snakemake --cores $(CORES) results/demo/miou.csv; \
+	echo; $(BIN)/wsss table results/demo; \
+	echo; echo "wall time: $$((SECONDS - start)) s"; \
+	echo "pictures:  results/demo/panels/, results/demo/evaluation/*_curve.png"
+
+demo-compare: $(INSTALLED)
+	@start=$$SECONDS; \
+	$(BIN)/snakemake --cores $(CORES) demo_compare; \
+	echo; $(BIN)/wsss table results/demo results/demo-cam results/demo-gt; \
+	echo; echo "wall time: $$((SECONDS - start)) s"; \
+	echo "pictures:  results/demo{,-cam,-gt}/panels/"
+
+test: $(INSTALLED)
+	$(BIN)/pytest -m "not slow"
+
+test-all: $(INSTALLED)
+	$(BIN)/pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check --line-length 100 Snakefile workflow
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+
+bench: $(INSTALLED)
+	for file in benchmarks/*.py; do $(BIN)/python $$file; done
