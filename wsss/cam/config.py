@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from wsss.cam.vit_config import VitConfig
 from wsss.errors import UserError
 from wsss.models.config import BackboneConfig
+
+# Methods whose classifier is a vision transformer.
+TRANSFORMER_METHODS = ("acr-vit", "mct")
 
 
 def fitting_sides_px(depth: int, count: int = 4) -> tuple[int, ...]:
@@ -133,10 +137,13 @@ class CamConfig:
     """Training of the classifier whose CAMs become seeds."""
 
     method: str = "acr"
-    """`acr`, `cam` (the plain classifier), or another registered method."""
+    """`acr`, `cam` (the plain classifier), `acr-vit`, `mct` (the same two with a transformer)."""
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    """Network of the classifier, and of the reconstructor's encoder."""
+    """Network of the classifier (not of a transformer), and of the reconstructor's encoder."""
+
+    vit: VitConfig = field(default_factory=VitConfig)
+    """The classifier of `acr-vit` and `mct`, and how it is optimised."""
 
     head: Literal["paper", "official"] = "paper"
     """Classification head: one 1x1 convolution, or two with 256 channels between."""
@@ -155,6 +162,15 @@ class CamConfig:
 
     long_side_max_px: int = 512
     """Largest length the image's long side is resized to before the crop."""
+
+    rand_augment_operations: int = 0
+    """RandAugment: operations an image, before the crop (MCTformer: 2); 0: none."""
+
+    rand_augment_magnitude: int = 9
+    """RandAugment: strength of the operations, 0 to 30 (MCTformer: 9)."""
+
+    erasing: float = 0.0
+    """Probability that a rectangle of the crop becomes noise (MCTformer: 0.25)."""
 
     learning_rate: float = 0.01
     """Base learning rate of SGD, poly schedule."""
@@ -181,7 +197,7 @@ class CamConfig:
     """Decides initial weights, order, augmentation and every draw."""
 
     acr: AcrConfig = field(default_factory=AcrConfig)
-    """Settings of the method `acr`."""
+    """The reconstructor of `acr` and `acr-vit`."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "crop_px"):
@@ -200,8 +216,29 @@ class CamConfig:
                 f"{self.long_side_max_px}",
                 expected="1 <= long_side_min_px <= long_side_max_px",
             )
+        if self.rand_augment_operations < 0 or not 0 <= self.rand_augment_magnitude <= 30:
+            raise UserError(
+                f"cam.rand_augment_operations is {self.rand_augment_operations} and "
+                f"cam.rand_augment_magnitude {self.rand_augment_magnitude}",
+                expected="0 or more operations, and a magnitude of 0 to 30",
+            )
+        if not 0 <= self.erasing <= 1:
+            raise UserError(f"cam.erasing is {self.erasing}", expected="a probability, 0 to 1")
         if self.method.startswith("acr"):
             self._check_decoded_side()
+        if self.uses_transformer:
+            self.vit.check_schedule(self.epochs, self.batch_size)
+
+    @property
+    def uses_transformer(self) -> bool:
+        """Whether the classifier is a transformer, which has patch attention to refine with."""
+        return self.method in TRANSFORMER_METHODS
+
+    def networks(self) -> tuple[Any, ...]:
+        """Return the settings of the networks that this training builds."""
+        if not self.uses_transformer:
+            return (self.backbone,)
+        return (self.vit, self.backbone) if self.method.startswith("acr") else (self.vit,)
 
     @property
     def decoded_px(self) -> int:
@@ -234,6 +271,12 @@ class ExportConfig:
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the network."""
+
+    refine: Literal["none", "patch-attention"] = "none"
+    """`patch-attention`: spread each CAM along a transformer's attention between patches."""
+
+    refine_from: str | None = None
+    """The run whose transformer gives that attention; null: the CAMs' own, if it is one."""
 
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) <= 0:

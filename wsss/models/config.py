@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from wsss.errors import UserError
 
@@ -13,6 +14,8 @@ RESNET38 = "resnet38"
 @dataclass(frozen=True)
 class BackboneConfig:
     """Which convolutional network, its initial weights, and how fine its last feature is."""
+
+    weights_option: ClassVar[str] = "weights-file"
 
     name: str = LITE0
     """`resnet38` or any convolutional network of timm."""
