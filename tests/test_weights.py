@@ -109,9 +109,7 @@ def test_load_strict_refuses_and_changes_nothing(what):
     target = network()
     before = {key: value.clone() for key, value in target.state_dict().items()}
     with pytest.raises(UserError):
-        load_strict(
-            target, broken_states()[what], rename=lambda name: name.removeprefix("again.")
-        )
+        load_strict(target, broken_states()[what], rename=lambda name: name.removeprefix("again."))
     assert all(torch.equal(before[key], value) for key, value in target.state_dict().items())
 
 

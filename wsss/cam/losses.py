@@ -14,6 +14,7 @@ from torch import Tensor
 
 from wsss.cam.config import AcrWeights
 from wsss.errors import UserError
+from wsss.models.resize import resize_bilinear
 
 # Offset and denominator guard of the CAM's max-min normalisation.
 NORMALISATION_EPSILON = 1e-5
@@ -51,14 +52,17 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def resize(x: Tensor, side_px: int) -> Tensor:
     """Resize (B, C, h, w) bilinearly, align_corners off, to a square; a no-op at that size."""
-    if x.shape[-2:] == (side_px, side_px):
-        return x
-    return F.interpolate(x, size=(side_px, side_px), mode="bilinear", align_corners=False)
+    return resize_bilinear(x, (side_px, side_px))
 
 
 def classification_loss(class_logits: Tensor, label: Tensor) -> Tensor:
-    """Return the mean binary cross-entropy over (B, C) class logits and 0/1 labels."""
+    """Return the mean binary cross-entropy over (B, C) class logits and 0/1 labels.
+
+    Logits (B, S, C) are S scores for the same labels; the losses of the scores are added up.
+    """
     logits = at_least_float32(class_logits)
+    if logits.dim() == 3:
+        return torch.stack([classification_loss(one, label) for one in logits.unbind(1)]).sum()
     return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype))
 
 
@@ -84,7 +88,8 @@ def draw_targets(label: Tensor, uniform: Tensor) -> Tensor:
         )
     # The last labelled class at most: in float32 a uniform just below 1 can round up.
     chosen = torch.minimum((uniform * count).floor(), count - 1)
-    return (label.cumsum(dim=1) > chosen[:, None]).to(torch.uint8).argmax(dim=1)
+    # Counted in integers: CUDA has no deterministic cumulative sum of floats.
+    return (label.long().cumsum(dim=1) > chosen[:, None]).to(torch.uint8).argmax(dim=1)
 
 
 def remnant_grid(batch: int, cells: int, q: float, generator: torch.Generator) -> Tensor:

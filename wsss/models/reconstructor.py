@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from wsss.errors import UserError
 from wsss.models.backbones import Backbone
+from wsss.models.classifier import Classifier
+from wsss.models.resize import resize_bilinear
 
 Preset = Literal["paper", "official"]
 
@@ -58,7 +60,7 @@ def class_logits_of(cam: Tensor) -> Tensor:
     return (cam if cam.dtype == torch.float64 else cam.float()).mean(dim=(2, 3))
 
 
-class CamClassifier(nn.Module):
+class CamClassifier(Classifier):
     """A backbone with a CAM head: class logits and CAM from one pass.
 
     Args:
@@ -70,6 +72,7 @@ class CamClassifier(nn.Module):
     def __init__(self, backbone: Backbone, n_classes: int, preset: Preset) -> None:
         super().__init__()
         self.backbone = backbone
+        self.normalisation = backbone.normalisation
         self.head = CamHead(backbone.out_channels, n_classes, preset)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,9 +167,8 @@ class Decoder(nn.Module):
     def _colourise(self, x: Tensor) -> Tensor:
         if self.preset == "paper":
             # A 1x1 convolution and bilinear resizing commute; this order costs a quarter.
-            return F.interpolate(
-                self.colour(x), scale_factor=2, mode="bilinear", align_corners=False
-            )
+            small = self.colour(x)
+            return resize_bilinear(small, (2 * x.shape[-2], 2 * x.shape[-1]))
         x = self.colour(F.interpolate(x, scale_factor=2, mode="nearest"))
         return x
 
@@ -247,13 +249,8 @@ class Reconstructor(nn.Module):
         parts = [
             layer(features[level]) for layer, level in zip(self.gather, self.levels, strict=True)
         ]
-        size = max((part.shape[-2:] for part in parts), key=lambda shape: shape[0])
-        parts = [
-            part
-            if part.shape[-2:] == size
-            else F.interpolate(part, size=size, mode="bilinear", align_corners=False)
-            for part in parts
-        ]
+        height, width = max((part.shape[-2:] for part in parts), key=lambda shape: shape[0])
+        parts = [resize_bilinear(part, (height, width)) for part in parts]
         return logits, torch.cat(parts, dim=1)
 
     def decode(self, feature: Tensor) -> Tensor:
@@ -265,7 +262,5 @@ class Reconstructor(nn.Module):
         """Return class logits, X and the reconstruction from all of X at `side_px`."""
         logits, feature = self.encode(x)
         assert logits is not None
-        upscaled = F.interpolate(
-            feature, size=(side_px, side_px), mode="bilinear", align_corners=False
-        )
+        upscaled = resize_bilinear(feature, (side_px, side_px))
         return logits, feature, self.decode(upscaled)
