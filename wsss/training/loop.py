@@ -7,6 +7,7 @@ checkpoints, signals, metrics and progress.
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -126,18 +127,142 @@ class _Averages:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor | float] = {}
-        self._count = 0
+        # Per key: a step that was not taken reports no loss and may not lower its mean.
+        self._counts: dict[str, int] = {}
 
     def add(self, values: Mapping[str, Tensor | float]) -> None:
         for key, value in values.items():
             detached = value.detach() if isinstance(value, Tensor) else value
             self._sums[key] = self._sums.get(key, 0.0) + detached
-        self._count += 1
+            self._counts[key] = self._counts.get(key, 0) + 1
 
     def take(self) -> dict[str, float]:
-        means = {key: float(value) / max(1, self._count) for key, value in self._sums.items()}
-        self._sums, self._count = {}, 0
+        means = {key: float(value) / self._counts[key] for key, value in self._sums.items()}
+        self._sums, self._counts = {}, {}
         return means
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The steps of one training and what each is called."""
+
+    description: str
+    epochs: int
+    batch_size: int
+    per_epoch: int
+    seed: int
+    start: int
+    log_every: int
+    factor: Callable[[int, int], float]
+
+    @property
+    def total(self) -> int:
+        return self.epochs * self.per_epoch
+
+    def context(self, step: int, device: torch.device) -> StepContext:
+        """Return a step's context, and seed the global generator that dropout draws from.
+
+        Every draw is a function of (seed, step), so a restart needs no saved random state.
+        """
+        rng = random_generator(self.seed, "step", step)
+        step_seed = int(rng.integers(2**62))
+        torch.manual_seed(step_seed)
+        return StepContext(
+            device=device,
+            epoch=step // self.per_epoch,
+            step=step,
+            total_steps=self.total,
+            generator=torch.Generator().manual_seed(step_seed),
+            rng=rng,
+        )
+
+
+class _Reporter:
+    """Progress, metrics lines and heartbeat of one training."""
+
+    def __init__(self, plan: _Plan, work_dir: Path) -> None:
+        self._plan = plan
+        self._log = MetricsLog(work_dir, plan.start)
+        self._progress = Progress(
+            plan.total,
+            plan.description,
+            "step",
+            initial=plan.start,
+            items_per_unit=plan.batch_size,
+        )
+        self._averages = _Averages()
+        self._waited, self._since = 0.0, time.monotonic()
+
+    def waited(self, seconds: float) -> None:
+        """Count time in which the device had no batch."""
+        self._waited += seconds
+
+    def add(self, values: Mapping[str, Tensor | float]) -> None:
+        """Count one step's scalars."""
+        self._averages.add(values)
+
+    def finished(self, step: int) -> None:
+        """Tell of `step`, counted from 0, and write the metrics where they are due."""
+        plan, done = self._plan, step + 1
+        note = ""
+        if done % plan.log_every == 0 or done == plan.total:
+            note = self._write(step)
+        self._progress.update(note=note)
+
+    def _write(self, step: int) -> str:
+        plan, epoch = self._plan, step // self._plan.per_epoch
+        now = time.monotonic()
+        values: dict[str, Any] = {
+            "epoch": epoch,
+            "lr_factor": plan.factor(step, plan.total),
+            **self._averages.take(),
+            "images_per_s": round(self._progress.rate * plan.batch_size, 2),
+            "data_wait_share": round(self._waited / max(1e-9, now - self._since), 4),
+        }
+        self._waited, self._since = 0.0, now
+        self._log.write(step + 1, values)
+        self._log.heartbeat(
+            {
+                "stage": plan.description,
+                "step": step + 1,
+                "total_steps": plan.total,
+                "epochs": plan.epochs,
+                "eta_s": round(self._progress.eta_s),
+                **values,
+            }
+        )
+        loss = values.get("loss")
+        return f"epoch {epoch + 1}/{plan.epochs}" + ("" if loss is None else f", loss {loss:.4f}")
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._progress.close()
+        self._log.close()
+
+
+class _NonFiniteGuard:
+    """Lets single steps without a finite loss pass, and stops at too many in a row."""
+
+    def __init__(self, limit: int, description: str) -> None:
+        self._limit, self._description, self._in_a_row = limit, description, 0
+
+    def step(
+        self, task: TrainingTask, batch: dict[str, Any], context: StepContext
+    ) -> Mapping[str, Tensor | float]:
+        try:
+            values = task.step(batch, context)
+        except NonFiniteLoss as error:
+            self._in_a_row += 1
+            print(f"step {context.step}: {error}; step not taken", file=sys.stderr, flush=True)
+            if self._in_a_row >= self._limit:
+                raise UserError(
+                    f"{self._in_a_row} steps in a row without a finite loss",
+                    where=f"{self._description}, step {context.step}",
+                    fix="lower the learning rate, or use precision float32",
+                ) from None
+            return {"skipped_steps": 1.0}
+        self._in_a_row = 0
+        return values
 
 
 def train(
@@ -185,100 +310,59 @@ def train(
     total = epochs * per_epoch
     identity = {**identity, "seed": seed, "batch_size": batch_size, "total_steps": total}
     checkpoint = work_dir / CHECKPOINT_FILE
-    kept = {"modules": task.modules, "optimizers": task.optimizers}
-    start = load_checkpoint(checkpoint, identity=identity, device=device, **kept)  # type: ignore[arg-type]
-    factor = schedule or (lambda step, steps: poly(step, steps, lr_power))
+    modules, optimizers = task.modules, task.optimizers
+    plan = _Plan(
+        description=description,
+        epochs=epochs,
+        batch_size=batch_size,
+        per_epoch=per_epoch,
+        seed=seed,
+        start=load_checkpoint(
+            checkpoint, identity=identity, modules=modules, optimizers=optimizers, device=device
+        ),
+        log_every=log_every,
+        factor=schedule or (lambda step, steps: poly(step, steps, lr_power)),
+    )
     loader = batches(
         dataset,
         batch_size=batch_size,
         seed=seed,
-        start=start,
+        start=plan.start,
         stop=total,
         workers=compute.workers,
         pin_memory=device.type == "cuda",
     )
-    log = MetricsLog(work_dir, start)
-    reporter = Progress(total, description, "step", initial=start, items_per_unit=batch_size)
-    averages, bad_steps = _Averages(), 0
-    waited, since, last_saved = 0.0, time.monotonic(), time.monotonic()
 
-    def save(step: int) -> None:
-        save_checkpoint(checkpoint, identity=identity, step=step, **kept)  # type: ignore[arg-type]
+    def save(done: int) -> None:
+        save_checkpoint(
+            checkpoint, identity=identity, step=done, modules=modules, optimizers=optimizers
+        )
 
+    guard = _NonFiniteGuard(max_non_finite, description)
+    reporter = _Reporter(plan, work_dir)
+    saved_at = time.monotonic()
     try:
         with _stop_signals() as stop_signal:
             iterator = iter(loader)
-            for step in range(start, total):
+            for step in range(plan.start, total):
                 asked = time.monotonic()
                 batch = _to_device(next(iterator), device)
-                waited += time.monotonic() - asked
-                epoch = step // per_epoch
-                apply_factor(task.optimizers.values(), factor(step, total))
-                # Dropout and the like draw from the global generator: seeding it a step makes
-                # every draw a function of (seed, step), on whatever side of a restart.
-                step_rng = random_generator(seed, "step", step)
-                step_seed = int(step_rng.integers(2**62))
-                torch.manual_seed(step_seed)
-                context = StepContext(
-                    device=device,
-                    epoch=epoch,
-                    step=step,
-                    total_steps=total,
-                    generator=torch.Generator().manual_seed(step_seed),
-                    rng=step_rng,
-                )
-                try:
-                    averages.add(task.step(batch, context))
-                    bad_steps = 0
-                except NonFiniteLoss as error:
-                    bad_steps += 1
-                    print(f"step {step}: {error}; step not taken", flush=True)
-                    if bad_steps >= max_non_finite:
-                        raise UserError(
-                            f"{bad_steps} steps in a row without a finite loss",
-                            where=f"{description}, step {step}",
-                            fix="lower the learning rate, or use precision float32",
-                        ) from None
-                done = step + 1
-                note = ""
-                if done % log_every == 0 or done == total:
-                    values = averages.take()
-                    elapsed = time.monotonic() - since
-                    since = time.monotonic()
-                    speed = {
-                        "images_per_s": round(reporter.rate * batch_size, 2),
-                        "data_wait_share": round(waited / max(1e-9, elapsed), 4),
-                    }
-                    waited = 0.0
-                    where = {"epoch": epoch, "lr_factor": factor(step, total)}
-                    log.write(done, {**where, **values, **speed})
-                    log.heartbeat(
-                        {
-                            "stage": description,
-                            "step": done,
-                            "total_steps": total,
-                            "epochs": epochs,
-                            "eta_s": round(reporter.eta_s),
-                            **where,
-                            **values,
-                            **speed,
-                        }
-                    )
-                    shown = values.get("loss")
-                    note = f"epoch {epoch + 1}/{epochs}"
-                    note += f", loss {shown:.4f}" if shown is not None else ""
-                reporter.update(note=note)
+                reporter.waited(time.monotonic() - asked)
+                apply_factor(optimizers.values(), plan.factor(step, total))
+                reporter.add(guard.step(task, batch, plan.context(step, device)))
+                reporter.finished(step)
                 number = stop_signal()
-                if number is not None and done < total:
+                done = step + 1
+                due = time.monotonic() - saved_at > 60 * checkpoint_minutes
+                if done < total and (due or number is not None):
                     save(done)
-                    print(f"{signal.Signals(number).name}: saved at step {done}", flush=True)
+                    saved_at = time.monotonic()
+                if done < total and number is not None:
+                    name = signal.Signals(number).name
+                    print(f"{name}: saved at step {done}", file=sys.stderr, flush=True)
                     raise SystemExit(128 + number)
-                if time.monotonic() - last_saved > 60 * checkpoint_minutes and done < total:
-                    save(done)
-                    last_saved = time.monotonic()
     finally:
         reporter.close()
-        log.close()
     return TrainingSummary(steps=total, epochs=epochs, images=len(dataset.names))
 
 
