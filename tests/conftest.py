@@ -55,7 +55,8 @@ def write_tiny_data(root: Path, *, train: int = 8, val: int = 3) -> None:
         for tag in tags:
             label = 1 if tag == "blue" else 2
             top, left = rng.integers(4, 30, 2)
-            picture[top : top + 20, left : left + 20] = (30, 40, 220) if label == 1 else (220, 40, 30)
+            colour = (30, 40, 220) if label == 1 else (220, 40, 30)
+            picture[top : top + 20, left : left + 20] = colour
             mask[top : top + 20, left : left + 20] = label
         # What the second thing covers is the second's: a picture keeps both only where both show.
         tags = sorted(("blue", "red")[label - 1] for label in set(mask.ravel().tolist()) - {0})

@@ -56,6 +56,17 @@ def defaults_yaml() -> str:
     return "\n".join(lines) + "\n"
 
 
+def replace_defaults(text: str) -> str:
+    """Return the text of a `config.yaml` with its `defaults:` section written anew."""
+    lines = text.splitlines(keepends=True)
+    start = lines.index("defaults:\n")
+    end = next(
+        (i for i in range(start + 1, len(lines)) if lines[i].strip() and lines[i][0] != " "),
+        len(lines),
+    )
+    return "".join([*lines[:start], defaults_yaml(), "\n", *lines[end:]])
+
+
 def _first_line(cls: type) -> str:
     return (cls.__doc__ or "").strip().splitlines()[0]
 

@@ -26,6 +26,9 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
     defaults = actions.add_parser(
         "defaults", help="print the `defaults:` section of config.yaml, with its comments"
     )
+    defaults.add_argument(
+        "--into", type=Path, metavar="PATH", help="put it into this config.yaml instead"
+    )
     defaults.set_defaults(run=_defaults)
 
     write = actions.add_parser("write", help="write one stage's settings (a rule's command)")
@@ -79,9 +82,13 @@ def _schema(options: argparse.Namespace) -> None:
 
 
 def _defaults(options: argparse.Namespace) -> None:
-    from wsss.config_schema import defaults_yaml
+    from wsss.config_schema import defaults_yaml, replace_defaults
+    from wsss.files import write_text
 
-    print(defaults_yaml(), end="")
+    if options.into is None:
+        print(defaults_yaml(), end="")
+    else:
+        write_text(options.into, replace_defaults(options.into.read_text(encoding="utf-8")))
 
 
 def _write(options: argparse.Namespace) -> None:
