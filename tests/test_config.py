@@ -21,7 +21,7 @@ from wsss.config import (
     parse_texts,
     resolve,
     stage_class,
-    weights_key,
+    weights_keys,
 )
 from wsss.config_schema import config_schema, replace_defaults
 from wsss.errors import UserError
@@ -215,16 +215,16 @@ def test_weight_files(tmp_path: Path) -> None:
     backbone = {"name": "resnet50", "weights": "mine", "output_stride": 16}
     runs = {"a": {**OWN, "cam": {"backbone": backbone}}}
     config = make(runs)
-    assert config.weights_file("a", "export") is None
+    assert config.weights_files("a", "export") == {}
     with pytest.raises(UserError) as caught:
-        config.weights_file("a", "cam")
+        config.weights_files("a", "cam")
     assert caught.value.where == "runs.a.cam.backbone.weights"
     config = make(runs, weights={"mine": str(tmp_path / "w.pth")})
     with pytest.raises(UserError, match=r"weights: \{mine: "):
-        config.weights_file("a", "cam")
+        config.weights_files("a", "cam")
     (tmp_path / "w.pth").touch()
-    assert config.weights_file("a", "cam") == tmp_path / "w.pth"
-    assert weights_key(config.run("a").stages["irn"]) is None
+    assert config.weights_files("a", "cam") == {"weights-file": tmp_path / "w.pth"}
+    assert weights_keys(config.run("a").stages["irn"]) == []
 
 
 def test_local_file_then_overrides(tmp_path: Path) -> None:
@@ -255,6 +255,12 @@ def test_yaml_errors_name_file_and_line(tmp_path: Path, text: str, place: str, w
         load_config(folder=tmp_path)
     assert str(path) in str(caught.value.where)
     assert place in str(caught.value.where)
+
+
+def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("a: 1e-4\nb: 2E5\nc: e5\nd: '1e5'\n")
+    assert read_yaml(path) == {"a": 1e-4, "b": 2e5, "c": "e5", "d": "1e5"}
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import importlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -176,29 +176,29 @@ class ProjectConfig:
             )
         return folder
 
-    def weights_file(self, name: str, stage: str) -> Path | None:
-        """Return the weight file that a stage starts from, or None if it needs none.
+    def weights_files(self, name: str, stage: str) -> dict[str, Path]:
+        """Return the weight files that a stage starts from, by the option that takes each.
 
         Raises:
             UserError: The settings name a key that `weights:` lacks, or the file is not there.
         """
-        key = weights_key(self.run(name).stages[stage])
-        if key is None:
-            return None
-        place = f"runs.{name}.{stage}.backbone.weights"
-        if key not in self.weights:
-            raise unknown_key(
-                key, [*self.weights, "package", "none"], where=place, kind="weight file"
-            )
-        path = self.weights[key]
-        if not path.is_file():
-            raise UserError(
-                f"the weight file '{key}' of run '{name}' is not there",
-                where=path,
-                expected=f"the file that {place} names",
-                fix=f"put it there, or say where it is in {LOCAL_FILE}:  weights: {{{key}: /path}}",
-            )
-        return path
+        files: dict[str, Path] = {}
+        for place, option, key in weights_keys(self.run(name).stages[stage]):
+            where = f"runs.{name}.{stage}.{place}"
+            if key not in self.weights:
+                known = [*self.weights, "package", "none"]
+                raise unknown_key(key, known, where=where, kind="weight file")
+            path = self.weights[key]
+            if not path.is_file():
+                raise UserError(
+                    f"the weight file '{key}' of run '{name}' is not there",
+                    where=path,
+                    expected=f"the file that {where} names",
+                    fix=f"put it there, or say where it is in {LOCAL_FILE}:  "
+                    f"weights: {{{key}: /path}}",
+                )
+            files[option] = path
+        return files
 
 
 _DATA_SETS = {
@@ -209,21 +209,24 @@ _DATA_SETS = {
 }
 
 
-def weights_key(settings: Any) -> str | None:
-    """Return the weight-file key in a stage's settings, or None for packaged or random weights."""
-    from wsss.models.config import BackboneConfig
+def weights_keys(settings: Any, *, prefix: str = "") -> list[tuple[str, str, str]]:
+    """Return (place, option, key) of each weight file that a stage's settings name.
 
-    for value in _instances(settings):
-        if isinstance(value, BackboneConfig) and value.weights not in ("package", "none"):
-            return value.weights
-    return None
-
-
-def _instances(settings: Any) -> Iterator[Any]:
-    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
-        yield settings
-        for entry in dataclasses.fields(settings):
-            yield from _instances(getattr(settings, entry.name))
+    A settings class with weights of its own says by `weights_option` which option of the command
+    takes the file; a backbone's is `weights-file`. Packaged and random weights need no file.
+    """
+    found: list[tuple[str, str, str]] = []
+    for entry in dataclasses.fields(settings):
+        value = getattr(settings, entry.name)
+        if not dataclasses.is_dataclass(value) or isinstance(value, type):
+            continue
+        place = f"{prefix}{entry.name}"
+        key = getattr(value, "weights", None)
+        if isinstance(key, str) and key not in ("package", "none"):
+            option = getattr(value, "weights_option", "weights-file")
+            found.append((f"{place}.weights", option, key))
+        found += weights_keys(value, prefix=f"{place}.")
+    return found
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,17 +48,17 @@ def root(wildcards):
 
 
 def weights(wildcards, stage):
-    """Resource: the option with the weight file that a training starts from, if it needs one."""
-    path = CONFIG.weights_file(wildcards.run, stage)
-    return "" if path is None else f"--weights-file {shlex.quote(str(path))}"
+    """Resource: options with the weight files that a training starts from, if it needs any."""
+    files = CONFIG.weights_files(wildcards.run, stage)
+    return " ".join(f"--{option} {shlex.quote(str(path))}" for option, path in files.items())
 
 
 def weights_fingerprint(stage):
-    """Param: what is in that weight file, wherever it lies."""
+    """Param: what is in those weight files, wherever they lie."""
 
     def fingerprint(wildcards):
-        path = CONFIG.weights_file(wildcards.run, stage)
-        return "" if path is None else file_fingerprint(path)
+        files = CONFIG.weights_files(wildcards.run, stage)
+        return {option: file_fingerprint(path) for option, path in files.items()}
 
     return fingerprint
 

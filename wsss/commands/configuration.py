@@ -47,7 +47,7 @@ def _check(options: argparse.Namespace) -> None:
         return
     config.run(options.name)
     for stage in STAGES:
-        config.weights_file(options.name, stage)
+        config.weights_files(options.name, stage)
     if config.run(options.name).stages["index"].format != "demo":
         config.existing_root(options.name)
     print(f"run '{options.name}' is right, its data in {config.root_folder(options.name)}")
