@@ -36,12 +36,13 @@ from wsss.cam.losses import (
     segments,
     select_class,
 )
-from wsss.cam.plain import build_classifier, require_finite, sgd
+from wsss.cam.plain import CONVOLUTIONAL, Family, require_finite, sgd
 from wsss.data.transforms import normalise
 from wsss.models.backbones import IMAGENET, build_backbone, freeze_batchnorm
 from wsss.models.reconstructor import Reconstructor
 from wsss.training.compute import autocast
 from wsss.training.loop import StepContext
+from wsss.training.schedule import Schedule
 
 
 def build_reconstructor(
@@ -127,12 +128,15 @@ class AcrMethod:
         n_classes: Classes, background not among them.
         device: Where to train.
         weights_file: Initial weights, where `config.backbone.weights` names a file.
+        transformer_weights_file: The same, where `config.vit.weights` names one.
+        family: Kind of classifier; the reconstructor is the same for all.
 
     Attributes:
         classifier: The network whose CAMs are exported.
         reconstructor: Its adversary.
         modules: For checkpoints.
         optimizers: For the schedule and checkpoints.
+        schedules: Of optimisers that depart from the training's poly schedule.
     """
 
     def __init__(
@@ -142,21 +146,26 @@ class AcrMethod:
         *,
         device: torch.device,
         weights_file: Path | None = None,
+        transformer_weights_file: Path | None = None,
+        family: Family = CONVOLUTIONAL,
     ) -> None:
         self.config = config
         self.device = device
-        classifier = build_classifier(config, n_classes, weights_file)
+        self.classifier = family.build(
+            config,
+            n_classes,
+            weights_file=weights_file,
+            transformer_weights_file=transformer_weights_file,
+        )
+        self.classifier.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         reconstructor = build_reconstructor(config, n_classes, weights_file)
-        self.classifier = classifier.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.reconstructor = reconstructor.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.modules: Mapping[str, nn.Module] = {
             "classifier": self.classifier,
             "reconstructor": self.reconstructor,
         }
         self.optimizers: Mapping[str, Optimizer] = {
-            "classifier": sgd(
-                config, self.classifier, heads=[self.classifier.head], transposed_factor=1.0
-            ),
+            "classifier": family.optimizer(config, self.classifier),
             "reconstructor": sgd(
                 config,
                 self.reconstructor,
@@ -164,6 +173,7 @@ class AcrMethod:
                 transposed_factor=config.acr.transposed_lr_factor,
             ),
         }
+        self.schedules: Mapping[str, Schedule] = family.schedules(config)
 
     def step(self, batch: dict[str, Any], context: StepContext) -> Mapping[str, Tensor | float]:
         """Take one step, RU then CU, on a batch of `image`, `valid` and `label`.
@@ -219,7 +229,7 @@ class AcrMethod:
             cells = int(torch.randint(acr.grid_min, acr.grid_max + 1, (1,), generator=generator))
             drawn = remnant_grid(count, cells, acr.q(context.epoch), generator)
             grid = resize_grid(drawn.to(image.device), side)
-        x = normalise(image, self.classifier.backbone.normalisation, valid)
+        x = normalise(image, self.classifier.normalisation, valid)
         return StepInputs(
             x=x.contiguous(memory_format=torch.channels_last),
             image=resize(normalise(image, IMAGENET, valid), side),

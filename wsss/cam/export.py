@@ -85,7 +85,7 @@ def export_cams(
                 images,
                 size=size,
                 class_indices=indices,
-                normalisation=classifier.backbone.normalisation,
+                normalisation=classifier.normalisation,
                 mirror=config.mirror,
                 device=device,
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -16,12 +17,14 @@ from torch import Tensor, nn
 from wsss.cam.acr import AcrMethod
 from wsss.cam.config import CamConfig
 from wsss.cam.plain import PlainMethod, classifier_from_state
+from wsss.cam.transformer import TRANSFORMER, transformer_from_state
 from wsss.errors import UserError
 from wsss.files import content_hash
-from wsss.models.reconstructor import CamClassifier
+from wsss.models.classifier import Classifier
 from wsss.models.weights import load_model_file, save_model
 from wsss.settings import from_dict, to_dict
 from wsss.training.loop import TrainingSummary, TrainingTask
+from wsss.training.schedule import Schedule
 
 MODEL_KIND = "cam"
 
@@ -30,8 +33,13 @@ class CamTask(TrainingTask, Protocol):
     """A training task whose result is a classifier that CAMs are read from."""
 
     @property
-    def classifier(self) -> CamClassifier:
+    def classifier(self) -> Classifier:
         """The network whose CAMs are exported."""
+        ...
+
+    @property
+    def schedules(self) -> Mapping[str, Schedule]:
+        """Schedules of optimisers that depart from the training's poly schedule, by name."""
         ...
 
 
@@ -43,6 +51,7 @@ class _TaskBuilder(Protocol):
         *,
         device: torch.device,
         weights_file: Path | None = None,
+        transformer_weights_file: Path | None = None,
     ) -> CamTask: ...
 
 
@@ -54,7 +63,7 @@ class _ClassifierReader(Protocol):
         state: Mapping[str, Tensor],
         *,
         where: object | None = None,
-    ) -> CamClassifier: ...
+    ) -> Classifier: ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,9 @@ class Method:
 
 METHODS: Mapping[str, Method] = {
     "acr": Method(AcrMethod, classifier_from_state),
+    "acr-vit": Method(partial(AcrMethod, family=TRANSFORMER), transformer_from_state),
     "cam": Method(PlainMethod, classifier_from_state),
+    "mct": Method(partial(PlainMethod, family=TRANSFORMER), transformer_from_state),
 }
 
 
@@ -93,7 +104,7 @@ class CamModel:
         identity: Hash of its settings and classes.
     """
 
-    classifier: CamClassifier
+    classifier: Classifier
     config: CamConfig
     classes: tuple[str, ...]
     identity: str

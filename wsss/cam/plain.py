@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,54 @@ from wsss.cam.config import CamConfig
 from wsss.cam.losses import classification_loss
 from wsss.data.transforms import normalise
 from wsss.models.backbones import build_backbone, freeze_batchnorm
+from wsss.models.classifier import Classifier
 from wsss.models.reconstructor import CamClassifier
 from wsss.models.weights import load_strict
 from wsss.training.compute import autocast
 from wsss.training.loop import NonFiniteLoss, StepContext
+from wsss.training.schedule import Schedule
+
+
+class ClassifierBuilder(Protocol):
+    """Builds a classifier with its initial weights; each family takes the file that it needs."""
+
+    def __call__(
+        self,
+        config: CamConfig,
+        n_classes: int,
+        *,
+        weights_file: Path | None = None,
+        transformer_weights_file: Path | None = None,
+    ) -> Classifier:
+        """Return it on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of classifier, which any method can train.
+
+    Attributes:
+        build: Builds it.
+        optimizer: Its optimiser.
+        schedule: Factor on the optimiser's learning rate; None: the training's poly schedule.
+    """
+
+    build: ClassifierBuilder
+    optimizer: Callable[[CamConfig, Any], Optimizer]
+    schedule: Callable[[CamConfig], Schedule] | None = None
+
+    def schedules(self, config: CamConfig) -> dict[str, Schedule]:
+        """Return the schedule by the name of the optimiser that follows it."""
+        return {} if self.schedule is None else {"classifier": self.schedule(config)}
 
 
 def build_classifier(
-    config: CamConfig, n_classes: int, weights_file: Path | None = None
+    config: CamConfig,
+    n_classes: int,
+    *,
+    weights_file: Path | None = None,
+    transformer_weights_file: Path | None = None,
 ) -> CamClassifier:
     """Build the classifier with its initial weights, BatchNorm frozen where configured."""
     classifier = CamClassifier(
@@ -78,6 +118,13 @@ def sgd(
     )
 
 
+def _sgd_of_classifier(config: CamConfig, classifier: CamClassifier) -> SGD:
+    return sgd(config, classifier, heads=[classifier.head], transposed_factor=1.0)
+
+
+CONVOLUTIONAL = Family(build_classifier, _sgd_of_classifier)
+
+
 def require_finite(loss: Tensor, what: str) -> None:
     """Raise `NonFiniteLoss` unless `loss` is finite."""
     if not torch.isfinite(loss):
@@ -92,11 +139,14 @@ class PlainMethod:
         n_classes: Classes, background not among them.
         device: Where to train.
         weights_file: Initial weights, where `config.backbone.weights` names a file.
+        transformer_weights_file: The same, where `config.vit.weights` names one.
+        family: Kind of classifier.
 
     Attributes:
         classifier: The network whose CAMs are exported.
         modules: For checkpoints.
         optimizers: For the schedule and checkpoints.
+        schedules: Of optimisers that depart from the training's poly schedule.
     """
 
     def __init__(
@@ -106,16 +156,22 @@ class PlainMethod:
         *,
         device: torch.device,
         weights_file: Path | None = None,
+        transformer_weights_file: Path | None = None,
+        family: Family = CONVOLUTIONAL,
     ) -> None:
         self.config = config
-        classifier = build_classifier(config, n_classes, weights_file)
-        self.classifier = classifier.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.classifier = family.build(
+            config,
+            n_classes,
+            weights_file=weights_file,
+            transformer_weights_file=transformer_weights_file,
+        )
+        self.classifier.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.modules: Mapping[str, nn.Module] = {"classifier": self.classifier}
         self.optimizers: Mapping[str, Optimizer] = {
-            "classifier": sgd(
-                config, self.classifier, heads=[self.classifier.head], transposed_factor=1.0
-            )
+            "classifier": family.optimizer(config, self.classifier)
         }
+        self.schedules: Mapping[str, Schedule] = family.schedules(config)
 
     def step(self, batch: dict[str, Any], context: StepContext) -> Mapping[str, Tensor | float]:
         """Take one step on a batch of `image`, `valid` and `label`.
@@ -123,9 +179,9 @@ class PlainMethod:
         Raises:
             NonFiniteLoss: Before the optimiser step.
         """
-        x = normalise(batch["image"], self.classifier.backbone.normalisation, batch["valid"])
+        x = normalise(batch["image"], self.classifier.normalisation, batch["valid"])
         with autocast(context.device, self.config.precision):
-            logits, _ = self.classifier(x.contiguous(memory_format=torch.channels_last))
+            logits = self.classifier.classify(x.contiguous(memory_format=torch.channels_last))
         loss = classification_loss(logits, batch["label"])
         require_finite(loss, "classification")
         optimizer = self.optimizers["classifier"]

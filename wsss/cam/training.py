@@ -10,6 +10,7 @@ import torch
 
 from wsss.cam.config import CamConfig
 from wsss.cam.methods import method, save_cam_model
+from wsss.data.augment import rand_augment, random_erasing
 from wsss.data.images import read_image
 from wsss.data.index import Index, read_index
 from wsss.data.transforms import image_to_tensor, random_crop, random_flip, random_long_side
@@ -32,16 +33,22 @@ class ClassificationImages:
         self.names = tuple(record.name for record in index.records)
 
     def load(self, position: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Resize the long side at random, mirror at random, crop at random."""
+        """Resize the long side, mirror, RandAugment, crop and erase, each at random."""
         config = self._config
         image = image_to_tensor(read_image(self._root / self._records[position].path))
         image, _ = random_long_side(
             image, None, config.long_side_min_px, config.long_side_max_px, rng
         )
         image, _ = random_flip(image, None, rng)
+        image = rand_augment(
+            image,
+            rng,
+            operations=config.rand_augment_operations,
+            magnitude=config.rand_augment_magnitude,
+        )
         crop = random_crop(image, None, config.crop_px, rng)
         return {
-            "image": crop.image,
+            "image": random_erasing(crop.image, rng, config.erasing),
             "valid": crop.valid,
             "label": self._labels[position],
             "name": self.names[position],
@@ -57,6 +64,7 @@ def train_cam(
     work_dir: Path,
     compute: Compute,
     weights_file: Path | None = None,
+    transformer_weights_file: Path | None = None,
 ) -> None:
     """Train the classifier that CAMs are read from.
 
@@ -68,12 +76,17 @@ def train_cam(
         work_dir: Checkpoint and metrics.
         compute: Device, threads, workers.
         weights_file: The file that `config.backbone.weights` names, where it names one.
+        transformer_weights_file: The file that `config.vit.weights` names, where it names one.
     """
     device = setup(compute, config.seed)
     known = read_index(index).training_set()
     images = ClassificationImages(known, root, config)
     task = method(config.method).task(
-        config, len(known.classes), device=device, weights_file=weights_file
+        config,
+        len(known.classes),
+        device=device,
+        weights_file=weights_file,
+        transformer_weights_file=transformer_weights_file,
     )
     identity = {
         "config": content_hash(to_dict(config)),
@@ -91,6 +104,7 @@ def train_cam(
         identity=identity,
         description=f"train CAM ({config.method})",
         lr_power=config.lr_power,
+        schedule=task.schedules,
     )
     save_cam_model(output, task.classifier, config, known.classes, summary)
     finish(work_dir)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from wsss.training.checkpoint import load_checkpoint, save_checkpoint
 from wsss.training.compute import Compute
 from wsss.training.metrics import MetricsLog
 from wsss.training.progress import Progress
-from wsss.training.schedule import apply_factor, poly
+from wsss.training.schedule import Schedule, apply_factor, poly
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -153,7 +153,7 @@ class _Plan:
     seed: int
     start: int
     log_every: int
-    factor: Callable[[int, int], float]
+    factors: Mapping[str, Schedule]
 
     @property
     def total(self) -> int:
@@ -214,7 +214,8 @@ class _Reporter:
         now = time.monotonic()
         values: dict[str, Any] = {
             "epoch": epoch,
-            "lr_factor": plan.factor(step, plan.total),
+            # Of the first optimiser; where others follow another schedule, theirs is known.
+            "lr_factor": next(iter(plan.factors.values()))(step, plan.total),
             **self._averages.take(),
             "images_per_s": round(self._progress.rate * plan.batch_size, 2),
             "data_wait_share": round(self._waited / max(1e-9, now - self._since), 4),
@@ -277,7 +278,7 @@ def train(
     identity: Mapping[str, Any],
     description: str,
     lr_power: float = 0.9,
-    schedule: Callable[[int, int], float] | None = None,
+    schedule: Schedule | Mapping[str, Schedule] | None = None,
     checkpoint_minutes: float = 5.0,
     log_every: int = 10,
     max_non_finite: int = 10,
@@ -296,7 +297,8 @@ def train(
             with another identity is refused.
         description: For progress lines, e.g. "train CAM (acr)".
         lr_power: Power of the poly schedule over all steps.
-        schedule: Factor on the learning rate from (step, total_steps), in place of poly.
+        schedule: Factor on the learning rate from (step, total_steps), in place of poly; or one
+            for each optimiser's name, where those without one keep poly.
         checkpoint_minutes: Time between checkpoints.
         log_every: Steps between metrics lines.
         max_non_finite: Steps in a row without a finite loss after which training stops.
@@ -321,7 +323,7 @@ def train(
             checkpoint, identity=identity, modules=modules, optimizers=optimizers, device=device
         ),
         log_every=log_every,
-        factor=schedule or (lambda step, steps: poly(step, steps, lr_power)),
+        factors=_factors(optimizers, schedule, lr_power),
     )
     loader = batches(
         dataset,
@@ -348,7 +350,8 @@ def train(
                 asked = time.monotonic()
                 batch = _to_device(next(iterator), device)
                 reporter.waited(time.monotonic() - asked)
-                apply_factor(optimizers.values(), plan.factor(step, total))
+                for name, optimizer in optimizers.items():
+                    apply_factor([optimizer], plan.factors[name](step, total))
                 reporter.add(guard.step(task, batch, plan.context(step, device)))
                 reporter.finished(step)
                 number = stop_signal()
@@ -364,6 +367,20 @@ def train(
     finally:
         reporter.close()
     return TrainingSummary(steps=total, epochs=epochs, images=len(dataset.names))
+
+
+def _factors(
+    names: Iterable[str], schedule: Schedule | Mapping[str, Schedule] | None, lr_power: float
+) -> dict[str, Schedule]:
+    """Return each optimiser's schedule."""
+
+    def poly_factor(step: int, steps: int) -> float:
+        return poly(step, steps, lr_power)
+
+    if callable(schedule):
+        return dict.fromkeys(names, schedule)
+    own = schedule or {}
+    return {name: own.get(name, poly_factor) for name in names}
 
 
 def finish(work_dir: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from torch.optim import Optimizer
 
 from wsss.errors import UserError
+
+# Factor on the learning rate from (step, total_steps).
+Schedule = Callable[[int, int], float]
 
 
 def poly(step: int, total_steps: int, power: float = 0.9) -> float:
