@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from wsss.commands import options as shared
 
@@ -12,6 +13,12 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
     if name == "train-cam":
         shared.add_paths(parser, "config", "index", "root", "output", "work_dir")
         shared.add_weights_file(parser)
+        parser.add_argument(
+            "--transformer-weights-file",
+            type=Path,
+            metavar="PATH",
+            help="initial weights of the transformer, when the settings name a weight file",
+        )
         parser.set_defaults(run=_train)
     else:
         shared.add_paths(parser, "config", "model", "index", "root", "output")
@@ -30,6 +37,7 @@ def _train(options: argparse.Namespace) -> None:
         work_dir=options.work_dir,
         compute=shared.compute(options),
         weights_file=options.weights_file,
+        transformer_weights_file=options.transformer_weights_file,
     )
 
 
