@@ -213,10 +213,14 @@ def weights_keys(settings: Any, *, prefix: str = "") -> list[tuple[str, str, str
     """Return (place, option, key) of each weight file that a stage's settings name.
 
     A settings class with weights of its own says by `weights_option` which option of the command
-    takes the file; a backbone's is `weights-file`. Packaged and random weights need no file.
+    takes the file; a backbone's is `weights-file`. Packaged and random weights need no file, nor
+    does a network that the settings call idle.
     """
     found: list[tuple[str, str, str]] = []
+    idle = settings.idle_networks() if hasattr(settings, "idle_networks") else ()
     for entry in dataclasses.fields(settings):
+        if entry.name in idle:
+            continue
         value = getattr(settings, entry.name)
         if not dataclasses.is_dataclass(value) or isinstance(value, type):
             continue

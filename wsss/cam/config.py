@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from wsss.cam.vit_config import VitConfig
 from wsss.errors import UserError
@@ -234,11 +234,11 @@ class CamConfig:
         """Whether the classifier is a transformer, which has patch attention to refine with."""
         return self.method in TRANSFORMER_METHODS
 
-    def networks(self) -> tuple[Any, ...]:
-        """Return the settings of the networks that this training builds."""
+    def idle_networks(self) -> tuple[str, ...]:
+        """Return the keys of the networks that the method does not build."""
         if not self.uses_transformer:
-            return (self.backbone,)
-        return (self.vit, self.backbone) if self.method.startswith("acr") else (self.vit,)
+            return ("vit",)
+        return () if self.method.startswith("acr") else ("backbone",)
 
     @property
     def decoded_px(self) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from wsss.cam.config import ExportConfig
-from wsss.cam.inference import multi_scale_cam, views
-from wsss.cam.methods import load_cam_model
+from wsss.cam.inference import multi_scale_cam
+from wsss.cam.methods import CamModel, load_cam_model
+from wsss.cam.source import CamSource, View
 from wsss.data.images import read_image
 from wsss.data.index import ImageRecord, read_index
 from wsss.data.map_store import Attribute, MapStoreWriter
@@ -29,19 +32,22 @@ def export_cams(
     root: Path,
     output: Path,
     compute: Compute,
+    attention_model: Path | None = None,
 ) -> None:
     """Write the CAMs of the training images, and of the images that seeds are scored on.
 
     Args:
-        config: Scales, mirror, precision.
+        config: Scales, mirror, refinement, precision.
         model: The trained classifier (safetensors).
         index: index.csv.
         root: Folder that the index's paths are relative to.
         output: Map store to write (HDF5).
         compute: Device and threads.
+        attention_model: The trained transformer of the run that `config.refine_from` names.
 
     Raises:
-        UserError: The model knows other classes than the index, or an image became unreadable.
+        UserError: The model knows other classes than the index, an image became unreadable, or
+            there is no transformer to refine with.
     """
     device = setup(compute, seed=0)
     trained = load_cam_model(model)
@@ -53,14 +59,18 @@ def export_cams(
             expected=", ".join(known.classes),
             fix="train the CAM model on this index",
         )
-    classifier = trained.classifier.to(device).to(memory_format=torch.channels_last)
+    attention = _attention_model(config, trained, model, attention_model)
+    for each in filter(None, (trained, attention)):
+        each.classifier.to(device).to(memory_format=torch.channels_last)
+    source = CamSource(
+        classifier=trained.classifier,
+        attention_from=None if attention is None else attention.classifier,
+        mirror=config.mirror,
+        device=device,
+    )
 
-    def load(record: ImageRecord) -> tuple[ImageRecord, list[Tensor]]:
-        return record, views(read_image(root / record.path), config.scales)
-
-    def cam_logits(batch: Tensor) -> Tensor:
-        cam: Tensor = classifier(batch)[1]
-        return cam
+    def load(record: ImageRecord) -> tuple[ImageRecord, list[View]]:
+        return record, source.views(read_image(root / record.path), config.scales)
 
     records = [r for r in known.records if r.tags and set(r.sets) & {"train", "train_aug"}]
     attributes: dict[str, Attribute] = {
@@ -70,7 +80,11 @@ def export_cams(
         "scales": " ".join(map(str, config.scales)),
         "mirror": int(config.mirror),
         "precision": config.precision,
+        "refine": config.refine,
     }
+    if attention is not None:
+        attributes["attention_model"] = attention.identity
+        _announce(source, records, config)
     with (
         torch.inference_mode(),
         autocast(device, config.precision),
@@ -81,12 +95,57 @@ def export_cams(
             size = (record.height, record.width)
             indices = known.class_indices(record)
             maps = multi_scale_cam(
-                cam_logits,
+                partial(source.cam, class_indices=indices),
                 images,
                 size=size,
-                class_indices=indices,
-                normalisation=classifier.normalisation,
                 mirror=config.mirror,
-                device=device,
+                epsilon=trained.classifier.map_epsilon,
             )
             store.add(record.name, indices, maps.cpu().numpy(), size)
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) / 1e9
+        print(f"export CAMs: {peak:.2f} GB of GPU memory at most", file=sys.stderr)
+
+
+def _attention_model(
+    config: ExportConfig, trained: CamModel, model: Path, path: Path | None
+) -> CamModel | None:
+    """Return the transformer whose attention refines the CAMs; None: no refinement."""
+    if config.refine == "none":
+        return None
+    if path is not None:
+        lender = load_cam_model(path)
+        if not lender.classifier.gives_attention:
+            raise UserError(
+                f"a model of method '{lender.config.method}' has no attention between patches",
+                where=path,
+                expected="the CAM model of a run with method mct or acr-vit",
+                fix="name such a run in export.refine_from",
+            )
+        return lender
+    if config.refine_from is not None:
+        raise UserError(
+            f"export.refine_from names the run '{config.refine_from}', but its model was not given",
+            where="--attention-model",
+            expected=f"the CAM model of run '{config.refine_from}'",
+            fix=f"--attention-model results/{config.refine_from}/cam/model.safetensors",
+        )
+    if not trained.classifier.gives_attention:
+        raise UserError(
+            f"export.refine is '{config.refine}', but a model of method "
+            f"'{trained.config.method}' has no attention between patches",
+            where=model,
+            expected="a transformer to take the attention from",
+            fix="name a run with method mct or acr-vit in export.refine_from, or set export.refine "
+            "to none",
+        )
+    return trained
+
+
+def _announce(source: CamSource, records: Sequence[ImageRecord], config: ExportConfig) -> None:
+    sizes = [(record.height, record.width) for record in records]
+    most = max((source.attention_bytes(size, config.scales) for size in sizes), default=0)
+    print(
+        f"export CAMs: the patch attention of the largest view takes about {most / 1e6:.0f} MB",
+        file=sys.stderr,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,64 +17,77 @@ from wsss.models.backbones import Normalisation
 # What keeps the division finite where a map is constant.
 EPSILON = 1e-5
 
+V = TypeVar("V")
 
-def views(image: np.ndarray, scales: Sequence[float]) -> list[Tensor]:
+
+def view_size(size: tuple[int, int], scale: float, multiple: int = 1) -> tuple[int, int]:
+    """Return (height, width) of a view: each side scaled, to the nearest `multiple`, at least one.
+
+    A network that needs multiples gets the image resized, as MCTformer does, rather than padded:
+    no border is made up that attention could look at, and the mirror image stays one.
+    """
+    height, width = (max(1, round(side * scale / multiple)) * multiple for side in size)
+    return height, width
+
+
+def views(image: np.ndarray, scales: Sequence[float], multiple: int = 1) -> list[Tensor]:
     """Return `image` (H, W, 3) uint8 at each scale, as (3, h, w) uint8 tensors."""
-    height, width = image.shape[:2]
+    size = (image.shape[0], image.shape[1])
     tensor = image_to_tensor(image)
-    return [resize(tensor, (max(1, round(height * s)), max(1, round(width * s)))) for s in scales]
+    return [resize(tensor, view_size(size, scale, multiple)) for scale in scales]
 
 
-def normalise_maps(maps: Tensor) -> Tensor:
+def view_batch(
+    image: Tensor, normalisation: Normalisation, *, mirror: bool, device: torch.device
+) -> Tensor:
+    """Return a (3, h, w) uint8 view, and its mirror image if wanted, as a network's input."""
+    batch = image.to(device)[None].to(torch.float32).div_(255)
+    batch = normalise(batch, normalisation)
+    if mirror:
+        batch = torch.cat([batch, batch.flip(-1)])
+    return batch.contiguous(memory_format=torch.channels_last)
+
+
+def normalise_maps(maps: Tensor, epsilon: float = EPSILON) -> Tensor:
     """Max-min normalise non-negative maps (..., h, w) to 0..1, each by itself.
 
-    relu(a - min - 1e-5) / (max - min + 1e-5), as in the training step (ACR, CVPR 2023).
+    relu(a - min - e) / (max - min + e), with e = 1e-5 as in the training step (ACR, CVPR 2023).
     """
     low = maps.amin(dim=(-2, -1), keepdim=True)
     high = maps.amax(dim=(-2, -1), keepdim=True)
-    return F.relu(maps - low - EPSILON) / (high - low + EPSILON)
+    return F.relu(maps - low - epsilon) / (high - low + epsilon)
 
 
 def multi_scale_cam(
-    cam_logits: Callable[[Tensor], Tensor],
-    images: Sequence[Tensor],
+    cam_of: Callable[[V], Tensor],
+    images: Sequence[V],
     *,
     size: tuple[int, int],
-    class_indices: Sequence[int],
-    normalisation: Normalisation,
     mirror: bool,
-    device: torch.device,
+    epsilon: float = EPSILON,
 ) -> Tensor:
     """Sum the CAMs of all views of one image and normalise them.
 
-    Per view: bilinear to the stored size, ReLU, mirrored back; then the sum over views, of the
-    image's labelled classes only, max-min normalised per class.
+    Per view: bilinear to the stored size, ReLU, mirrored back; then the sum over views, max-min
+    normalised per class.
 
     Args:
-        cam_logits: From a normalised (B, 3, h, w) batch to raw CAM logits (B, C, h', w').
-        images: Views as (3, h, w) uint8.
+        cam_of: From a view to the CAMs of the K classes wanted, (1 or 2, K, h', w'), the second
+            of the mirror image.
+        images: Views, at least one.
         size: (H, W) of the original image.
-        class_indices: Labelled classes, positions in the class list.
-        normalisation: The network's.
-        mirror: Whether to add each view's mirror image.
-        device: Where to compute.
+        mirror: Whether `cam_of` gives the mirror image's CAMs, too.
+        epsilon: What the normalisation takes for nothing.
 
     Returns:
-        (K, (H-1)//4+1, (W-1)//4+1) float32 in 0..1, on `device`.
+        (K, (H-1)//4+1, (W-1)//4+1) float32 in 0..1.
     """
     target = map_size(*size)
-    wanted = torch.as_tensor(list(class_indices), dtype=torch.int64, device=device)
-    total = torch.zeros(len(class_indices), *target, device=device)
+    total: Tensor | None = None
     for image in images:
-        batch = image.to(device)[None].to(torch.float32).div_(255)
-        batch = normalise(batch, normalisation)
-        if mirror:
-            batch = torch.cat([batch, batch.flip(-1)])
-        batch = batch.contiguous(memory_format=torch.channels_last)
-        # Only the tagged classes are enlarged: with 80 classes that is most of the work saved.
-        raw = cam_logits(batch).index_select(1, wanted).float()
+        raw = cam_of(image).float()
         maps = F.relu(F.interpolate(raw, size=target, mode="bilinear", align_corners=False))
-        total += maps[0]
-        if mirror:
-            total += maps[1].flip(-1)
-    return normalise_maps(total)
+        summed = maps[0] + maps[1].flip(-1) if mirror else maps[0]
+        total = summed if total is None else total + summed
+    assert total is not None
+    return normalise_maps(total, epsilon)

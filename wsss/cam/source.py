@@ -1,0 +1,121 @@
+"""Where exported CAMs come from: a classifier, and a transformer's attention to refine with.
+
+The refinement is MCTformer's (CVPR 2022): patch-to-patch attention, summed over the layers, times
+the CAM. ACR (CVPR 2023, supplementary, section B) applies it to the CAM obtained by its method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsss.cam.inference import view_batch, view_size, views
+from wsss.models.classifier import Classifier
+from wsss.models.vit import refine_with_patch_attention
+
+# Matrices of all tokens by all tokens that one layer's explicit attention keeps at a time: the
+# mean over heads, one head's scores and softmax, the sum over layers.
+_ATTENTION_MATRICES = 4
+
+
+class View(NamedTuple):
+    """One size of an image, (3, h, w) uint8; a second time as the attention's network takes it."""
+
+    image: Tensor
+    attention_image: Tensor | None
+
+
+@dataclass(frozen=True)
+class CamSource:
+    """Reads the CAMs of views.
+
+    Attributes:
+        classifier: The network whose CAMs are read, in eval mode, on `device`.
+        attention_from: The network whose patch attention refines them, which may be `classifier`
+            itself; None: the CAMs are left as they are.
+        mirror: Whether to read the mirror image, too.
+        device: Where the networks are.
+    """
+
+    classifier: Classifier
+    attention_from: Classifier | None
+    mirror: bool
+    device: torch.device
+
+    def views(self, image: np.ndarray, scales: Sequence[float]) -> list[View]:
+        """Return `image` (H, W, 3) uint8 at each scale, in sides that the networks take."""
+        images = views(image, scales, self.classifier.size_multiple)
+        if self._lender is None:
+            return [View(image, None) for image in images]
+        lent = views(image, scales, self._lender.size_multiple)
+        return [View(*pair) for pair in zip(images, lent, strict=True)]
+
+    def cam(self, view: View, class_indices: Sequence[int]) -> Tensor:
+        """Return the CAMs of some classes.
+
+        Args:
+            view: One of `views`.
+            class_indices: Positions in the class list.
+
+        Returns:
+            (1 or 2, K, h', w'), the second of the mirror image; refined CAMs are not negative.
+        """
+        wanted = torch.as_tensor(list(class_indices), dtype=torch.int64, device=self.device)
+        batch = self._batch(view.image, self.classifier)
+        # Only the tagged classes go on: with 80 classes that is most of the work saved.
+        if self.attention_from is None:
+            return self.classifier.inference_cam(batch).cam.index_select(1, wanted)
+        # One by one: attention of a large view and its mirror image need not lie side by side.
+        if self._lender is None or view.attention_image is None:
+            return torch.cat(
+                [self._refined_by_itself(one, wanted) for one in batch.chunk(len(batch))]
+            )
+        lent = self._batch(view.attention_image, self._lender)
+        refined = [
+            self._refined(
+                self.classifier.inference_cam(one).cam.index_select(1, wanted),
+                self._lender.inference_cam(other, attention=True).attention,
+                _grid(other, self._lender),
+            )
+            for one, other in zip(batch.chunk(len(batch)), lent.chunk(len(lent)), strict=True)
+        ]
+        return torch.cat(refined)
+
+    def attention_bytes(self, size: tuple[int, int], scales: Sequence[float]) -> int:
+        """Return about how much memory the attention of an image's largest view takes."""
+        if self.attention_from is None:
+            return 0
+        patch = self.attention_from.size_multiple
+        height, width = view_size(size, max(scales), patch)
+        patches = (height // patch) * (width // patch)
+        return _ATTENTION_MATRICES * 4 * patches**2
+
+    @property
+    def _lender(self) -> Classifier | None:
+        """The network that lends its attention to another one's CAMs."""
+        return None if self.attention_from is self.classifier else self.attention_from
+
+    def _batch(self, image: Tensor, network: Classifier) -> Tensor:
+        return view_batch(image, network.normalisation, mirror=self.mirror, device=self.device)
+
+    def _refined_by_itself(self, one: Tensor, wanted: Tensor) -> Tensor:
+        cam, attention = self.classifier.inference_cam(one, attention=True)
+        return self._refined(cam.index_select(1, wanted), attention, _grid(one, self.classifier))
+
+    def _refined(self, cam: Tensor, attention: Tensor | None, grid: tuple[int, int]) -> Tensor:
+        assert attention is not None
+        # Rounded to bfloat16, sums over a thousand patches would lose what they add up.
+        with torch.autocast(self.device.type, enabled=False):
+            resized = F.interpolate(cam.float(), size=grid, mode="bilinear", align_corners=False)
+            return refine_with_patch_attention(F.relu(resized), attention.float())
+
+
+def _grid(batch: Tensor, network: Classifier) -> tuple[int, int]:
+    multiple = network.size_multiple
+    return batch.shape[-2] // multiple, batch.shape[-1] // multiple
