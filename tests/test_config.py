@@ -176,6 +176,11 @@ def test_another_index_is_not_shared() -> None:
         ({"runs": {"a": {**OWN, "stop_after": "cams"}}}, "runs.a.stop_after", ["'cam'?"]),
         ({"runs": {"a": {"extends": "b"}}}, "runs.a.extends", ["'b'"]),
         ({"runs": {"a": {"extends": "a"}}}, "runs.a.extends", ["circle"]),
+        (
+            {"runs": {"a": {**OWN, "export": {"refine_from": "b"}}}},
+            "runs.a.export.refine_from",
+            ["'b'"],
+        ),
         ({"runs": {"a/b": OWN}}, "runs.a/b", ["letters"]),
         ({"runs": {"a": {**OWN, "cam": {"epochs": 0}}}}, "runs.a.cam", ["1 or more"]),
         (

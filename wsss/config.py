@@ -6,51 +6,32 @@ any stage's code is loaded, only the stages' settings.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import importlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
+from wsss.ablations import INFIX, Table
 from wsss.errors import UserError
-from wsss.settings import check, from_dict, to_dict, unknown_key
+from wsss.runs import (
+    STAGES,
+    Run,
+    check_run,
+    child_run,
+    merge,
+    resolve_run,
+    section,
+    stage_class,
+)
+from wsss.settings import check, from_dict, unknown_key
 from wsss.yaml_files import read_yaml
 
 CONFIG_FILE = Path("config.yaml")
 LOCAL_FILE = Path("config.local.yaml")
-
-StopAfter = Literal["cam", "pseudo_label", "segmentation"]
-
-_STAGE_CLASSES = {
-    "index": "wsss.data.config.IndexConfig",
-    "cam": "wsss.cam.config.CamConfig",
-    "export": "wsss.cam.config.ExportConfig",
-    "labels": "wsss.irn.config.LabelsConfig",
-    "irn": "wsss.irn.config.IrnConfig",
-    "pseudo_labels": "wsss.irn.config.PseudoLabelsConfig",
-    "segmentation": "wsss.segmentation.config.SegmentationConfig",
-    "prediction": "wsss.segmentation.config.PredictionConfig",
-    "evaluation": "wsss.evaluation.config.EvaluationConfig",
-}
-STAGES = tuple(_STAGE_CLASSES)
-
-
-def stage_class(stage: str) -> type:
-    """Return the settings dataclass of a stage.
-
-    Raises:
-        UserError: There is no such stage.
-    """
-    if stage not in _STAGE_CLASSES:
-        raise unknown_key(stage, STAGES, where="stage", kind="stage")
-    module, _, name = _STAGE_CLASSES[stage].rpartition(".")
-    cls: type = getattr(importlib.import_module(module), name)
-    return cls
 
 
 @dataclass(frozen=True)
@@ -84,41 +65,6 @@ class LocalCompute:
 
 
 @dataclass(frozen=True)
-class RunHeader:
-    """The keys of a run beside its stages' settings."""
-
-    root: str
-    """Key of `roots`: the data set."""
-    extends: str | None = None
-    """Another run, whose settings this one changes."""
-    stop_after: StopAfter = "segmentation"
-    """The last thing that is scored: the run goes no further."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run with all its settings resolved.
-
-    Attributes:
-        name: Name in `runs:`; its files are in `results/<name>/`.
-        root: Key of the data set in `roots:`.
-        parents: The runs it extends, nearest first.
-        stop_after: The last thing that is scored.
-        stages: Stage name -> settings dataclass.
-    """
-
-    name: str
-    root: str
-    parents: tuple[str, ...]
-    stop_after: StopAfter
-    stages: Mapping[str, Any]
-
-    def settings(self, stage: str) -> dict[str, Any]:
-        """Return a stage's settings as plain values, as written to its JSON file."""
-        return to_dict(self.stages[stage])
-
-
-@dataclass(frozen=True)
 class ProjectConfig:
     """The merged configuration, checked throughout.
 
@@ -135,14 +81,32 @@ class ProjectConfig:
     runs: Mapping[str, Run] = field(default_factory=dict)
 
     def run(self, name: str) -> Run:
-        """Return a run.
+        """Return a run, or the child of a run that is one row of its ablations.
 
         Raises:
             UserError: There is no such run.
         """
+        parent, infix, row = name.partition(INFIX)
+        if infix and parent in self.runs:
+            return child_run(self.runs[parent], row)
         if name not in self.runs:
             raise unknown_key(name, self.runs, where=f"runs.{name}", kind="run")
         return self.runs[name]
+
+    def ablation(self, name: str, table: Table) -> dict[str, str]:
+        """Return the run behind each row of an ablation table, by the row's name.
+
+        A row that names a run is that run, and one that changes nothing is the run `name` itself.
+        """
+        run, members = self.run(name), {}
+        for row in run.ablations.rows(table):
+            changes = run.ablations.changes(row)
+            if isinstance(changes, str):
+                members[row] = self.run(changes).name
+            else:
+                child = child_run(run, row)
+                members[row] = name if child.stages == run.stages else child.name
+        return members
 
     def index_owner(self, name: str) -> str:
         """Return the run whose index this one uses: the furthest parent with the same data."""
@@ -233,18 +197,6 @@ def weights_keys(settings: Any, *, prefix: str = "") -> list[tuple[str, str, str
     return found
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `over` laid on top: mappings merge, everything else replaces."""
-    merged = dict(copy.deepcopy(dict(base)))
-    for key, value in over.items():
-        old = merged.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            merged[key] = merge(old, value)
-        else:
-            merged[key] = copy.deepcopy(value)
-    return merged
-
-
 def parse_texts(value: Any) -> Any:
     """Return `value` with every text in it read as YAML: `"1"` becomes 1.
 
@@ -280,102 +232,34 @@ def load_config(
 
 def resolve(values: Mapping[str, Any]) -> ProjectConfig:
     """Check a merged configuration and resolve its runs."""
-    known = ("compute", "roots", "weights", "defaults", "runs")
+    known = ("compute", "roots", "weights", "defaults", "ablations", "runs")
     for key in values:
         if key not in known:
             raise unknown_key(key, known, where=str(key), kind="section")
-    compute = from_dict(LocalCompute, _section(values, "compute"), where="compute")
+    compute = from_dict(LocalCompute, section(values, "compute"), where="compute")
     roots = _paths(values, "roots")
     weights = _paths(values, "weights")
-    defaults = _section(values, "defaults")
+    defaults = section(values, "defaults")
     for stage, settings in defaults.items():
         if stage not in STAGES:
             raise unknown_key(stage, STAGES, where=f"defaults.{stage}", kind="stage")
         check(stage_class(stage), settings, where=f"defaults.{stage}")
-    specs = _section(values, "runs")
+    specs = section(values, "runs")
     for name, spec in specs.items():
-        _check_run(str(name), spec, specs)
-    runs = {str(name): _resolve_run(str(name), specs, defaults, roots) for name in specs}
+        check_run(str(name), spec, specs)
+    ablations = section(values, "ablations")
+    runs = {str(name): resolve_run(str(name), specs, defaults, roots, ablations) for name in specs}
+    for name, run in runs.items():
+        other = run.stages["export"].refine_from
+        if other is not None and other not in runs:
+            raise unknown_key(other, runs, where=f"runs.{name}.export.refine_from", kind="run")
     return ProjectConfig(compute=compute, roots=roots, weights=weights, runs=runs)
-
-
-def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = values.get(name)
-    if section is None:
-        return {}
-    if not isinstance(section, Mapping):
-        raise UserError(f"'{name}' is not a mapping", where=name, expected="keys and values")
-    return section
 
 
 def _paths(values: Mapping[str, Any], name: str) -> dict[str, Path]:
     paths: dict[str, Path] = {}
-    for key, value in _section(values, name).items():
+    for key, value in section(values, name).items():
         if not isinstance(value, str) or not value:
             raise UserError(f"{value!r} is not a path", where=f"{name}.{key}", expected="a path")
         paths[str(key)] = Path(value).expanduser()
     return paths
-
-
-_HEADER_KEYS = tuple(entry.name for entry in dataclasses.fields(RunHeader))
-
-
-def _check_run(name: str, spec: Any, specs: Mapping[str, Any]) -> None:
-    place = f"runs.{name}"
-    if not isinstance(spec, Mapping):
-        raise UserError("a run is a mapping of settings", where=place)
-    if not name.replace("-", "").replace("_", "").isalnum():
-        raise UserError(
-            f"'{name}' is no name for a run", where=place, expected="letters, digits, - and _"
-        )
-    for key, value in spec.items():
-        if key in STAGES:
-            check(stage_class(key), value, where=f"{place}.{key}")
-        elif key not in _HEADER_KEYS:
-            raise unknown_key(key, [*STAGES, *_HEADER_KEYS], where=f"{place}.{key}")
-    parent = spec.get("extends")
-    if parent is not None and parent not in specs:
-        raise unknown_key(parent, specs, where=f"{place}.extends", kind="run")
-
-
-def _lineage(name: str, specs: Mapping[str, Any]) -> list[str]:
-    line = [name]
-    while (parent := specs[line[-1]].get("extends")) is not None:
-        if parent in line:
-            raise UserError(
-                f"the runs {' -> '.join([*line, parent])} extend each other in a circle",
-                where=f"runs.{name}.extends",
-            )
-        line.append(parent)
-    return line
-
-
-def _resolve_run(
-    name: str, specs: Mapping[str, Any], defaults: Mapping[str, Any], roots: Mapping[str, Path]
-) -> Run:
-    line = _lineage(name, specs)
-    merged: dict[str, Any] = {}
-    for ancestor in reversed(line):
-        merged = merge(merged, specs[ancestor])
-    header = from_dict(
-        RunHeader,
-        {key: value for key, value in merged.items() if key in _HEADER_KEYS},
-        where=f"runs.{name}",
-    )
-    if header.root not in roots:
-        raise unknown_key(header.root, roots, where=f"runs.{name}.root", kind="root")
-    stages: dict[str, Any] = {
-        stage: from_dict(
-            stage_class(stage),
-            merge(defaults.get(stage) or {}, merged.get(stage) or {}),
-            where=f"runs.{name}.{stage}",
-        )
-        for stage in STAGES
-    }
-    return Run(
-        name=name,
-        root=header.root,
-        parents=tuple(line[1:]),
-        stop_after=header.stop_after,
-        stages=stages,
-    )

@@ -33,6 +33,7 @@ rule train_cam:
 
 rule export_cams:
     input:
+        unpack(attention_model),
         config="results/{run}/config/export.json",
         model="results/{run}/cam/model.safetensors",
         index=index_file("index.csv"),
@@ -53,7 +54,8 @@ rule export_cams:
         compute=COMPUTE,
     params:
         code=code("wsss.cam.export"),
+        attention=lambda wildcards, input: options(input, "attention_model"),
     shell:
         "wsss export-cams --config {input.config:q} --model {input.model:q}"
         " --index {input.index:q} --root {resources.root:q} --output {output.cams:q}"
-        " {resources.compute} 2>&1 | tee {log:q}"
+        " {params.attention} {resources.compute} 2>&1 | tee {log:q}"

@@ -63,6 +63,12 @@ def weights_fingerprint(stage):
     return fingerprint
 
 
+def attention_model(wildcards):
+    """Input: the transformer that refines the CAMs, where another run's does."""
+    other = CONFIG.run(wildcards.run).stages["export"].refine_from
+    return {"attention_model": f"results/{other}/cam/model.safetensors"} if other else {}
+
+
 def is_demo(run):
     """Say whether a run's data are generated here."""
     return CONFIG.run(run).stages["index"].format == "demo"

@@ -22,6 +22,12 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
         parser.set_defaults(run=_train)
     else:
         shared.add_paths(parser, "config", "model", "index", "root", "output")
+        parser.add_argument(
+            "--attention-model",
+            type=Path,
+            metavar="PATH",
+            help="trained transformer that refines the CAMs, when the settings ask for another's",
+        )
         parser.set_defaults(run=_export)
     shared.add_compute(parser)
 
@@ -51,4 +57,5 @@ def _export(options: argparse.Namespace) -> None:
         root=options.root,
         output=options.output,
         compute=shared.compute(options),
+@@
     )
