@@ -57,5 +57,5 @@ def _export(options: argparse.Namespace) -> None:
         root=options.root,
         output=options.output,
         compute=shared.compute(options),
-@@
+        attention_model=options.attention_model,
     )

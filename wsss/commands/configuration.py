@@ -39,7 +39,8 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from wsss.config import STAGES, load_config
+    from wsss.config import load_config
+    from wsss.runs import STAGES
 
     config = load_config()
     if options.name is None:
@@ -56,7 +57,8 @@ def _check(options: argparse.Namespace) -> None:
 def _show(options: argparse.Namespace) -> None:
     import yaml
 
-    from wsss.config import STAGES, load_config
+    from wsss.config import load_config
+    from wsss.runs import STAGES
 
     config = load_config()
     run = config.run(options.name)
@@ -92,9 +94,9 @@ def _defaults(options: argparse.Namespace) -> None:
 
 
 def _write(options: argparse.Namespace) -> None:
-    from wsss.config import stage_class
     from wsss.errors import UserError
     from wsss.files import write_json
+    from wsss.runs import stage_class
     from wsss.settings import from_dict, to_dict
 
     try:

@@ -91,7 +91,7 @@ def compute(options: argparse.Namespace) -> Compute:
 
 def settings(options: argparse.Namespace, stage: str) -> Any:
     """Read the settings of `stage` from `--config`."""
-    from wsss.config import stage_class
+    from wsss.runs import stage_class
     from wsss.settings import read_settings
 
     return read_settings(stage_class(stage), options.config)

@@ -65,7 +65,7 @@ def _configure_predict(parser: argparse.ArgumentParser) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     model = _segmentation_model(options.model)
-    from wsss.config import stage_class
+    from wsss.runs import stage_class
     from wsss.segmentation.prediction import predict_images
 
     if options.config is None:
