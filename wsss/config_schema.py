@@ -8,7 +8,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from wsss.config import STAGES, LocalCompute, RunHeader, stage_class
+from wsss.config import LocalCompute
+from wsss.runs import STAGES, RunHeader, stage_class
 from wsss.settings import field_docs, json_schema
 
 
@@ -21,7 +22,24 @@ def config_schema() -> dict[str, Any]:
     run = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {**header, **sections},
+        "properties": {**header, **sections, "ablations": {"$ref": "#/$defs/ablations"}},
+    }
+    changes = {"type": "object", "additionalProperties": False, "properties": sections}
+    ablations = {
+        "type": ["object", "null"],
+        "additionalProperties": False,
+        "properties": {
+            "q": {
+                "description": "Initial q of each row of ablation_q.csv.",
+                "type": ["array", "null"],
+                "items": {"type": "number", "minimum": 0, "maximum": 1},
+            },
+            "variants": {
+                "description": "Rows of ablation.csv: changed settings, another run, or null.",
+                "type": ["object", "null"],
+                "additionalProperties": {"anyOf": [changes, {"type": ["string", "null"]}]},
+            },
+        },
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -37,9 +55,10 @@ def config_schema() -> dict[str, Any]:
                 "additionalProperties": False,
                 "properties": sections,
             },
+            "ablations": {"$ref": "#/$defs/ablations"},
             "runs": {"type": "object", "additionalProperties": {"$ref": "#/$defs/run"}},
         },
-        "$defs": {**stages, "run": run},
+        "$defs": {**stages, "ablations": ablations, "run": run},
     }
 
 
