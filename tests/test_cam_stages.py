@@ -168,7 +168,7 @@ def test_a_model_of_other_classes_is_refused(data: Path, tmp_path: Path) -> None
 
 
 def test_an_unknown_method_is_named(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cam.method is 'adversarial'"):
+    with pytest.raises(UserError, match=r"cam\.method is 'adversarial'"):
         train(data, tmp_path, method="adversarial")
 
 
