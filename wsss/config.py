@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from wsss.ablations import INFIX, Table
+from wsss.config_checks import check_change, check_refinement
 from wsss.errors import UserError
 from wsss.runs import (
     STAGES,
@@ -97,6 +98,9 @@ class ProjectConfig:
         """Return the run behind each row of an ablation table, by the row's name.
 
         A row that names a run is that run, and one that changes nothing is the run `name` itself.
+
+        Raises:
+            UserError: There is no such run, or a row changes what its CAM method does not have.
         """
         run, members = self.run(name), {}
         for row in run.ablations.rows(table):
@@ -105,6 +109,7 @@ class ProjectConfig:
                 members[row] = self.run(changes).name
             else:
                 child = child_run(run, row)
+                check_change(child.name, before=run.stages["cam"], after=child.stages["cam"])
                 members[row] = name if child.stages == run.stages else child.name
         return members
 
@@ -249,10 +254,7 @@ def resolve(values: Mapping[str, Any]) -> ProjectConfig:
         check_run(str(name), spec, specs)
     ablations = section(values, "ablations")
     runs = {str(name): resolve_run(str(name), specs, defaults, roots, ablations) for name in specs}
-    for name, run in runs.items():
-        other = run.stages["export"].refine_from
-        if other is not None and other not in runs:
-            raise unknown_key(other, runs, where=f"runs.{name}.export.refine_from", kind="run")
+    check_refinement({name: run.stages for name, run in runs.items()})
     return ProjectConfig(compute=compute, roots=roots, weights=weights, runs=runs)
 
 

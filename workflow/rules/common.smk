@@ -24,6 +24,8 @@ COMPUTE = (
     f" --workers {CONFIG.compute.workers}"
     f" --deterministic {str(CONFIG.compute.deterministic).lower()}"
 )
+# Pattern of the names in `runs:`.
+RUN_NAME = "[A-Za-z0-9_-]+"
 DEMO_ROOT = str(CONFIG.roots.get("demo", "results/demo-data"))
 
 
@@ -65,8 +67,10 @@ def weights_fingerprint(stage):
 
 def attention_model(wildcards):
     """Input: the transformer that refines the CAMs, where another run's does."""
-    other = CONFIG.run(wildcards.run).stages["export"].refine_from
-    return {"attention_model": f"results/{other}/cam/model.safetensors"} if other else {}
+    export = CONFIG.run(wildcards.run).stages["export"]
+    if export.refine == "none" or export.refine_from is None:
+        return {}
+    return {"attention_model": f"results/{export.refine_from}/cam/model.safetensors"}
 
 
 def is_demo(run):
