@@ -9,10 +9,12 @@ include: "workflow/rules/cam.smk"
 include: "workflow/rules/irn.smk"
 include: "workflow/rules/segmentation.smk"
 include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/ablation.smk"
 
 
 wildcard_constraints:
-    run="[A-Za-z0-9_-]+",
+    # A run of `runs:`, or one row of its ablations.
+    run=f"{RUN_NAME}(/ablation/[A-Za-z0-9._-]+)?",
 
 
 rule all:

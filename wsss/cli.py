@@ -30,6 +30,7 @@ STAGE_COMMANDS = {
     "score-maps": ("evaluation", "score CAMs or walked maps over all background scores"),
     "score-labels": ("evaluation", "score label PNGs"),
     "collect": ("evaluation", "gather the scores of a run in miou.csv"),
+    "ablation-table": ("evaluation", "gather the CAM scores of a run's ablations in one table"),
     "panels": ("evaluation", "draw image, CAM, pseudo-label, prediction and truth side by side"),
 }
 PEOPLE_COMMANDS = {

@@ -20,6 +20,12 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("scores", nargs="+", type=Path, help="score tables of a run's stages")
         shared.add_paths(parser, "output")
         parser.set_defaults(run=_collect)
+    elif name == "ablation-table":
+        parser.add_argument(
+            "scores", nargs="+", metavar="ROW=PATH", help="evaluation/cam.csv of each row's run"
+        )
+        shared.add_paths(parser, "output")
+        parser.set_defaults(run=_ablation_table)
     else:
         _configure_panels(parser)
 
@@ -98,6 +104,13 @@ def _collect(options: argparse.Namespace) -> None:
 
     collect(options.scores, options.output)
     print(format_table(options.output))
+
+
+def _ablation_table(options: argparse.Namespace) -> None:
+    from wsss.evaluation.ablation import collect_ablation, format_ablation
+
+    scores = shared.named_paths(options.scores)
+    print(format_ablation(collect_ablation(scores, options.output)))
 
 
 def _panels(options: argparse.Namespace) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from wsss.errors import UserError
 
 if TYPE_CHECKING:
     from wsss.training.compute import Compute
@@ -87,6 +90,21 @@ def compute(options: argparse.Namespace) -> Compute:
         workers=options.workers,
         deterministic=options.deterministic,
     )
+
+
+def named_paths(words: Sequence[str]) -> dict[str, Path]:
+    """Return name -> path of words like `name=path`, in order.
+
+    Raises:
+        UserError: A word has another form, or a name comes twice.
+    """
+    paths: dict[str, Path] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not (name and equals and path) or name in paths:
+            raise UserError(f"'{word}' is not NAME=PATH, or comes twice", expected="NAME=PATH")
+        paths[name] = Path(path)
+    return paths
 
 
 def settings(options: argparse.Namespace, stage: str) -> Any:
