@@ -201,8 +201,10 @@ def test_one_pass_is_shared_only_where_training_mode_changes_nothing():
     assert not is_deterministic(with_dropout)
 
 
-def test_learning_rate_factors():
-    method = build()
+@pytest.mark.parametrize("decoder_factor", [1.0, 5.0])
+def test_learning_rate_factors(decoder_factor):
+    acr = replace(SMALL.acr, decoder_lr_factor=decoder_factor)
+    method = AcrMethod(replace(SMALL, acr=acr), 3, device=CPU)
     rate_of: dict[int, tuple[float, float, float]] = {}
     for optimizer in method.optimizers.values():
         for group in optimizer.param_groups:
@@ -217,6 +219,8 @@ def test_learning_rate_factors():
                 continue
             rate, decay, momentum = rate_of[id(parameter)]
             factor = 10 if ".up." in name or "head" in name else 1
+            if factor == 1 and ("decoder" in name or "gather" in name):
+                factor = decoder_factor
             bias = name.endswith("bias")
             assert rate == pytest.approx(0.01 * factor * (2 if bias else 1)), name
             assert decay == (0 if bias else 5e-4)

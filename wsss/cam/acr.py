@@ -96,6 +96,21 @@ def _frozen(module: nn.Module) -> Iterator[None]:
         module.train()
 
 
+def _reconstructor_factors(
+    config: CamConfig, reconstructor: Reconstructor
+) -> Iterator[tuple[nn.Module, float]]:
+    """Yield the parts that do not start from pretrained weights, and their learning-rate factors.
+
+    The transposed convolutions come last: they are parts of the decoder with one of their own.
+    """
+    yield reconstructor.encoder.head, config.head_lr_factor
+    yield reconstructor.gather, config.acr.decoder_lr_factor
+    yield reconstructor.decoder, config.acr.decoder_lr_factor
+    for part in reconstructor.decoder.modules():
+        if isinstance(part, nn.ConvTranspose2d):
+            yield part, config.acr.transposed_lr_factor
+
+
 @dataclass(frozen=True)
 class StepInputs:
     """What both updates of a step share.
@@ -167,10 +182,7 @@ class AcrMethod:
         self.optimizers: Mapping[str, Optimizer] = {
             "classifier": family.optimizer(config, self.classifier),
             "reconstructor": sgd(
-                config,
-                self.reconstructor,
-                heads=[self.reconstructor.encoder.head],
-                transposed_factor=config.acr.transposed_lr_factor,
+                config, self.reconstructor, _reconstructor_factors(config, self.reconstructor)
             ),
         }
         self.schedules: Mapping[str, Schedule] = family.schedules(config)

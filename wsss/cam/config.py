@@ -96,6 +96,10 @@ class AcrConfig:
     transposed_lr_factor: float = 10.0
     """Learning-rate factor of the decoder's transposed convolutions."""
 
+    decoder_lr_factor: float = 1.0
+    """Learning-rate factor of the decoder's other layers and of those that gather its feature;
+    a short training, with the low rate that a pretrained network bears, wants more than 1."""
+
     def __post_init__(self) -> None:
         if not 0 <= self.q_initial <= 1:
             raise UserError(f"acr.q_initial is {self.q_initial}", expected="a probability, 0 to 1")
@@ -122,10 +126,9 @@ class AcrConfig:
                 f"{list(self.feature_channels)}",
                 expected="levels from 0, channels from 1",
             )
-        if self.transposed_lr_factor <= 0:
-            raise UserError(
-                f"acr.transposed_lr_factor is {self.transposed_lr_factor}", expected="above 0"
-            )
+        for name in ("transposed_lr_factor", "decoder_lr_factor"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"acr.{name} is {getattr(self, name)}", expected="above 0")
 
     def q(self, epoch: int) -> float:
         """Return the probability of feeding remnants in `epoch`, counted from 0."""

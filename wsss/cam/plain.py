@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -85,20 +85,18 @@ def classifier_from_state(
     return classifier.eval()
 
 
-def sgd(
-    config: CamConfig, module: nn.Module, *, heads: Sequence[nn.Module], transposed_factor: float
-) -> SGD:
+def sgd(config: CamConfig, module: nn.Module, factors: Iterable[tuple[nn.Module, float]]) -> SGD:
     """Build SGD over what `module` trains.
 
-    Learning-rate factors: `config.head_lr_factor` for `heads`, `transposed_factor` for transposed
-    convolutions, else 1; biases have twice that and no weight decay.
+    Args:
+        config: Learning rate, momentum, weight decay.
+        module: What is trained.
+        factors: Parts of `module` and their learning-rate factors, a later one winning; all
+            else has 1. Biases have twice that and no weight decay.
     """
     factor_of: dict[nn.Parameter, float] = {}
-    for part in module.modules():
-        if isinstance(part, nn.ConvTranspose2d):
-            factor_of.update(dict.fromkeys(part.parameters(), transposed_factor))
-    for head in heads:
-        factor_of.update(dict.fromkeys(head.parameters(), config.head_lr_factor))
+    for part, factor in factors:
+        factor_of.update(dict.fromkeys(part.parameters(), factor))
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
@@ -119,7 +117,7 @@ def sgd(
 
 
 def _sgd_of_classifier(config: CamConfig, classifier: CamClassifier) -> SGD:
-    return sgd(config, classifier, heads=[classifier.head], transposed_factor=1.0)
+    return sgd(config, classifier, [(classifier.head, config.head_lr_factor)])
 
 
 CONVOLUTIONAL = Family(build_classifier, _sgd_of_classifier)
