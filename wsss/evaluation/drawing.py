@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from wsss.data.images import voc_palette
 Picture = npt.NDArray[np.uint8]
 IGNORE = 255
 LINE_PX = 20
+CONTACT_SHEET = "index.png"
 _MARGIN_PX = 4
 
 
@@ -156,3 +158,13 @@ def below(pictures: Sequence[Picture], gap_px: int = 4) -> Picture:
         canvas[y : y + picture.shape[0], : picture.shape[1]] = picture
         y += picture.shape[0] + gap_px
     return canvas
+
+
+def save_all(pictures: Mapping[str, Picture], folder: Path) -> None:
+    """Write `NAME.png` for every picture, and the contact sheet `index.png` of all of them."""
+    files = {f"{name}.png": picture for name, picture in pictures.items()}
+    files[CONTACT_SHEET] = below(list(pictures.values()), gap_px=8)
+    for name, picture in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path, format="PNG")

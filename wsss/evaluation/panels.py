@@ -1,38 +1,34 @@
-"""Panels: one picture an image with what every stage made of it, and a contact sheet of all."""
+"""Panels: one picture an image, what several stages or runs made of it side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from wsss.data.images import read_image, read_label
 from wsss.data.index import ImageRecord, read_index, read_masks
 from wsss.data.map_store import MapStore, StoredMaps, upsample
 from wsss.errors import UserError
 from wsss.evaluation import drawing
-from wsss.evaluation.sampling import sample_records
+from wsss.evaluation.sampling import sample_records, shown_records
 from wsss.files import atomic_directory
 
 TILE_WIDTH_PX = 280
-CONTACT_SHEET = "index.png"
 
 
 @dataclass(frozen=True)
 class _Sources:
-    """Where each column's content comes from; None: no such column."""
+    """Where each column's content comes from, by title; without masks, no ground truth."""
 
     root: Path
     classes: tuple[str, ...]
-    cams: MapStore | None
-    pseudo_labels: Path | None
-    predictions: Path | None
-    masks: dict[str, str] | None
+    cams: Mapping[str, MapStore]
+    labels: Mapping[str, Path]
+    masks: Mapping[str, str] | None
 
 
 def cam_picture(
@@ -77,24 +73,20 @@ def _label_tile(
 
 
 def panel(record: ImageRecord, sources: _Sources) -> drawing.Picture:
-    """Return the panel of one image: image, CAM, pseudo-label, prediction, ground truth."""
+    """Return the panel of one image: the image, its CAMs, its label maps, the ground truth."""
     image = read_image(sources.root / record.path)
     small = drawing.resized(image, TILE_WIDTH_PX)
     tiles = [drawing.titled(small, record.name)]
     seen: set[int] = set()
-    if sources.cams is not None:
-        if record.name in sources.cams.names:
-            stored = sources.cams.read(record.name)
-            tile = cam_picture(image, stored, sources.cams.classes, sources.cams.upsampling)
+    for title, store in sources.cams.items():
+        if record.name in store.names:
+            stored = store.read(record.name)
+            tile = cam_picture(image, stored, store.classes, store.upsampling)
         else:
             tile = drawing.message(small, "none for this image")
-        tiles.append(drawing.titled(tile, "CAM"))
-    for folder, title in (
-        (sources.pseudo_labels, "pseudo-label"),
-        (sources.predictions, "prediction"),
-    ):
-        if folder is not None:
-            tiles.append(_label_tile(image, folder / f"{record.name}.png", title, seen))
+        tiles.append(drawing.titled(tile, title))
+    for title, folder in sources.labels.items():
+        tiles.append(_label_tile(image, folder / f"{record.name}.png", title, seen))
     if sources.masks is not None:
         mask = sources.masks.get(record.name)
         path = None if mask is None else sources.root / mask
@@ -109,9 +101,42 @@ def panel(record: ImageRecord, sources: _Sources) -> drawing.Picture:
     return drawing.below([row, strip], gap_px=0) if strip.shape[0] else row
 
 
-def _save(picture: npt.NDArray[np.uint8], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path, format="PNG")
+def write_side_by_side(
+    records: Sequence[ImageRecord],
+    *,
+    classes: tuple[str, ...],
+    masks: Path | None,
+    root: Path,
+    cams: Mapping[str, Path],
+    labels: Mapping[str, Path],
+    output: Path,
+) -> None:
+    """Write one PNG an image, a column each source, and the contact sheet `index.png`.
+
+    An image that a source lacks gets a grey tile.
+
+    Args:
+        records: Images to show.
+        classes: Names without background.
+        masks: `masks.csv`, for the ground truth in the last column; None: no such column.
+        root: Data root.
+        cams: Title -> map store.
+        labels: Title -> folder of label PNGs.
+        output: Folder to write.
+
+    Raises:
+        UserError: A label map has another size than its image.
+    """
+    with ExitStack() as stack:
+        sources = _Sources(
+            root=root,
+            classes=classes,
+            cams={title: stack.enter_context(MapStore(path)) for title, path in cams.items()},
+            labels=labels,
+            masks=None if masks is None else read_masks(masks),
+        )
+        folder = stack.enter_context(atomic_directory(output))
+        drawing.save_all({record.name: panel(record, sources) for record in records}, folder)
 
 
 def write_panels(
@@ -127,7 +152,7 @@ def write_panels(
     names: Sequence[str] = (),
     count: int = 8,
 ) -> None:
-    """Write one panel PNG an image and the contact sheet `index.png`.
+    """Write what every stage of a run made of a few images.
 
     A column whose source is None is left out; an image that a source lacks gets a grey tile.
 
@@ -147,20 +172,54 @@ def write_panels(
         UserError: The split is empty, a name is not in it, or a label map has another size.
     """
     everything = read_index(index)
-    records = sample_records(everything, split=split, names=names, count=count)
-    with ExitStack() as stack:
-        sources = _Sources(
-            root=root,
-            classes=everything.classes,
-            cams=None if cams is None else stack.enter_context(MapStore(cams)),
-            pseudo_labels=pseudo_labels,
-            predictions=predictions,
-            masks=None if masks is None else read_masks(masks),
-        )
-        folder = stack.enter_context(atomic_directory(output))
-        panels = []
-        for record in records:
-            picture = panel(record, sources)
-            _save(picture, folder / f"{record.name}.png")
-            panels.append(picture)
-        _save(drawing.below(panels, gap_px=8), folder / CONTACT_SHEET)
+    folders = {"pseudo-label": pseudo_labels, "prediction": predictions}
+    write_side_by_side(
+        sample_records(everything, split=split, names=names, count=count),
+        classes=everything.classes,
+        masks=masks,
+        root=root,
+        cams={} if cams is None else {"CAM": cams},
+        labels={title: folder for title, folder in folders.items() if folder is not None},
+        output=output,
+    )
+
+
+def write_figure(
+    *,
+    index: Path,
+    masks: Path,
+    root: Path,
+    cams: Mapping[str, Path],
+    labels: Mapping[str, Path],
+    output: Path,
+    split: str,
+    names: Sequence[str] = (),
+    count: int = 8,
+) -> None:
+    """Write image, CAMs or label maps, and ground truth of a few images, of one run or several.
+
+    Args:
+        index: `index.csv`.
+        masks: `masks.csv`.
+        root: Data root.
+        cams: Title -> map store.
+        labels: Title -> folder of label PNGs.
+        output: Folder to write.
+        split: Image set to choose from.
+        names: Images to show, in whichever sets they are; where none is in this one: `count`.
+        count: How many images to show where no name decides.
+
+    Raises:
+        UserError: The split is empty, there is no image of a name, or a label map has another
+            size.
+    """
+    everything = read_index(index)
+    write_side_by_side(
+        shown_records(everything, split=split, names=names, count=count),
+        classes=everything.classes,
+        masks=masks,
+        root=root,
+        cams=cams,
+        labels=labels,
+        output=output,
+    )

@@ -36,3 +36,32 @@ def sample_records(
         return records
     # The middle of each of `count` equal parts: neither always the first nor always the last.
     return tuple(records[(2 * i + 1) * len(records) // (2 * count)] for i in range(count))
+
+
+def shown_records(
+    index: Index, *, split: str, names: Sequence[str], count: int
+) -> tuple[ImageRecord, ...]:
+    """Return those named images that are in the split; where none is, `count` as a sample.
+
+    One list of names serves pictures of several splits.
+
+    Args:
+        index: All images.
+        split: Image set to choose from.
+        names: Images of any split, in this order.
+        count: How many images, where no named one is in the split.
+
+    Raises:
+        UserError: The split has no images, or there is no image of a name in any split.
+    """
+    everywhere = {record.name for record in index.records}
+    unknown = [name for name in names if name not in everywhere]
+    if unknown:
+        raise UserError(
+            f"these images are not in the index: {', '.join(unknown[:50])}",
+            expected="names of images, without suffix",
+        )
+    here = {record.name for record in index.subset(split).records}
+    return sample_records(
+        index, split=split, names=[name for name in names if name in here], count=count
+    )
