@@ -43,7 +43,7 @@ def test_plan_of_a_whole_run(project: Project) -> None:
 def test_plans_of_comparisons_share_the_index_and_stop_early(project: Project) -> None:
     plain = project.planned("results/tiny-cam/miou.csv")
     assert set(plain) == {
-        *("stage_config", "index", "masks", "train_cam", "export_cams", "score_cams"),
+        *("stage_config", "index", "masks", "train_cam_alone", "export_cams", "score_cams"),
         *("panels", "miou"),
     }
     truth = project.planned("results/tiny-gt/miou.csv")
@@ -53,7 +53,7 @@ def test_plans_of_comparisons_share_the_index_and_stop_early(project: Project) -
     }
     both = project.planned(MIOU, "results/tiny-cam/miou.csv", "results/tiny-gt/miou.csv")
     assert both["index"] == both["masks"] == 1
-    assert (both["train_cam"], both["train_segmentation"]) == (2, 2)
+    assert (both["train_cam"], both["train_cam_alone"], both["train_segmentation"]) == (1, 1, 2)
 
 
 def test_training_never_asks_for_masks(project: Project) -> None:

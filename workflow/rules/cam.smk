@@ -1,16 +1,20 @@
 # The classifier and its class activation maps.
 
 
+# With a reconstructor, which the figures show.
 rule train_cam:
     input:
         config="results/{run}/config/cam.json",
         index=index_file("index.csv"),
     output:
         model="results/{run}/cam/model.safetensors",
+        reconstructor="results/{run}/cam/reconstructor.safetensors",
     log:
         "results/{run}/logs/train_cam.log",
     benchmark:
         "results/{run}/benchmarks/train_cam.tsv"
+    wildcard_constraints:
+        run=runs_pattern(has_reconstructor),
     conda:
         ENVIRONMENT
     threads: WHOLE_MACHINE
@@ -24,11 +28,23 @@ rule train_cam:
     params:
         code=code("wsss.cam.training"),
         weights=weights_fingerprint("cam"),
+        reconstructor=lambda wildcards, output: options(
+            {"reconstructor-output": output.get("reconstructor")}, "reconstructor-output"
+        ),
     shell:
         "wsss train-cam --config {input.config:q} --index {input.index:q}"
         " --root {resources.root:q} {resources.weights}"
-        " --output {output.model:q} --work-dir results/{wildcards.run}/cam/work"
+        " --output {output.model:q} {params.reconstructor}"
+        " --work-dir results/{wildcards.run}/cam/work"
         " {resources.compute} 2>&1 | tee {log:q}"
+
+
+# Methods that have none, and ablations, whose reconstructors nobody looks at.
+use rule train_cam as train_cam_alone with:
+    output:
+        model="results/{run}/cam/model.safetensors",
+    wildcard_constraints:
+        run=rf"{runs_pattern(lambda run: not has_reconstructor(run))}|{RUN_NAME}/ablation/.+",
 
 
 rule export_cams:

@@ -168,7 +168,16 @@ def crf_options(output):
     return f"--output-crf {output.labels_crf} --manifest-crf {output.manifest_crf}"
 
 
-def runs_pattern(crf):
-    """Wildcard constraint: the runs that predict with or without CRF."""
-    names = [name for name, run in CONFIG.runs.items() if run.stages["prediction"].crf == crf]
-    return "|".join(names) or "(?!)"
+def has_crf(run):
+    """Say whether a run's predictions come in two forms."""
+    return run.stages["prediction"].crf
+
+
+def has_reconstructor(run):
+    """Say whether a run's classifier is trained against a reconstructor."""
+    return run.stages["cam"].method.startswith("acr")
+
+
+def runs_pattern(keep):
+    """Wildcard constraint: the runs that `keep` holds for."""
+    return "|".join(name for name, run in CONFIG.runs.items() if keep(run)) or "(?!)"

@@ -47,7 +47,7 @@ rule predict:
     benchmark:
         "results/{run}/benchmarks/predict.tsv"
     wildcard_constraints:
-        run=runs_pattern(crf=False),
+        run=runs_pattern(lambda run: not has_crf(run)),
     conda:
         ENVIRONMENT
     threads: WHOLE_MACHINE
@@ -73,7 +73,7 @@ use rule predict as predict_crf with:
         labels_crf=directory("results/{run}/predictions_crf"),
         manifest_crf="results/{run}/predictions_crf.sha256",
     wildcard_constraints:
-        run=runs_pattern(crf=True),
+        run=runs_pattern(has_crf),
 
 
 # A few images of the seeds' split, for the panels.

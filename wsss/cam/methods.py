@@ -9,24 +9,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from wsss.cam.acr import AcrMethod
+from wsss.cam.acr import AcrMethod, untrained_reconstructor
 from wsss.cam.config import CamConfig
 from wsss.cam.plain import PlainMethod, classifier_from_state
 from wsss.cam.transformer import TRANSFORMER, transformer_from_state
 from wsss.errors import UserError
 from wsss.files import content_hash
 from wsss.models.classifier import Classifier
-from wsss.models.weights import load_model_file, save_model
+from wsss.models.reconstructor import Reconstructor
+from wsss.models.weights import load_model_file, load_strict, save_model
 from wsss.settings import from_dict, to_dict
 from wsss.training.loop import TrainingSummary, TrainingTask
 from wsss.training.schedule import Schedule
 
 MODEL_KIND = "cam"
+RECONSTRUCTOR_KIND = "reconstructor"
 
 
 class CamTask(TrainingTask, Protocol):
@@ -112,19 +114,21 @@ class CamModel:
 
 def save_cam_model(
     path: Path,
-    classifier: nn.Module,
+    network: nn.Module,
     config: CamConfig,
     classes: Sequence[str],
     summary: TrainingSummary,
+    *,
+    kind: str = MODEL_KIND,
 ) -> None:
-    """Write the classifier with all that is needed to use it."""
+    """Write a trained network, the classifier unless `kind` says otherwise, ready for use."""
     metadata = {
-        "kind": MODEL_KIND,
+        "kind": kind,
         "config": to_dict(config),
         "classes": list(classes),
         "training": asdict(summary),
     }
-    save_model(path, classifier.state_dict(), metadata)
+    save_model(path, network.state_dict(), metadata)
 
 
 def load_cam_model(path: Path) -> CamModel:
@@ -133,13 +137,7 @@ def load_cam_model(path: Path) -> CamModel:
     Raises:
         UserError: It is missing, damaged, or another kind of model.
     """
-    state, metadata = load_model_file(path)
-    if metadata.get("kind") != MODEL_KIND:
-        raise UserError(
-            f"this model file holds a {metadata.get('kind')!r} model",
-            where=path,
-            expected=f"{MODEL_KIND!r}, as `wsss train-cam` writes",
-        )
+    state, metadata = _load(path, MODEL_KIND)
     config = from_dict(CamConfig, metadata["config"], where=f"{path}, metadata")
     classes = tuple(metadata["classes"])
     read = method(config.method).classifier
@@ -149,3 +147,32 @@ def load_cam_model(path: Path) -> CamModel:
         classes=classes,
         identity=content_hash([metadata["config"], metadata["classes"]]),
     )
+
+
+def load_reconstructor(path: Path, trained: CamModel) -> Reconstructor:
+    """Read the reconstructor that was trained against a classifier, in eval mode.
+
+    Raises:
+        UserError: It is missing, damaged, another kind of model, or of another training.
+    """
+    state, metadata = _load(path, RECONSTRUCTOR_KIND)
+    if content_hash([metadata["config"], metadata["classes"]]) != trained.identity:
+        raise UserError(
+            "this reconstructor was not trained against this classifier",
+            where=path,
+            expected="both files of one training",
+        )
+    reconstructor = untrained_reconstructor(trained.config, len(trained.classes))
+    load_strict(reconstructor, state, where=path)
+    return reconstructor.eval()
+
+
+def _load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    state, metadata = load_model_file(path)
+    if metadata.get("kind") != kind:
+        raise UserError(
+            f"this model file holds a {metadata.get('kind')!r} model",
+            where=path,
+            expected=f"{kind!r}, as `wsss train-cam` writes",
+        )
+    return state, metadata

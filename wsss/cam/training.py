@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from wsss.cam.config import CamConfig
-from wsss.cam.methods import method, save_cam_model
+from wsss.cam.methods import RECONSTRUCTOR_KIND, method, save_cam_model
 from wsss.data.augment import rand_augment, random_erasing
 from wsss.data.images import read_image
 from wsss.data.index import Index, read_index
 from wsss.data.transforms import image_to_tensor, random_crop, random_flip, random_long_side
+from wsss.errors import UserError
 from wsss.files import content_hash
 from wsss.settings import to_dict
 from wsss.training.compute import Compute, setup
@@ -65,6 +66,7 @@ def train_cam(
     compute: Compute,
     weights_file: Path | None = None,
     transformer_weights_file: Path | None = None,
+    reconstructor_output: Path | None = None,
 ) -> None:
     """Train the classifier that CAMs are read from.
 
@@ -77,6 +79,11 @@ def train_cam(
         compute: Device, threads, workers.
         weights_file: The file that `config.backbone.weights` names, where it names one.
         transformer_weights_file: The file that `config.vit.weights` names, where it names one.
+        reconstructor_output: Model file to write the reconstructor to (safetensors), for figures;
+            None: it is not kept.
+
+    Raises:
+        UserError: A reconstructor is to be written, and the method has none.
     """
     device = setup(compute, config.seed)
     known = read_index(index).training_set()
@@ -88,6 +95,13 @@ def train_cam(
         weights_file=weights_file,
         transformer_weights_file=transformer_weights_file,
     )
+    reconstructor = task.modules.get("reconstructor")
+    if reconstructor_output is not None and reconstructor is None:
+        raise UserError(
+            f"the CAM method '{config.method}' has no reconstructor to write",
+            where=reconstructor_output,
+            fix="leave --reconstructor-output away, or set cam.method to acr or acr-vit",
+        )
     identity = {
         "config": content_hash(to_dict(config)),
         "classes": content_hash(known.classes),
@@ -106,5 +120,14 @@ def train_cam(
         lr_power=config.lr_power,
         schedule=task.schedules,
     )
+    if reconstructor_output is not None and reconstructor is not None:
+        save_cam_model(
+            reconstructor_output,
+            reconstructor,
+            config,
+            known.classes,
+            summary,
+            kind=RECONSTRUCTOR_KIND,
+        )
     save_cam_model(output, task.classifier, config, known.classes, summary)
     finish(work_dir)

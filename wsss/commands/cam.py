@@ -19,6 +19,12 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
             metavar="PATH",
             help="initial weights of the transformer, when the settings name a weight file",
         )
+        parser.add_argument(
+            "--reconstructor-output",
+            type=Path,
+            metavar="PATH",
+            help="also write the reconstructor of acr and acr-vit here (safetensors)",
+        )
         parser.set_defaults(run=_train)
     else:
         shared.add_paths(parser, "config", "model", "index", "root", "output")
@@ -44,6 +50,7 @@ def _train(options: argparse.Namespace) -> None:
         compute=shared.compute(options),
         weights_file=options.weights_file,
         transformer_weights_file=options.transformer_weights_file,
+        reconstructor_output=options.reconstructor_output,
     )
 
 
