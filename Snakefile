@@ -10,11 +10,13 @@ include: "workflow/rules/irn.smk"
 include: "workflow/rules/segmentation.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/ablation.smk"
+include: "workflow/rules/figures.smk"
 
 
 wildcard_constraints:
     # A run of `runs:`, or one row of its ablations.
     run=f"{RUN_NAME}(/ablation/[A-Za-z0-9._-]+)?",
+    other=RUN_NAME,
 
 
 rule all:

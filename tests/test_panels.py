@@ -12,7 +12,7 @@ from wsss.data.index import read_index
 from wsss.data.map_store import MapStoreWriter
 from wsss.errors import UserError
 from wsss.evaluation import drawing
-from wsss.evaluation.panels import TILE_WIDTH_PX, write_panels
+from wsss.evaluation.panels import TILE_WIDTH_PX, write_figure, write_panels
 from wsss.evaluation.sampling import sample_records
 
 
@@ -100,6 +100,30 @@ def test_a_panel_shows_every_stage(stages):
     np.testing.assert_allclose(hot, (128, 0, 0), atol=3)
     np.testing.assert_allclose(heat[-20:, -20:].mean((0, 1)), (0, 0, 128), atol=3)
     assert shown.shape[0] == height + 2 * drawing.LINE_PX  # title and one line of legend
+
+
+def test_a_figure_puts_two_runs_side_by_side(stages):
+    write_figure(
+        index=stages / "index.csv",
+        masks=stages / "masks.csv",
+        root=stages / "data",
+        cams={"CAM: a": stages / "cams.h5", "CAM: b": stages / "cams.h5"},
+        labels={"DeepLab: a": stages / "predictions"},
+        output=stages / "figure",
+        split="train",
+        # Of another split: left out.
+        names=("p08", "p03"),
+    )
+    assert sorted(p.name for p in (stages / "figure").iterdir()) == ["index.png", "p03.png"]
+    shown = read_image(stages / "figure" / "p03.png")
+    step = TILE_WIDTH_PX + 4
+    assert shown.shape[1] == 5 * step - 4
+    columns = [shown[:, i * step : i * step + TILE_WIDTH_PX] for i in range(5)]
+    below_title = slice(drawing.LINE_PX, 100)
+    assert np.array_equal(columns[1][below_title], columns[2][below_title])
+    # Told apart by their titles.
+    assert not np.array_equal(columns[1][: drawing.LINE_PX], columns[2][: drawing.LINE_PX])
+    assert np.array_equal(columns[3][below_title], columns[0][below_title])
 
 
 def test_the_contact_sheet_holds_all_panels(stages):

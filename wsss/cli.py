@@ -32,6 +32,7 @@ STAGE_COMMANDS = {
     "collect": ("evaluation", "gather the scores of a run in miou.csv"),
     "ablation-table": ("evaluation", "gather the CAM scores of a run's ablations in one table"),
     "panels": ("evaluation", "draw image, CAM, pseudo-label, prediction and truth side by side"),
+    "figures": ("figures", "draw the paper's figures for a few images, of one run or of two"),
 }
 PEOPLE_COMMANDS = {
     "predict": ("people", "segment any pictures with a trained model"),
