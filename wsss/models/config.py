@@ -26,6 +26,9 @@ class BackboneConfig:
     output_stride: int = 16
     """Stride of the last feature; `resnet38` has 8 and nothing else."""
 
+    final_conv: bool = False
+    """Add the wide 1x1 convolution that EfficientNets end with: what their own classifier reads."""
+
     def __post_init__(self) -> None:
         if self.output_stride not in (4, 8, 16, 32):
             raise UserError(
@@ -35,6 +38,11 @@ class BackboneConfig:
             raise UserError(
                 f"backbone.output_stride is {self.output_stride} for resnet38",
                 expected="8: the network's dilations are part of its published weights",
+            )
+        if self.name == RESNET38 and self.final_conv:
+            raise UserError(
+                "backbone.final_conv is true for resnet38",
+                expected="false: its last feature is its classifier's already",
             )
         if self.weights == "package" and self.name != LITE0:
             raise UserError(
