@@ -9,6 +9,7 @@ include: "workflow/rules/cam.smk"
 include: "workflow/rules/irn.smk"
 include: "workflow/rules/segmentation.smk"
 include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/comparisons.smk"
 include: "workflow/rules/ablation.smk"
 include: "workflow/rules/figures.smk"
 

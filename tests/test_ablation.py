@@ -222,3 +222,25 @@ def test_scores_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="configured, other"):
         collect_ablation(scores, tmp_path / "t.csv")
     assert not (tmp_path / "t.csv").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_and_its_figures_end_to_end(project: Project) -> None:
+    changes = 'runs={tiny: {ablations: {q: ["0.8", "0.4"]}}}'
+    folder = project.folder / "results" / "tiny"
+    kept = ["figures/reconstructions.sha256", "figures/versus-tiny-cam/cam.sha256"]
+    targets = ["ablation_q.csv", *kept]
+    printed = project.make(*(f"results/tiny/{t}" for t in targets), "--config", changes)
+    assert "q-0.40" in printed and "published" in printed
+    with open(folder / "ablation_q.csv", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [(row["variant"], row["run"]) for row in rows[::2]] == [
+        ("q-0.80", "tiny"),
+        ("q-0.40", "tiny/ablation/q-0.40"),
+    ]
+    child = folder / "ablation" / "q-0.40"
+    assert '"q_initial": 0.4' in (child / "config" / "cam.json").read_text()
+    assert not (child / "index.csv").exists()
+    assert not (child / "cam" / "reconstructor.safetensors").exists()
+    for name in ("reconstructions", "versus-tiny-cam/cam"):
+        assert len(list((folder / "figures" / name).glob("*.png"))) == 3

@@ -2,26 +2,6 @@
 # other rules make as far as the score of the CAMs; a row that changes nothing is the run itself.
 
 
-def ablation_scores(table):
-    """Input: the CAM scores of every row of a table."""
-
-    def scores(wildcards):
-        members = CONFIG.ablation(wildcards.run, table).values()
-        return [f"results/{member}/evaluation/cam.csv" for member in members]
-
-    return scores
-
-
-def ablation_entries(table):
-    """Param, derived from inputs: `row=path` for every row of a table."""
-
-    def entries(wildcards, input):
-        members = CONFIG.ablation(wildcards.run, table)
-        return [f"{row}={path}" for row, path in zip(members, input.scores, strict=True)]
-
-    return entries
-
-
 rule ablation:
     input:
         scores=ablation_scores("variants"),
