@@ -270,3 +270,18 @@ def test_impossible_settings_name_their_key(changes, named):
 def test_impossible_reconstructors(changes):
     with pytest.raises(UserError):
         AcrConfig(**changes)
+
+
+def test_a_bfloat16_decoder_keeps_the_losses(batch):
+    terms = {}
+    for precision in ("same", "bfloat16"):
+        config = replace(SMALL, acr=replace(SMALL.acr, decoder_precision=precision))
+        method = build(config)
+        inputs = method.prepare(batch, context(0))
+        logits, cam = method.classifier(inputs.x)
+        method.reconstructor.eval()
+        ru = method.reconstructor_terms(inputs, cam)
+        cu = method.classifier_terms(inputs, logits, cam)
+        terms[precision] = torch.stack([*ru, *cu]).detach()
+    difference = (terms["same"] - terms["bfloat16"]).abs() / terms["same"].abs().clamp(min=1e-3)
+    assert 0 < float(difference.max()) < 0.02

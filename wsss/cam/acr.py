@@ -8,7 +8,7 @@ of the other segment in what RU feeds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +40,7 @@ from wsss.cam.plain import CONVOLUTIONAL, Family, require_finite, sgd
 from wsss.data.transforms import normalise
 from wsss.models.backbones import IMAGENET, build_backbone, freeze_batchnorm
 from wsss.models.reconstructor import Reconstructor
-from wsss.training.compute import autocast
+from wsss.training.compute import autocast, resolve_precision
 from wsss.training.loop import StepContext
 from wsss.training.schedule import Schedule
 
@@ -266,19 +266,11 @@ class AcrMethod:
         with autocast(self.device, self.config.precision):
             logits, feature = self.reconstructor.encode(inputs.x)
             assert logits is not None
-            feature = resize(feature, inputs.side_px)
-            # One decoder call for all three: its normalisation is per image, so only dropout's
-            # draws differ from three calls.
-            decoded = self.reconstructor.decode(
-                torch.cat(
-                    [
-                        feature.detach(),
-                        feature * target_segment.to(feature.dtype),
-                        feature * nontarget_segment.to(feature.dtype),
-                    ]
-                )
-            )
-        full, from_target, from_nontarget = decoded.chunk(3)
+        # One decoder call for all three: its normalisation is per image, so only dropout's draws
+        # differ from three calls.
+        full, from_target, from_nontarget = self._decode(
+            feature, inputs.side_px, [None, target_segment, nontarget_segment]
+        )
         return ru_loss(
             logits,
             inputs.label,
@@ -289,6 +281,32 @@ class AcrMethod:
             self.config.acr.weights,
         )
 
+    def _decode(
+        self, feature: Tensor, side_px: int, masks: Sequence[Tensor | None]
+    ) -> tuple[Tensor, ...]:
+        """Reconstruct the image from each masked copy of X, all in one decoder call.
+
+        Args:
+            feature: X at the encoder's stride, (B, d, h, w).
+            side_px: The decoded side P.
+            masks: (B, 1, P, P) each; None is the whole feature, without gradient to it.
+
+        Returns:
+            One (B, 3, P, P) each.
+        """
+        wanted = self.config.acr.decoder_precision
+        precision = self.config.precision if wanted == "same" else wanted
+        if wanted != "same":
+            # Before it is enlarged and copied: these tensors are the step's largest.
+            feature = feature.to(resolve_precision(self.device, precision))
+        feature = resize(feature, side_px)
+        copies = [
+            feature.detach() if mask is None else feature * mask.to(feature.dtype) for mask in masks
+        ]
+        with autocast(self.device, precision):
+            decoded: Tensor = self.reconstructor.decode(torch.cat(copies))
+        return decoded.chunk(len(copies))
+
     def classifier_terms(self, inputs: StepInputs, class_logits: Tensor, cam: Tensor) -> CuTerms:
         """Return CU's loss, with gradient to the classifier through `class_logits` and `cam`.
 
@@ -296,14 +314,12 @@ class AcrMethod:
         training mode on return.
         """
         target_map = self.target_map(inputs, cam)
-        precision = autocast(self.device, self.config.precision)
-        with _frozen(self.reconstructor), precision:
-            with torch.no_grad():
+        with _frozen(self.reconstructor):
+            with torch.no_grad(), autocast(self.device, self.config.precision):
                 _, feature = self.reconstructor.encode(inputs.x, classify=False)
-                feature = resize(feature, inputs.side_px)
-            mask = target_map.to(feature.dtype)
-            decoded = self.reconstructor.decode(torch.cat([feature * mask, feature * (1 - mask)]))
-        from_target, from_nontarget = decoded.chunk(2)
+            from_target, from_nontarget = self._decode(
+                feature, inputs.side_px, [target_map, 1 - target_map]
+            )
         return cu_loss(
             class_logits,
             inputs.label,

@@ -84,6 +84,10 @@ class AcrConfig:
     decoder_width: int = 32
     """Channels of the decoder's first block; doubled each block up to eight times this."""
 
+    decoder_precision: Literal["same", "float32", "bfloat16"] = "same"
+    """Arithmetic of the decoder; `same`: the other networks'. On a CPU bfloat16 pays for its dense
+    convolutions, but not for the depthwise ones of a light backbone."""
+
     decode_px: int | None = 128
     """Side at which the image is reconstructed; null: the crop's."""
 
