@@ -60,18 +60,74 @@ def test_comparisons_differ_in_what_their_names_say() -> None:
 
 
 def test_voc_has_the_published_settings() -> None:
-    voc = load_config(folder=REPOSITORY).run("voc").stages["cam"]
+    config = load_config(folder=REPOSITORY)
+    voc = config.run("voc").stages["cam"]
+    assert (voc.backbone.name, voc.backbone.output_stride) == ("resnet38", 8)
     assert (voc.epochs, voc.batch_size, voc.crop_px) == (40, 8, 256)
+    assert (voc.long_side_min_px, voc.long_side_max_px, voc.freeze_batchnorm) == (384, 512, True)
     assert (voc.learning_rate, voc.weight_decay, voc.momentum) == (0.01, 5e-4, 0.9)
-    assert (voc.acr.grid_min, voc.acr.grid_max, voc.acr.q_initial) == (16, 24, 0.8)
-    assert sum(voc.acr.feature_channels) == 448
+    assert (voc.lr_power, voc.head_lr_factor) == (0.9, 1.0)
+    assert (voc.acr.transposed_lr_factor, voc.acr.decoder_lr_factor) == (10.0, 1.0)
+    assert (voc.acr.grid_min, voc.acr.grid_max) == (16, 24)
+    assert (voc.acr.q_initial, voc.acr.q_decay) == (0.8, 0.01)
+    assert dataclasses.astuple(voc.acr.weights) == (1.0, 0.2, 0.5, 0.3, 1.0, 0.8, 0.3)
     # Table A1: eight halvings, so that 256 px end in 1 x 1.
     assert (voc.decoded_px, voc.acr.decoder_depth, voc.acr.decoder_width) == (256, 8, 64)
-    coco = load_config(folder=REPOSITORY).run("coco").stages["cam"]
-    weights = coco.acr.weights
-    assert (weights.ru_target, weights.ru_nontarget) == (0.2, 0.2)
-    assert (weights.cu_target, weights.cu_nontarget) == (0.3, 0.2)
-    assert (coco.epochs, coco.learning_rate) == (3, 0.005)
+    assert voc.acr.feature_channels == (64, 128, 256)
+    export = config.run("voc").stages["export"]
+    assert (export.scales, export.mirror) == ((0.5, 1.0, 1.5, 2.0), True)
+
+
+def test_x_is_gathered_from_the_inputs_of_b5_and_b6_and_the_last_feature() -> None:
+    from wsss.models import resnet38
+
+    voc = load_config(folder=REPOSITORY).run("voc").stages["cam"]
+    levels = voc.acr.feature_levels
+    assert [resnet38.CHANNELS[level] for level in levels] == [512, 1024, 4096]
+    assert {resnet38.STRIDES[level] for level in levels} == {8}
+
+
+def test_official_differs_from_paper_in_what_the_method_says() -> None:
+    config = load_config(folder=REPOSITORY)
+    paper, official = config.run("voc").stages, config.run("voc-official").stages
+    assert {stage for stage in STAGES if paper[stage] != official[stage]} == {"cam"}
+    assert official["cam"] == dataclasses.replace(
+        paper["cam"],
+        head="official",
+        momentum=5e-4,
+        acr=dataclasses.replace(paper["cam"].acr, preset="official", grid_min=16, grid_max=16),
+    )
+
+
+def test_coco_has_the_published_settings() -> None:
+    config = load_config(folder=REPOSITORY)
+    voc, coco = config.run("voc").stages, config.run("coco").stages
+    weights = dataclasses.replace(
+        voc["cam"].acr.weights, ru_target=0.2, ru_nontarget=0.2, cu_target=0.3, cu_nontarget=0.2
+    )
+    assert coco["cam"] == dataclasses.replace(
+        voc["cam"],
+        epochs=3,
+        learning_rate=0.005,
+        acr=dataclasses.replace(voc["cam"].acr, weights=weights),
+    )
+    assert coco["segmentation"] == dataclasses.replace(
+        voc["segmentation"], learning_rate=5e-4, weight_decay=5e-5, batch_size=8, epochs=30
+    )
+    for stage in ("export", "labels", "irn", "pseudo_labels", "prediction", "evaluation"):
+        assert coco[stage] == voc[stage]
+
+
+def test_voc_v2_is_deeplab_v2_for_20k_iterations() -> None:
+    stage = load_config(folder=REPOSITORY).run("voc-v2").stages["segmentation"]
+    assert (stage.backbone.name, stage.backbone.output_stride) == ("resnet101", 8)
+    assert (stage.head.name, stage.head.dilations()) == ("v2", (6, 12, 18, 24))
+    assert (stage.crop_px, stage.batch_size, stage.learning_rate) == (321, 10, 2.5e-4)
+    assert (stage.head_lr_factor, stage.head_bias_lr_factor) == (10.0, 20.0)
+    assert (stage.weight_decay, stage.lr_power, stage.momentum) == (5e-4, 0.9, 0.9)
+    assert stage.loss_scales == (1.0, 0.75, 0.5)
+    # The number of epochs that comes closest, the last, short batch of each being left out.
+    assert abs(10_582 // 10 * stage.epochs - 20_000) <= 10_582 // 10 / 2
 
 
 def test_defaults_in_the_file_are_the_dataclasses() -> None:

@@ -162,7 +162,7 @@ class ProjectConfig:
                 raise UserError(
                     f"the weight file '{key}' of run '{name}' is not there",
                     where=path,
-                    expected=f"the file that {where} names",
+                    expected=_WEIGHT_FILES.get(key, f"the file that {where} names"),
                     fix=f"put it there, or say where it is in {LOCAL_FILE}:  "
                     f"weights: {{{key}: /path}}",
                 )
@@ -175,6 +175,17 @@ _DATA_SETS = {
     "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
     "coco": "MS-COCO 2014 (the folder with train2014, val2014, annotations), from "
     "https://cocodataset.org/#download",
+}
+
+_WEIGHT_FILES = {
+    "resnet38d_imagenet": "ResNet-38d on ImageNet, resnet_38d.params (MXNet), which "
+    "https://github.com/itijyou/ademxapp links to, or a PyTorch port of it",
+    "resnet50_imagenet": "ResNet-50 on ImageNet, from "
+    "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+    "resnet101_imagenet": "ResNet-101 on ImageNet, from "
+    "https://download.pytorch.org/models/resnet101-63fe2227.pth",
+    "deit_small_imagenet": "DeiT-S/16 on ImageNet, from "
+    "https://dl.fbaipublicfiles.com/deit/deit_small_patch16_224-cd65a155.pth",
 }
 
 
