@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,28 @@ def test_sigterm_saves_and_the_restart_ends_with_the_same_bytes(tmp_path: Path) 
     ]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 9
+
+
+def test_a_signal_to_all_processes_of_the_job_still_saves(tmp_path: Path) -> None:
+    class Scheduler(Task):
+        """Schedulers signal every process of a job, loader workers too."""
+
+        def step(self, batch: dict[str, Any], context: StepContext) -> dict[str, Tensor | float]:
+            if context.step == 2:
+                for worker in multiprocessing.active_children():
+                    assert worker.pid is not None
+                    os.kill(worker.pid, signal.SIGTERM)
+                time.sleep(0.5)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().step(batch, context)
+
+    with pytest.raises(SystemExit):
+        run(Scheduler(), tmp_path / "a", workers=2)
+    resumed, undisturbed = Task(), Task()
+    run(resumed, tmp_path / "a")
+    run(undisturbed, tmp_path / "b")
+    assert resumed.seen[0][0] == 3
+    assert weights(resumed) == weights(undisturbed)
 
 
 def test_a_kill_after_a_checkpoint_resumes_there(tmp_path: Path) -> None:

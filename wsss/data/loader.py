@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -71,6 +72,16 @@ class _Batches:
             yield [(epoch, int(p)) for p in order[first : first + self._batch_size]]
 
 
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Let a worker outlive the signals that ask a training to save and stop.
+
+    Schedulers send them to every process of a job, and a worker that died of one would bring the
+    training down before it has saved. Workers end by themselves when their parent does.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def steps_per_epoch(count: int, batch_size: int) -> int:
     """Return the whole batches in `count` images.
 
@@ -105,6 +116,7 @@ def batches(
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_signals_to_the_parent,
         # Workers draw from the generators above only; this pins what PyTorch seeds them with.
         generator=torch.Generator().manual_seed(seed),
     )
