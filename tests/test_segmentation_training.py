@@ -105,7 +105,7 @@ def test_ground_truth_is_read_only_where_the_settings_say_so(data):
     shutil.rmtree(data / "pseudo")
     config = tiny_config(labels="ground_truth")
     run_training(data, config, labels=None, masks=data / "masks.csv")
-    _, metadata = load_model_file(data / "model.safetensors")
+    _, metadata = load_model_file(data / "model.safetensors", "segmentation")
     assert metadata["settings"]["labels"] == "ground_truth"
     with pytest.raises(UserError, match=r"no masks\.csv was given"):
         run_training(data, config, output="other", labels=None)
@@ -245,6 +245,6 @@ def test_impossible_settings_name_their_key(kind, key, value):
 def test_another_stages_model_is_refused(data):
     from wsss.models.weights import save_model
 
-    save_model(data / "cam.safetensors", {"w": torch.zeros(1)}, {"stage": "cam"})
+    save_model(data / "cam.safetensors", {"w": torch.zeros(1)}, stage="cam", metadata={})
     with pytest.raises(UserError, match="of stage 'cam'"):
         load_segmentation_model(data / "cam.safetensors")

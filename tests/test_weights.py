@@ -17,14 +17,14 @@ def network() -> nn.Sequential:
 def test_model_file_round_trip_and_same_bytes(tmp_path):
     net = network().to(memory_format=torch.channels_last)
     metadata = {"b": [1, 2], "a": {"z": 1.5, "y": "é"}}
-    save_model(tmp_path / "a.safetensors", net.state_dict(), metadata)
+    save_model(tmp_path / "a.safetensors", net.state_dict(), stage="cam", metadata=metadata)
     reordered = dict(reversed(net.state_dict().items()))
     other = {"a": {"y": "é", "z": 1.5}, "b": [1, 2]}
-    save_model(tmp_path / "b.safetensors", reordered, other)
+    save_model(tmp_path / "b.safetensors", reordered, stage="cam", metadata=other)
     bytes_ = [(tmp_path / f"{name}.safetensors").read_bytes() for name in "ab"]
     assert bytes_[0] == bytes_[1]
-    state, read = load_model_file(tmp_path / "a.safetensors")
-    assert read == metadata
+    state, read = load_model_file(tmp_path / "a.safetensors", "cam")
+    assert read == {**metadata, "stage": "cam", "format_version": 1}
     assert state.keys() == net.state_dict().keys()
     assert all(torch.equal(state[key], value) for key, value in net.state_dict().items())
 
@@ -36,7 +36,13 @@ def test_a_foreign_or_damaged_model_file_is_an_error(tmp_path):
     (tmp_path / "damaged.safetensors").write_bytes(b"\x00" * 32)
     for name in ("foreign", "damaged", "missing"):
         with pytest.raises(UserError):
-            load_model_file(tmp_path / f"{name}.safetensors")
+            load_model_file(tmp_path / f"{name}.safetensors", "cam")
+
+
+def test_a_model_of_another_stage_is_an_error(tmp_path):
+    save_model(tmp_path / "m.safetensors", network().state_dict(), stage="irn", metadata={})
+    with pytest.raises(UserError, match="of stage 'irn', version 1"):
+        load_model_file(tmp_path / "m.safetensors", "cam")
 
 
 @pytest.mark.parametrize("wrap", [None, "state_dict", "model"])

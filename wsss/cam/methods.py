@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,8 @@ from wsss.settings import from_dict, to_dict
 from wsss.training.loop import TrainingSummary, TrainingTask
 from wsss.training.schedule import Schedule
 
-MODEL_KIND = "cam"
-RECONSTRUCTOR_KIND = "reconstructor"
+CLASSIFIER = "cam"
+RECONSTRUCTOR = "reconstructor"
 
 
 class CamTask(TrainingTask, Protocol):
@@ -119,16 +119,15 @@ def save_cam_model(
     classes: Sequence[str],
     summary: TrainingSummary,
     *,
-    kind: str = MODEL_KIND,
+    stage: str = CLASSIFIER,
 ) -> None:
-    """Write a trained network, the classifier unless `kind` says otherwise, ready for use."""
+    """Write a trained network, the classifier unless `stage` says otherwise, ready for use."""
     metadata = {
-        "kind": kind,
-        "config": to_dict(config),
+        "settings": to_dict(config),
         "classes": list(classes),
         "training": asdict(summary),
     }
-    save_model(path, network.state_dict(), metadata)
+    save_model(path, network.state_dict(), stage=stage, metadata=metadata)
 
 
 def load_cam_model(path: Path) -> CamModel:
@@ -137,15 +136,15 @@ def load_cam_model(path: Path) -> CamModel:
     Raises:
         UserError: It is missing, damaged, or another kind of model.
     """
-    state, metadata = _load(path, MODEL_KIND)
-    config = from_dict(CamConfig, metadata["config"], where=f"{path}, metadata")
+    state, metadata = load_model_file(path, CLASSIFIER)
+    config = from_dict(CamConfig, metadata["settings"], where=f"{path}, metadata")
     classes = tuple(metadata["classes"])
     read = method(config.method).classifier
     return CamModel(
         classifier=read(config, len(classes), state, where=path).eval(),
         config=config,
         classes=classes,
-        identity=content_hash([metadata["config"], metadata["classes"]]),
+        identity=content_hash([metadata["settings"], metadata["classes"]]),
     )
 
 
@@ -155,8 +154,8 @@ def load_reconstructor(path: Path, trained: CamModel) -> Reconstructor:
     Raises:
         UserError: It is missing, damaged, another kind of model, or of another training.
     """
-    state, metadata = _load(path, RECONSTRUCTOR_KIND)
-    if content_hash([metadata["config"], metadata["classes"]]) != trained.identity:
+    state, metadata = load_model_file(path, RECONSTRUCTOR)
+    if content_hash([metadata["settings"], metadata["classes"]]) != trained.identity:
         raise UserError(
             "this reconstructor was not trained against this classifier",
             where=path,
@@ -165,14 +164,3 @@ def load_reconstructor(path: Path, trained: CamModel) -> Reconstructor:
     reconstructor = untrained_reconstructor(trained.config, len(trained.classes))
     load_strict(reconstructor, state, where=path)
     return reconstructor.eval()
-
-
-def _load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    state, metadata = load_model_file(path)
-    if metadata.get("kind") != kind:
-        raise UserError(
-            f"this model file holds a {metadata.get('kind')!r} model",
-            where=path,
-            expected=f"{kind!r}, as `wsss train-cam` writes",
-        )
-    return state, metadata

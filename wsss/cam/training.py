@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from wsss.cam.config import CamConfig
-from wsss.cam.methods import RECONSTRUCTOR_KIND, method, save_cam_model
+from wsss.cam.methods import RECONSTRUCTOR, method, save_cam_model
 from wsss.data.augment import rand_augment, random_erasing
 from wsss.data.images import read_image
 from wsss.data.index import Index, read_index
@@ -127,7 +127,7 @@ def train_cam(
             config,
             known.classes,
             summary,
-            kind=RECONSTRUCTOR_KIND,
+            stage=RECONSTRUCTOR,
         )
     save_cam_model(output, task.classifier, config, known.classes, summary)
     finish(work_dir)

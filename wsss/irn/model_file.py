@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wsss.errors import UserError
 from wsss.irn.config import IrnConfig
 from wsss.models.backbones import build_backbone
 from wsss.models.irnet import IrNet
@@ -15,7 +14,6 @@ from wsss.models.weights import load_model_file, load_strict, save_model
 from wsss.settings import from_dict, to_dict
 
 STAGE = "irn"
-FORMAT_VERSION = 1
 
 
 def save_irn_model(
@@ -23,13 +21,11 @@ def save_irn_model(
 ) -> None:
     """Write the model file; same weights and settings, same bytes."""
     metadata = {
-        "stage": STAGE,
-        "format_version": FORMAT_VERSION,
         "settings": to_dict(config),
         "normalisation": dataclasses.asdict(network.backbone.normalisation),
         "training": dict(training),
     }
-    save_model(path, network.state_dict(), metadata)
+    save_model(path, network.state_dict(), stage=STAGE, metadata=metadata)
 
 
 def load_irn_model(path: Path) -> IrNet:
@@ -38,14 +34,7 @@ def load_irn_model(path: Path) -> IrNet:
     Raises:
         UserError: The file is missing, damaged, of another stage, or of another version.
     """
-    state, metadata = load_model_file(path)
-    found = (metadata.get("stage"), metadata.get("format_version"))
-    if found != (STAGE, FORMAT_VERSION):
-        raise UserError(
-            f"this model file is of stage {found[0]!r}, version {found[1]!r}",
-            where=path,
-            expected=f"stage '{STAGE}', version {FORMAT_VERSION}, as train-irn writes it",
-        )
+    state, metadata = load_model_file(path, STAGE)
     config = from_dict(IrnConfig, metadata["settings"], where=f"settings in {path}")
     backbone = build_backbone(dataclasses.replace(config.backbone, weights="none"))
     network = IrNet(backbone, dilation=config.dilation)

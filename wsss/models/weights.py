@@ -20,6 +20,7 @@ from wsss.files import atomic_file
 from wsss.models.mxnet import read_mxnet_params
 
 METADATA_KEY = "wsss"
+MODEL_FORMAT_VERSION = 1
 _SHOWN = 8
 # What publishers wrap a state dict in: Lightning, timm and DeiT training scripts, many others.
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -201,12 +202,19 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
     return {str(key): value.detach() for key, value in loaded.items()}
 
 
-def save_model(path: str | Path, module_state: Mapping[str, Tensor], metadata: Any) -> None:
+def save_model(
+    path: str | Path,
+    module_state: Mapping[str, Tensor],
+    *,
+    stage: str,
+    metadata: Mapping[str, Any],
+) -> None:
     """Write a model file atomically: same tensors and metadata, same bytes.
 
     Args:
         path: Output, `.safetensors`.
         module_state: Tensors by name; saved on the CPU, contiguous.
+        stage: What kind of model this is; checked on loading.
         metadata: JSON-serialisable; kept as sorted JSON under one key, because safetensors
             writes several keys in an order that varies.
     """
@@ -216,19 +224,25 @@ def save_model(path: str | Path, module_state: Mapping[str, Tensor], metadata: A
         else tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in sorted(module_state.items())
     }
-    text = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+    described = {**metadata, "stage": stage, "format_version": MODEL_FORMAT_VERSION}
+    text = json.dumps(described, sort_keys=True, ensure_ascii=False)
     with atomic_file(path) as temporary:
         safetensors.torch.save_file(state, str(temporary), metadata={METADATA_KEY: text})
 
 
-def load_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_model_file(path: str | Path, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_model` wrote.
+
+    Args:
+        path: The file.
+        stage: The kind of model that is wanted.
 
     Returns:
         Tensors by name, on the CPU, and the metadata.
 
     Raises:
-        UserError: The file is missing, damaged, or not one of ours.
+        UserError: The file is missing, damaged, not one of ours, of another kind, or of another
+            version.
     """
     file = Path(path)
     if not file.is_file():
@@ -243,5 +257,12 @@ def load_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
             "this safetensors file was not written by a training stage of wsss",
             where=file,
             expected=f"JSON under the metadata key '{METADATA_KEY}'",
+        )
+    found = (decoded.get("stage"), decoded.get("format_version"))
+    if found != (stage, MODEL_FORMAT_VERSION):
+        raise UserError(
+            f"this model file is of stage {found[0]!r}, version {found[1]!r}",
+            where=file,
+            expected=f"stage {stage!r}, version {MODEL_FORMAT_VERSION}",
         )
     return state, decoded

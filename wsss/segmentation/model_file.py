@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsss.errors import UserError
 from wsss.models.backbones import build_backbone
 from wsss.models.deeplab import DeepLab
 from wsss.models.weights import load_model_file, load_strict, save_model
@@ -16,7 +15,6 @@ from wsss.segmentation.config import SegmentationConfig
 from wsss.settings import from_dict, to_dict
 
 STAGE = "segmentation"
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,12 @@ def save_segmentation_model(
 ) -> None:
     """Write the model file; same weights and settings, same bytes."""
     metadata = {
-        "stage": STAGE,
-        "format_version": FORMAT_VERSION,
         "classes": list(classes),
         "settings": to_dict(config),
         "normalisation": dataclasses.asdict(network.backbone.normalisation),
         "training": dict(training),
     }
-    save_model(path, network.state_dict(), metadata)
+    save_model(path, network.state_dict(), stage=STAGE, metadata=metadata)
 
 
 def load_segmentation_model(path: Path) -> TrainedModel:
@@ -60,14 +56,7 @@ def load_segmentation_model(path: Path) -> TrainedModel:
     Raises:
         UserError: The file is missing, damaged, of another stage, or of another version.
     """
-    state, metadata = load_model_file(path)
-    found = (metadata.get("stage"), metadata.get("format_version"))
-    if found != (STAGE, FORMAT_VERSION):
-        raise UserError(
-            f"this model file is of stage {found[0]!r}, version {found[1]!r}",
-            where=path,
-            expected=f"stage '{STAGE}', version {FORMAT_VERSION}, as train-segmentation writes it",
-        )
+    state, metadata = load_model_file(path, STAGE)
     config = from_dict(SegmentationConfig, metadata["settings"], where=f"settings in {path}")
     backbone = build_backbone(dataclasses.replace(config.backbone, weights="none"))
     classes = tuple(metadata["classes"])
