@@ -38,6 +38,7 @@ PEOPLE_COMMANDS = {
     "predict": ("people", "segment any pictures with a trained model"),
     "table": ("people", "print the mIoU table of one or more runs"),
     "cams": ("people", "say what a CAM file holds"),
+    "import-weights": ("published", "turn published ACR or IRN checkpoints into model files"),
     "submission": ("people", "pack VOC test-set predictions for the evaluation server"),
     "config": ("configuration", "check or show the configuration"),
 }

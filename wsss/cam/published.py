@@ -1,0 +1,61 @@
+"""The released ACR checkpoint as model files, as if a training had written them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from wsss.cam.acr import untrained_reconstructor
+from wsss.cam.config import CamConfig
+from wsss.cam.methods import RECONSTRUCTOR, save_cam_model
+from wsss.cam.plain import build_classifier
+from wsss.data.index import read_index
+from wsss.errors import UserError
+from wsss.models.acr_checkpoint import load_acr_checkpoint
+from wsss.models.config import RESNET38
+from wsss.training.loop import TrainingSummary
+
+
+def import_acr(
+    checkpoint: Path,
+    *,
+    config: CamConfig,
+    index: Path,
+    output: Path,
+    reconstructor_output: Path | None = None,
+) -> None:
+    """Write the classifier, and the reconstructor if wanted, of the authors' checkpoint.
+
+    Args:
+        checkpoint: The Lightning file.
+        config: Settings of a run with ResNet-38 and the `official` forms, such as `voc-official`.
+        index: `index.csv`, for its class list; the checkpoint's order is VOC's.
+        output: Model file of the classifier.
+        reconstructor_output: Model file of the reconstructor.
+
+    Raises:
+        UserError: The settings are of other networks, or the file does not fit them.
+    """
+    found = (config.method, config.backbone.name, config.head, config.acr.preset)
+    expected = ("acr", RESNET38, "official", "official")
+    if found != expected:
+        raise UserError(
+            f"the settings are of other networks than the checkpoint: {', '.join(found)}",
+            where="method, backbone.name, head, acr.preset",
+            expected=", ".join(expected),
+            fix="use those of the run voc-official",
+        )
+    classes = read_index(index).classes
+    untrained = replace(config, backbone=replace(config.backbone, weights="none"))
+    classifier = build_classifier(untrained, len(classes))
+    reconstructor = None
+    if reconstructor_output is not None:
+        reconstructor = untrained_reconstructor(config, len(classes))
+    for name, loaded in load_acr_checkpoint(checkpoint, classifier, reconstructor).items():
+        print(f"{name}: {len(loaded.used)} tensors used, {len(loaded.left_out)} left out")
+    nothing = TrainingSummary(steps=0, epochs=0, images=0)
+    if reconstructor_output is not None and reconstructor is not None:
+        save_cam_model(
+            reconstructor_output, reconstructor, config, classes, nothing, stage=RECONSTRUCTOR
+        )
+    save_cam_model(output, classifier, config, classes, nothing)
