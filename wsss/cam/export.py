@@ -19,6 +19,7 @@ from wsss.data.map_store import Attribute, MapStoreWriter
 from wsss.data.prefetch import prefetch
 from wsss.errors import UserError
 from wsss.files import content_hash
+from wsss.provenance import closure_hash
 from wsss.settings import to_dict
 from wsss.training.compute import Compute, autocast, setup
 from wsss.training.progress import progress
@@ -75,6 +76,7 @@ def export_cams(
     records = [r for r in known.records if r.tags and set(r.sets) & {"train", "train_aug"}]
     attributes: dict[str, Attribute] = {
         "config": content_hash(to_dict(config)),
+        "code": closure_hash(__name__),
         "model": trained.identity,
         "normalisation": "max-min per class",
         "scales": " ".join(map(str, config.scales)),

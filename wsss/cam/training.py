@@ -16,6 +16,7 @@ from wsss.data.index import Index, read_index
 from wsss.data.transforms import image_to_tensor, random_crop, random_flip, random_long_side
 from wsss.errors import UserError
 from wsss.files import content_hash
+from wsss.provenance import closure_hash
 from wsss.settings import to_dict
 from wsss.training.compute import Compute, setup
 from wsss.training.loop import finish, train
@@ -105,7 +106,8 @@ def train_cam(
     identity = {
         "config": content_hash(to_dict(config)),
         "classes": content_hash(known.classes),
-        "images": content_hash(images.names),
+        "images": content_hash([[record.name, *record.tags] for record in known.records]),
+        "code": closure_hash(__name__),
     }
     summary = train(
         task,

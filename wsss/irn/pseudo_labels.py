@@ -22,6 +22,7 @@ from wsss.irn.pool import ordered_map
 from wsss.irn.random_walk import random_walk_batch
 from wsss.irn.walked import UPSAMPLING, Finisher, WalkJob
 from wsss.models.irnet import IrNet, edge_map
+from wsss.provenance import closure_hash
 from wsss.settings import to_dict
 from wsss.training.compute import Compute, autocast, setup
 from wsss.training.progress import progress
@@ -62,6 +63,7 @@ def make_pseudo_labels(
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     attributes: dict[str, str | int | float] = {
         "config": content_hash(to_dict(config)),
+        "code": closure_hash(__name__),
         "normalisation": "largest value of the image",
     }
     with MapStore(cams) as store, atomic_directory(output) as folder:

@@ -23,6 +23,7 @@ from wsss.irn.losses import irn_losses
 from wsss.irn.model_file import save_irn_model
 from wsss.models.backbones import build_backbone
 from wsss.models.irnet import STRIDE, IrNet
+from wsss.provenance import closure_hash
 from wsss.settings import to_dict
 from wsss.training.compute import Compute, autocast, setup
 from wsss.training.loop import NonFiniteLoss, StepContext, finish, train
@@ -192,6 +193,7 @@ def train_irn(
         compute=compute,
         work_dir=work_dir,
         identity={
+            "code": closure_hash(__name__),
             "stage": "irn",
             "settings": to_dict(config),
             "images": content_hash(list(images.names)),

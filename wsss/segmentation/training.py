@@ -13,6 +13,7 @@ from wsss.data.transforms import normalise
 from wsss.files import content_hash
 from wsss.models.backbones import build_backbone, freeze_batchnorm
 from wsss.models.deeplab import DeepLab
+from wsss.provenance import closure_hash
 from wsss.segmentation.config import SegmentationConfig
 from wsss.segmentation.dataset import open_dataset
 from wsss.segmentation.losses import multi_scale_loss
@@ -124,6 +125,7 @@ def train_segmentation(
         compute=compute,
         work_dir=work_dir,
         identity={
+            "code": closure_hash(__name__),
             "stage": "segmentation",
             "settings": settings,
             "classes": list(training_index.classes),
