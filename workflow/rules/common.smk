@@ -93,6 +93,12 @@ def demo_data(wildcards):
     return [f"{DEMO_ROOT}.sha256"] if is_demo(wildcards.run) else []
 
 
+def drawn_masks(wildcards):
+    """Input: the record that COCO's masks have been drawn into its folder, for runs on it."""
+    is_coco = CONFIG.run(wildcards.run).stages["index"].format == "coco"
+    return [f"results/{wildcards.run}/coco_masks.json"] if is_coco else []
+
+
 def index_file(name):
     """Input: a file of the index, which comparisons share with the run they extend."""
     return lambda wildcards: f"results/{CONFIG.index_owner(wildcards.run)}/{name}"

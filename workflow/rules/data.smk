@@ -79,12 +79,37 @@ rule index:
         " --output {output.index:q} 2>&1 | tee {log:q}"
 
 
+# COCO's outlines as label PNGs, in the data set's folder: once, whatever number of runs use it.
+rule coco_masks:
+    output:
+        record="results/{run}/coco_masks.json",
+    log:
+        "results/{run}/logs/coco_masks.log",
+    benchmark:
+        "results/{run}/benchmarks/coco_masks.tsv"
+    conda:
+        ENVIRONMENT
+    threads: WHOLE_MACHINE
+    resources:
+        mem_mb=8000,
+        runtime=240,
+        gpu=0,
+        root=root,
+    params:
+        code=code("wsss.data.coco_masks"),
+        listing=partial(listing, function_name="mask_fingerprint"),
+    shell:
+        "wsss coco-masks --root {resources.root:q} --record {output.record:q}"
+        " --workers {threads} 2>&1 | tee {log:q}"
+
+
 # Apart from the index, so that what is known of masks can never rerun training.
 rule masks:
     input:
         config="results/{run}/config/index.json",
         index="results/{run}/index.csv",
         demo=demo_data,
+        drawn=drawn_masks,
     output:
         masks="results/{run}/masks.csv",
     log:

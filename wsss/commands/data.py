@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from wsss.commands import options as shared
 
@@ -20,7 +21,10 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
         shared.add_paths(parser, "config", "root", "index", "output")
         parser.set_defaults(run=_masks)
     else:
-        shared.add_paths(parser, "root", optional=("output",))
+        shared.add_paths(parser, "root")
+        parser.add_argument(
+            "--record", type=Path, metavar="PATH", help="also write the rule and the labels here"
+        )
         parser.add_argument("--workers", type=int, default=2, help="processes")
         parser.set_defaults(run=_coco_masks)
 
@@ -51,6 +55,8 @@ def _masks(options: argparse.Namespace) -> None:
 
 
 def _coco_masks(options: argparse.Namespace) -> None:
-    from wsss.data.coco import rasterise_masks
+    from wsss.data.coco_masks import draw_once
 
-    rasterise_masks(options.root, options.output, workers=options.workers)
+    drawn = draw_once(options.root, options.record, workers=options.workers)
+    folder = options.root / "masks"
+    print(f"{folder}: " + ("drawn" if drawn else "already drawn from these annotations"))
