@@ -136,13 +136,7 @@ class ProjectConfig:
         """
         folder = self.root_folder(name)
         if not folder.is_dir():
-            key = self.run(name).root
-            raise UserError(
-                f"the data set of run '{name}' is not there",
-                where=folder,
-                expected=_DATA_SETS.get(key, "the data set's folder"),
-                fix=f"put it there, or say where it is in {LOCAL_FILE}:  roots: {{{key}: /path}}",
-            )
+            raise self._not_there(name, f"the data set of run '{name}' is not there", folder)
         return folder
 
     def weights_files(self, name: str, stage: str) -> dict[str, Path]:
@@ -159,15 +153,33 @@ class ProjectConfig:
                 raise unknown_key(key, known, where=where, kind="weight file")
             path = self.weights[key]
             if not path.is_file():
-                raise UserError(
-                    f"the weight file '{key}' of run '{name}' is not there",
-                    where=path,
-                    expected=_WEIGHT_FILES.get(key, f"the file that {where} names"),
-                    fix=f"put it there, or say where it is in {LOCAL_FILE}:  "
-                    f"weights: {{{key}: /path}}",
-                )
+                if self.run(name).stages["index"].format != "demo":
+                    self.existing_root(name)  # what is missing first is said first
+                found = f"the weight file '{key}' of run '{name}' is not there"
+                raise self._not_there(name, found, path)
             files[option] = path
         return files
+
+    def _not_there(self, name: str, found: str, where: Path) -> UserError:
+        """Return an error that names all that the run lacks, to be fetched in one go."""
+        run, folder = self.run(name), self.root_folder(name)
+        wanted: list[str] = []
+        local: list[str] = []
+        if run.stages["index"].format != "demo" and not folder.is_dir():
+            wanted.append(f"{folder}: {_DATA_SETS.get(run.root, 'the data set')}")
+            local.append(f"roots: {{{run.root}: /path}}")
+        keys = [key for key in _weights_of(run) if not self.weights.get(key, Path()).is_file()]
+        for key in keys:
+            file = self.weights.get(key, f"weights.{key}")
+            wanted.append(f"{file}: {_WEIGHT_FILES.get(key, 'the weights')} ('{key}')")
+        if keys:
+            local.append(f"weights: {{{', '.join(f'{key}: /path' for key in keys)}}}")
+        return UserError(
+            found,
+            where=where,
+            expected="\n            ".join(wanted),
+            fix=f"put it there, or say where it is in {LOCAL_FILE}:  " + ", ".join(local),
+        )
 
 
 _DATA_SETS = {
@@ -187,6 +199,16 @@ _WEIGHT_FILES = {
     "deit_small_imagenet": "DeiT-S/16 on ImageNet, from "
     "https://dl.fbaipublicfiles.com/deit/deit_small_patch16_224-cd65a155.pth",
 }
+
+
+def _weights_of(run: Run) -> list[str]:
+    """Return the keys of the weight files that the stages of a run start from."""
+    stages = ["cam", "irn", "segmentation"]
+    stages = stages[: ("cam", "pseudo_label", "segmentation").index(run.stop_after) + 1]
+    if run.stages["segmentation"].labels == "ground_truth":
+        stages = stages[2:]
+    found = [key for stage in stages for _, _, key in weights_keys(run.stages[stage])]
+    return list(dict.fromkeys(found))
 
 
 def weights_keys(settings: Any, *, prefix: str = "") -> list[tuple[str, str, str]]:
