@@ -186,7 +186,7 @@ def test_files_of_two_trainings_are_refused(
     other = train(data, "seed1", seed=1, epochs=1)
     with pytest.raises(UserError, match="not trained against this classifier"):
         write(data, (trained[0], other[1]), tmp_path / "a")
-    with pytest.raises(UserError, match="holds a 'cam' model"):
+    with pytest.raises(UserError, match="of stage 'cam'"):
         write(data, (trained[0], trained[0]), tmp_path / "a")
     with pytest.raises(UserError, match="'reconstructor' model"):
         load_cam_model(trained[1])
