@@ -188,7 +188,7 @@ def test_files_of_two_trainings_are_refused(
         write(data, (trained[0], other[1]), tmp_path / "a")
     with pytest.raises(UserError, match="of stage 'cam'"):
         write(data, (trained[0], trained[0]), tmp_path / "a")
-    with pytest.raises(UserError, match="'reconstructor' model"):
+    with pytest.raises(UserError, match="of stage 'reconstructor'"):
         load_cam_model(trained[1])
     with pytest.raises(UserError, match="no reconstructor to write"):
         train(data, "plain", method="cam")
