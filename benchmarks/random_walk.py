@@ -1,7 +1,7 @@
 """Random walk: the sparse Chebyshev walk against the published dense form, side by side.
 
-    python benchmarks/random_walk.py            # small map: the dense walk takes a second
-    python benchmarks/random_walk.py --full     # a 500x375 image: minutes and gigabytes, dense
+    python -m benchmarks.random_walk            # a small map: the dense walk takes a second
+    python -m benchmarks.random_walk --full     # a 500x375 image: minutes and gigabytes, dense
 
 The naive form is written the way the field's scripts do it: the N x N transition matrix, squared
 eight times in float32. A float64 walk says which of the two is right. `--device cuda` adds a batch.
@@ -10,22 +10,30 @@ eight times in float32. A float64 walk says which of the two is right. `--device
 from __future__ import annotations
 
 import argparse
-import platform
-import subprocess
 import sys
-import time
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
+from benchmarks.harness import (
+    Row,
+    Timing,
+    add_options,
+    copy_rate,
+    finish,
+    interleave,
+    measure,
+)
 from wsss.irn.affinity import FlatGrid, directions, pair_affinities
 from wsss.irn.inputs import label_values
 from wsss.irn.random_walk import power_coefficients, random_walk, random_walk_batch
 from wsss.irn.walked import walked_scores
 
 BACKGROUND = 0.25
+LIMIT_MB = 100
+AGREEMENT = 0.9999
 
 
 def inputs(height: int, width: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,122 +101,103 @@ def labels(walked: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
     return np.where((big / big.max()).max(0) > BACKGROUND, big.argmax(0) + 1, 0)
 
 
-def seconds(function: object, repeats: int) -> float:
-    """Median time of a call."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()  # type: ignore[operator]
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
-
-
-def status_mb(key: str) -> float:
-    """One of the kernel's counts for this process: VmRSS (now) or VmHWM (highest ever)."""
-    text = Path("/proc/self/status").read_text(encoding="utf-8")
-    line = next(line for line in text.splitlines() if line.startswith(key + ":"))
-    return int(line.split()[1]) / 1024
-
-
-def peak_memory_mb(height: int, width: int, classes: int) -> float:
-    """Extra resident memory of one walk, at most, in a process of its own."""
-    code = (
-        "import torch\n"
-        "from benchmarks.random_walk import status_mb\n"
-        "from wsss.irn.random_walk import random_walk\n"
-        "torch.set_num_threads(1)\n"
-        "random_walk(torch.rand(1, 8, 8), torch.rand(8, 8))\n"
-        "before = status_mb('VmRSS')\n"
-        f"random_walk(torch.rand({classes}, {height}, {width}), torch.rand({height}, {width}))\n"
-        "print(status_mb('VmHWM') - before)"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[1],
-    )
-    return float(run.stdout)
-
-
-def copy_rate_gb_s() -> float:
-    """Measured rate of copying memory that fits no cache, read and written bytes counted."""
-    source = torch.rand(64 * 2**20 // 4)
-    target = torch.empty_like(source)
-    return 2 * source.numel() * 4 / seconds(lambda: target.copy_(source), 7) / 1e9
-
-
-def report_gpu(cam: torch.Tensor, edge: torch.Tensor, batch: int, device: str) -> None:
-    cams, edges = [cam.to(device)] * batch, [edge.to(device)] * batch
+def sparse_alone(height: int, width: int, classes: int) -> Callable[[], None]:
+    cam, edge = inputs(height, width, classes)
+    random_walk(torch.rand(1, 8, 8), torch.rand(8, 8))
 
     def walk() -> None:
-        random_walk_batch(cams, edges)
-        torch.cuda.synchronize()
+        random_walk(cam, edge)
 
-    walk()
-    each = seconds(walk, 5) / batch
-    peak = torch.cuda.max_memory_allocated() / 2**20
-    name = torch.cuda.get_device_name()
-    print(f"{name}, batch {batch}: {1e3 * each:.2f} ms an image, peak {peak:.0f} MiB")
-    same = random_walk_batch(cams[:1], edges[:1])[0].cpu() - random_walk(cam, edge)
-    print(f"  largest difference to the CPU: {float(same.abs().max()):.1e}")
+    return walk
 
 
-def main() -> None:
+def dense_alone(height: int, width: int, classes: int) -> Callable[[], list[float]]:
+    """The dense walk, its result with it: it takes too long to be run twice."""
+    cam, edge = inputs(height, width, classes)
+    dense_walk(torch.rand(1, 8, 8), torch.rand(8, 8), torch.float32)
+    return lambda: dense_walk(cam, edge, torch.float32).flatten().tolist()
+
+
+def cpu_row(height: int, width: int, classes: int, *, dense: bool, target: float | None) -> Row:
+    """Measure walks of an image of height x width on the CPU."""
+    h, w = (height - 1) // 4 + 1, (width - 1) // 4 + 1
+    cam, edge = inputs(h, w, classes)
+    forms = {"ours": lambda: random_walk(cam, edge)}
+    small = h * w < 3000
+    if dense and small:
+        forms["naive"] = lambda: dense_walk(cam, edge, torch.float32)
+    times = interleave(forms, repeats=9)
+    naive_alone = measure(dense_alone, height=h, width=w, classes=classes) if dense else None
+    if naive_alone is not None and not small:
+        times["naive"] = Timing(naive_alone.seconds, naive_alone.cpu_s)
+    truth = stepped_walk(cam, edge)
+    found = random_walk(cam, edge)
+    error = float((found - truth).abs().max() / truth.max())
+    agreement = (labels(found, (height, width)) == labels(truth, (height, width))).mean()
+    same = f"labels {100 * agreement:.4f} %, scores to {error:.0e} of float64's"
+    if naive_alone is not None:
+        theirs = torch.tensor(naive_alone.result).reshape(cam.shape)
+        off = float((theirs - truth).abs().max() / truth.max())
+        equal = (labels(theirs, (height, width)) == labels(truth, (height, width))).mean()
+        same += f" (naive {100 * equal:.4f} %, {off:.0e})"
+    # The least bytes a product moves: every affinity once, the maps read and written once.
+    products = len(power_coefficients(256)) - 1
+    moved = products * 4 * h * w * (len(directions(5)) + 2 * classes)
+    peak = measure(sparse_alone, height=h, width=w, classes=classes).grown_mb
+    return Row(
+        stage="random walk",
+        case=f"{width}x{height}, {classes} classes, 256 steps",
+        ours=times["ours"],
+        naive=times.get("naive"),
+        same=same,
+        agrees=bool(agreement >= AGREEMENT) and peak < LIMIT_MB,
+        peak_mb=peak,
+        naive_peak_mb=None if naive_alone is None else naive_alone.grown_mb,
+        floor_s=moved / copy_rate(),
+        floor=f"bytes of {products} products",
+        target=target,
+    )
+
+
+def gpu_row(height: int, width: int, classes: int, batch: int, device: str) -> Row:
+    """Measure a batch of walks on a GPU; equality is with the CPU."""
+    h, w = (height - 1) // 4 + 1, (width - 1) // 4 + 1
+    cam, edge = inputs(h, w, classes)
+    cams, edges = [cam.to(device)] * batch, [edge.to(device)] * batch
+    times = interleave({"ours": lambda: random_walk_batch(cams, edges)}, device=device)
+    peak = torch.cuda.max_memory_allocated() / 1e6
+    off = float(
+        (random_walk_batch(cams[:1], edges[:1])[0].cpu() - random_walk(cam, edge)).abs().max()
+    )
+    return Row(
+        stage="random walk, GPU",
+        case=f"{width}x{height}, {classes} classes, 256 steps",
+        ours=times["ours"],
+        same=f"to {off:.0e} of the CPU's",
+        agrees=off < 1e-5 * float(cam.max()),
+        batch=batch,
+        images=batch,
+        peak_mb=peak,
+    )
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="a 500x375 image, dense too (minutes)")
     parser.add_argument("--no-dense", action="store_true", help="leave the dense walk out")
     parser.add_argument("--classes", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=16, help="images at once on a GPU")
+    add_options(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     height, width = (375, 500) if options.full else (160, 160)
-    h, w = (height - 1) // 4 + 1, (width - 1) // 4 + 1
-    cam, edge = inputs(h, w, options.classes)
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        cpu = next((line.split(": ")[1] for line in text.splitlines() if "model name" in line), cpu)
-    print(f"{cpu}, {options.threads} thread(s), PyTorch {torch.__version__}, float32")
-    print(f"image {width}x{height}, map {w}x{h}, {options.classes} classes, 256 steps")
-
-    random_walk(cam, edge)
-    fast = seconds(lambda: random_walk(cam, edge), 9)
-    start = time.process_time()
-    random_walk(cam, edge)
-    busy = time.process_time() - start
-    found = random_walk(cam, edge)
-    truth = stepped_walk(cam, edge)
-    error = float((found - truth).abs().max() / truth.max())
-    agreement = (labels(found, (height, width)) == labels(truth, (height, width))).mean()
-    print(f"sparse: {1e3 * fast:.1f} ms ({1e3 * busy:.1f} ms of processor time)", end="")
-    print(f", {1 / fast:.1f} images/s", end="")
-    print(f", peak {peak_memory_mb(h, w, options.classes):.0f} MB more at most")
-    print(f"  against float64: {error:.1e} of the maximum, labels agree on {100 * agreement:.4f} %")
-    # The least bytes a product moves: every affinity once, the maps read and written once.
-    products = len(power_coefficients(256)) - 1
-    moved = products * 4 * h * w * (len(directions(5)) + 2 * options.classes)
-    floor = moved / copy_rate_gb_s() / 1e9
-    print(f"  {products} products; floor at the copy rate {1e3 * floor:.1f} ms", end="")
-    print(f", share of the floor {100 * floor / fast:.0f} %")
-
-    if not options.no_dense:
-        before = status_mb("VmRSS")
-        start = time.perf_counter()
-        dense = dense_walk(cam, edge, torch.float32)
-        slow = time.perf_counter() - start
-        grown = status_mb("VmHWM") - before
-        off = float((dense - truth).abs().max() / truth.max())
-        same = (labels(dense, (height, width)) == labels(truth, (height, width))).mean()
-        print(f"dense:  {slow:.2f} s, {1 / slow:.3f} images/s, {grown:.0f} MB more")
-        print(f"  against float64: {off:.1e} of the maximum, labels agree on {100 * same:.4f} %")
-        print(f"ratio {slow / fast:.0f}")
+    target = 3000 if options.full else None
+    rows = [cpu_row(height, width, options.classes, dense=not options.no_dense, target=target)]
     if options.device.startswith("cuda"):
-        report_gpu(cam, edge, options.batch, options.device)
+        rows.append(gpu_row(height, width, options.classes, options.batch, options.device))
+    return finish(rows, options)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
