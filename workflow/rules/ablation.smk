@@ -17,7 +17,7 @@ rule ablation:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=10,
         gpu=0,
     params:

@@ -17,11 +17,11 @@ rule train_cam:
         run=runs_pattern(has_reconstructor),
     conda:
         ENVIRONMENT
-    threads: WHOLE_MACHINE
+    threads: whole_machine
     resources:
-        mem_mb=32000,
+        mem_mb=memory(32000),
         runtime=2880,
-        gpu=GPUS,
+        gpu=gpus,
         root=root,
         compute=COMPUTE,
         weights=partial(weights, stage="cam"),
@@ -61,11 +61,11 @@ rule export_cams:
         "results/{run}/benchmarks/export_cams.tsv"
     conda:
         ENVIRONMENT
-    threads: WHOLE_MACHINE
+    threads: whole_machine
     resources:
-        mem_mb=16000,
+        mem_mb=memory(16000),
         runtime=720,
-        gpu=GPUS,
+        gpu=gpus,
         root=root,
         compute=COMPUTE,
     params:

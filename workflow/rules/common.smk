@@ -16,9 +16,6 @@ os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.ge
 
 CONFIG = load_config(parse_texts(config))
 ENVIRONMENT = "../../envs/wsss.yaml"
-# A training takes the whole machine, so that no two run side by side on it.
-WHOLE_MACHINE = workflow.cores or CONFIG.compute.threads
-GPUS = int(CONFIG.compute.wants_gpu())
 COMPUTE = (
     f"--device {CONFIG.compute.device} --threads {CONFIG.compute.threads}"
     f" --workers {CONFIG.compute.workers}"
@@ -27,6 +24,35 @@ COMPUTE = (
 # Pattern of the names in `runs:`.
 RUN_NAME = "[A-Za-z0-9_-]+"
 DEMO_ROOT = str(CONFIG.roots.get("demo", "results/demo-data"))
+
+
+def submits():
+    """Say whether this Snakemake hands jobs to a cluster, rather than running them."""
+    return workflow.non_local_exec and not workflow.remote_exec
+
+
+def whole_machine(wildcards):
+    """Threads: a training takes the whole machine, so that no two run side by side on it. On a
+    cluster a job has its cores to itself and asks for those that it uses."""
+    if workflow.non_local_exec or workflow.remote_exec:
+        return CONFIG.compute.threads + CONFIG.compute.workers
+    return workflow.cores
+
+
+def memory(mb):
+    """Resource: memory in MB; an attempt after a failure, which may have been for want of it,
+    asks for as much again."""
+    return lambda wildcards, attempt: mb * attempt
+
+
+def gpus(wildcards):
+    """Resource: number of GPUs."""
+    if submits() and CONFIG.compute.device == "auto":
+        raise ValueError(
+            "compute.device is 'auto', and a login node cannot tell what the nodes of the cluster"
+            " have; set  compute: {device: cuda}  (or cpu) in config.local.yaml"
+        )
+    return int(CONFIG.compute.wants_gpu())
 
 
 def code(module):

@@ -18,7 +18,7 @@ rule stage_config:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
         runtime=5,
         gpu=0,
     params:
@@ -42,7 +42,7 @@ rule demo_data:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
         gpu=0,
     params:
@@ -67,7 +67,7 @@ rule index:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=120,
         gpu=0,
         root=root,
@@ -89,9 +89,9 @@ rule coco_masks:
         "results/{run}/benchmarks/coco_masks.tsv"
     conda:
         ENVIRONMENT
-    threads: WHOLE_MACHINE
+    threads: whole_machine
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=240,
         gpu=0,
         root=root,
@@ -120,7 +120,7 @@ rule masks:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=120,
         gpu=0,
         root=root,

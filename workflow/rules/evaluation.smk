@@ -19,7 +19,7 @@ rule score_cams:
         ENVIRONMENT
     threads: 2
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=240,
         gpu=0,
         root=root,
@@ -74,7 +74,7 @@ rule score_segmentation:
         ENVIRONMENT
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=120,
         gpu=0,
         root=root,
@@ -126,7 +126,7 @@ rule panels:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
         gpu=0,
         root=root,
@@ -155,7 +155,7 @@ rule miou:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=10,
         gpu=0,
     params:

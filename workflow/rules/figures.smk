@@ -20,7 +20,7 @@ rule figure_cam:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
         gpu=0,
         root=root,
@@ -116,11 +116,11 @@ rule figure_reconstructions:
         "results/{run}/benchmarks/figure_reconstructions.tsv"
     conda:
         ENVIRONMENT
-    threads: WHOLE_MACHINE
+    threads: whole_machine
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=30,
-        gpu=GPUS,
+        gpu=gpus,
         root=root,
         compute=COMPUTE,
     params:
@@ -146,7 +146,7 @@ rule figures:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
         runtime=5,
         gpu=0,
     shell:

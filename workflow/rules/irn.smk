@@ -16,9 +16,9 @@ rule irn_labels:
         "results/{run}/benchmarks/irn_labels.tsv"
     conda:
         ENVIRONMENT
-    threads: WHOLE_MACHINE
+    threads: whole_machine
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=720,
         gpu=0,
         root=root,
@@ -45,11 +45,11 @@ rule train_irn:
         "results/{run}/benchmarks/train_irn.tsv"
     conda:
         ENVIRONMENT
-    threads: WHOLE_MACHINE
+    threads: whole_machine
     resources:
-        mem_mb=32000,
+        mem_mb=memory(32000),
         runtime=1440,
-        gpu=GPUS,
+        gpu=gpus,
         root=root,
         compute=COMPUTE,
         weights=partial(weights, stage="irn"),
@@ -79,11 +79,11 @@ rule pseudo_labels:
         "results/{run}/benchmarks/pseudo_labels.tsv"
     conda:
         ENVIRONMENT
-    threads: WHOLE_MACHINE
+    threads: whole_machine
     resources:
-        mem_mb=16000,
+        mem_mb=memory(16000),
         runtime=1440,
-        gpu=GPUS,
+        gpu=gpus,
         root=root,
         compute=COMPUTE,
     params:

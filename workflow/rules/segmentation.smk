@@ -14,11 +14,11 @@ rule train_segmentation:
         "results/{run}/benchmarks/train_segmentation.tsv"
     conda:
         ENVIRONMENT
-    threads: WHOLE_MACHINE
+    threads: whole_machine
     resources:
-        mem_mb=32000,
+        mem_mb=memory(32000),
         runtime=2880,
-        gpu=GPUS,
+        gpu=gpus,
         root=root,
         compute=COMPUTE,
         weights=partial(weights, stage="segmentation"),
@@ -50,11 +50,11 @@ rule predict:
         run=runs_pattern(lambda run: not has_crf(run)),
     conda:
         ENVIRONMENT
-    threads: WHOLE_MACHINE
+    threads: whole_machine
     resources:
-        mem_mb=16000,
+        mem_mb=memory(16000),
         runtime=720,
-        gpu=GPUS,
+        gpu=gpus,
         root=root,
         compute=COMPUTE,
     params:
@@ -92,11 +92,11 @@ rule predict_sample:
         "results/{run}/benchmarks/predict_sample.tsv"
     conda:
         ENVIRONMENT
-    threads: WHOLE_MACHINE
+    threads: whole_machine
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=30,
-        gpu=GPUS,
+        gpu=gpus,
         root=root,
         compute=COMPUTE,
     params:
