@@ -12,6 +12,7 @@ include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/comparisons.smk"
 include: "workflow/rules/ablation.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/plan.smk"
 
 
 wildcard_constraints:

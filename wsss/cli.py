@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from wsss.errors import UserError
+from wsss.stage_process import explained, stage_process
 
 # name: (module in wsss.commands, what it does)
 STAGE_COMMANDS = {
@@ -37,6 +38,7 @@ STAGE_COMMANDS = {
 PEOPLE_COMMANDS = {
     "predict": ("people", "segment any pictures with a trained model"),
     "table": ("people", "print the mIoU table of one or more runs"),
+    "status": ("status", "say how far a run is, stage by stage"),
     "cams": ("people", "say what a CAM file holds"),
     "import-weights": ("published", "turn published ACR or IRN checkpoints into model files"),
     "submission": ("people", "pack VOC test-set predictions for the evaluation server"),
@@ -67,6 +69,17 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def _run(options: argparse.Namespace) -> None:
+    # The record is all that drawing COCO's masks leaves among the results.
+    output = getattr(options, "output", None) or getattr(options, "record", None)
+    if options.command in STAGE_COMMANDS and output is not None:
+        with stage_process(options.command, output):
+            options.run(options)
+    else:
+        with explained(options.command):
+            options.run(options)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand.
 
@@ -81,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(line_buffering=True)
     try:
         options = build_parser(chosen).parse_args(given)
-        options.run(options)
+        _run(options)
     except UserError as error:
         print(f"wsss {chosen}: {error}", file=sys.stderr)
         return 2

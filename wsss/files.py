@@ -2,30 +2,130 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from wsss.errors import UserError
 
+# The storage itself refused: full, over quota, read-only, file too large, broken.
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+# How libraries that are not written in Python say so in the text of another exception: HDF5
+# ("errno = 28"), Rust ("os error 28"), PyTorch (the words of strerror).
+_NUMBER = re.compile(r"\b(?:errno = |os error )(\d+)\b")
+_WORDS = {os.strerror(number): number for number in _REFUSED}
 
-def _temporary_sibling(path: Path) -> Path:
+
+def storage_failure(error: BaseException) -> int | None:
+    """Return the error number if the storage refused to write; None: it is something else.
+
+    What a library raised while it handled the refusal counts too.
+    """
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, UserError):
+        if isinstance(seen, OSError) and seen.errno in _REFUSED:
+            return seen.errno
+        text = str(seen)
+        numbers = {int(number) for number in _NUMBER.findall(text)}
+        numbers |= {number for words, number in _WORDS.items() if words in text}
+        for number in numbers & set(_REFUSED):
+            return number
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def storage_error(number: int, path: object) -> UserError:
+    """Return the message for a refusal of the storage at `path`."""
+    remedies = {
+        errno.ENOSPC: f"make room there{_free_space(path)}",
+        errno.EDQUOT: "make room: your quota there is used up (quota -s)",
+        errno.EROFS: "make that folder writable, or work in a copy of the project elsewhere",
+        errno.EFBIG: "raise the limit on file sizes (ulimit -f), or use another file system",
+    }
+    remedy = remedies.get(number, "have the disk or the file server looked at")
+    return UserError(
+        f"cannot write this output: {os.strerror(number)}",
+        where=path,
+        fix=f"{remedy}; then start again: finished outputs are whole and stay",
+    )
+
+
+def _free_space(path: object) -> str:
+    for folder in Path(str(path)).absolute().parents:
+        if folder.is_dir():
+            usage = shutil.disk_usage(folder)
+            return f" ({usage.free / 1e6:.1f} of {usage.total / 1e6:.1f} MB are free)"
+    return ""
+
+
+def _temporary_sibling(path: Path, ending: str = "tmp") -> Path:
     # Same folder, so that the rename stays within one file system; hidden, so that no glob for
     # results picks it up; with the process id, so that two processes never share one.
-    return path.parent / f".{path.name}.{os.getpid()}.tmp"
+    return path.parent / f".{path.name}.{os.getpid()}.{ending}"
 
 
-def _as_user_error(error: OSError, path: Path) -> UserError:
-    return UserError(
-        f"cannot write this output: {error.strerror or error}",
-        where=path,
-        fix="check free space, quota and write permission of that folder, then start again",
-    )
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove what killed writers of `path` have left beside it; only for who alone writes it."""
+    final = Path(path)
+    for left in final.parent.glob(f".{glob.escape(final.name)}.*"):
+        number, _, ending = left.name.removeprefix(f".{final.name}.").partition(".")
+        if number.isdigit() and ending in ("tmp", "old"):
+            _remove(left)
+
+
+def _remove(path: Path) -> None:
+    # Called while an error is on its way, which another one may not hide.
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(final: Path, temporary: Path) -> Iterator[None]:
+    """Remove the temporary on any error; raise one that the file system made as `UserError`."""
+    try:
+        yield
+    except BaseException as error:
+        _remove(temporary)
+        if isinstance(error, UserError) or not isinstance(error, Exception):
+            raise
+        named = str(getattr(error, "filename", None) or "")
+        # An input that cannot be read is for others to explain.
+        ours = not named or str(temporary) in named
+        number = storage_failure(error)
+        if ours and number is not None:
+            raise storage_error(number, final) from error
+        if named and ours:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(
+                f"cannot write this output: {reason}",
+                where=final,
+                fix="check that folder and the permission to write there, then start again",
+            ) from error
+        raise
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if storage_failure(error) is not None:
+            raise storage_error(int(error.errno or 0), folder) from error
+        raise UserError(
+            f"cannot make this folder: {error.strerror or error}",
+            where=folder,
+            fix="check the folder above and the permission to write there, then start again",
+        ) from error
 
 
 @contextmanager
@@ -37,20 +137,12 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final = Path(path)
     temporary = _temporary_sibling(final)
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(final.parent)
+    with _explained(final, temporary):
         yield temporary
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, final)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.filename is None or str(temporary) in str(error.filename):
-            raise _as_user_error(error, final) from error
-        raise
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager
@@ -59,26 +151,22 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     A folder cannot be swapped in one call everywhere, so an old one is moved aside first and
     deleted last: at no moment does a half-written folder carry the final name.
+
+    Raises:
+        UserError: The file system refused (full, read-only, not permitted).
     """
     final = Path(path)
     temporary = _temporary_sibling(final)
-    aside = final.parent / f".{final.name}.{os.getpid()}.old"
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    aside = _temporary_sibling(final, "old")
+    _make_folder(final.parent)
+    with _explained(final, temporary):
+        _remove(temporary)
+        temporary.mkdir()
         yield temporary
         if final.exists():
             os.replace(final, aside)
         os.replace(temporary, final)
-        shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if error.filename is None or str(temporary) in str(error.filename):
-            raise _as_user_error(error, final) from error
-        raise
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        _remove(aside)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

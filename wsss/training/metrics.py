@@ -1,20 +1,17 @@
-"""Training metrics as JSON lines and TensorBoard events, and the heartbeat that tells of both."""
+"""Training metrics as JSON lines and TensorBoard events; the heartbeat tells of the last ones."""
 
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from wsss.files import write_json
+from wsss.heartbeat import beat
 
 METRICS_FILE = "metrics.jsonl"
-STATUS_FILE = "status.json"
 EVENTS_FOLDER = "tensorboard"
 
 
@@ -51,8 +48,8 @@ class MetricsLog:
                 self._events.add_scalar(key, value, step)
 
     def heartbeat(self, values: Mapping[str, Any]) -> None:
-        """Replace `status.json`: what a reader needs to tell how far this training is."""
-        write_json(self._folder / STATUS_FILE, {**values, "time": time.time(), "pid": os.getpid()})
+        """Show `values` to who asks how far this training is."""
+        beat(**values)
 
     def close(self) -> None:
         """Flush and close both."""

@@ -1,13 +1,16 @@
-"""Progress with an ETA: a bar on a terminal, plain lines in a log."""
+"""Progress with an ETA: a bar on a terminal, plain lines in a log, and the stage's heartbeat."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from wsss.heartbeat import beat
 
 T = TypeVar("T")
 
@@ -53,10 +56,23 @@ class Progress:
         if self._bar is None:
             resumed = f", resuming at {initial}" if initial else ""
             self._print(f"{description}: {total} {unit}{resumed}")
+        self._beat()
 
     @staticmethod
     def _print(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        # Whatever read these lines may have been stopped first; the work goes on without it.
+        with suppress(BrokenPipeError):
+            print(text, file=sys.stderr, flush=True)
+
+    def _beat(self) -> None:
+        beat(
+            doing=self._description,
+            done=self._done,
+            total=self._total,
+            unit=self._unit,
+            images_per_s=round(self.rate * self._items_per_unit, 3),
+            eta_s=round(self.eta_s) if self._done > self._initial else None,
+        )
 
     @property
     def rate(self) -> float:
@@ -71,6 +87,7 @@ class Progress:
     def update(self, count: int = 1, note: str = "") -> None:
         """Count `count` more units as done; `note` is shown behind the numbers."""
         self._done += count
+        self._beat()
         if self._bar is not None:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)

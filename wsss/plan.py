@@ -1,0 +1,102 @@
+"""The plan of a run: which stages it has and what each writes, for `wsss status` to read.
+
+Snakemake knows this only while it runs, and only where it runs; written down at its start, any
+machine that sees the results can tell how far they are.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wsss.errors import UserError
+from wsss.files import read_json, write_json
+
+PLAN_FILE = "plan.json"
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """One call of a stage.
+
+    Attributes:
+        rule: Name of its rule.
+        outputs: What it writes, relative to the run's folder.
+        log: Its log, relative to the run's folder; None: it has none.
+        benchmark: Its times, relative to the run's folder; None: they are not taken.
+        must_run: Whether it had to run when the plan was made.
+    """
+
+    rule: str
+    outputs: tuple[str, ...]
+    log: str | None = None
+    benchmark: str | None = None
+    must_run: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a run in an order in which they can run, and when that was written down."""
+
+    jobs: tuple[PlannedJob, ...]
+    written: float
+
+
+def relative_job(
+    run_folder: str,
+    rule: str,
+    outputs: Iterable[str],
+    logs: Iterable[str],
+    benchmark: str | None,
+    *,
+    must_run: bool,
+) -> PlannedJob:
+    """Return a job with its paths, given from the project's folder, relative to the run's."""
+
+    def relative(path: str) -> str:
+        return Path(os.path.relpath(path, run_folder)).as_posix()
+
+    log = next(iter(logs), None)
+    return PlannedJob(
+        rule=rule,
+        outputs=tuple(map(relative, outputs)),
+        log=None if log is None else relative(log),
+        benchmark=None if benchmark is None else relative(benchmark),
+        must_run=must_run,
+    )
+
+
+def write_plan(run_folder: Path, jobs: Iterable[PlannedJob], *, whole: bool) -> None:
+    """Write the plan of a run.
+
+    Args:
+        run_folder: `results/<run>`.
+        jobs: Its stages, in an order in which they can run.
+        whole: Whether these are all stages of the run. If not, those of an earlier plan stay,
+            unless they write what these do.
+    """
+    new = list(jobs)
+    if not whole:
+        written = {output for job in new for output in job.outputs}
+        earlier = read_plan(run_folder)
+        kept = [job for job in earlier.jobs if written.isdisjoint(job.outputs)] if earlier else []
+        new += kept
+    values = {"version": PLAN_VERSION, "written": time.time(), "jobs": [asdict(job) for job in new]}
+    write_json(run_folder / PLAN_FILE, values)
+
+
+def read_plan(run_folder: Path) -> Plan | None:
+    """Return the plan of a run; None: there is none that this version can read."""
+    try:
+        values: Any = read_json(run_folder / PLAN_FILE)
+        if values["version"] != PLAN_VERSION:
+            return None
+        jobs = [PlannedJob(**{**job, "outputs": tuple(job["outputs"])}) for job in values["jobs"]]
+        return Plan(jobs=tuple(jobs), written=float(values["written"]))
+    except (UserError, KeyError, TypeError, ValueError, OSError):
+        return None
