@@ -17,6 +17,7 @@ from wsss.data.images import read_image
 from wsss.data.index import ImageRecord, read_index
 from wsss.data.map_store import Attribute, MapStoreWriter
 from wsss.data.prefetch import prefetch
+from wsss.data.shards import WHOLE, Shard
 from wsss.errors import UserError
 from wsss.files import content_hash
 from wsss.provenance import closure_hash
@@ -34,6 +35,7 @@ def export_cams(
     output: Path,
     compute: Compute,
     attention_model: Path | None = None,
+    shard: Shard = WHOLE,
 ) -> None:
     """Write the CAMs of the training images, and of the images that seeds are scored on.
 
@@ -45,6 +47,7 @@ def export_cams(
         output: Map store to write (HDF5).
         compute: Device and threads.
         attention_model: The trained transformer of the run that `config.refine_from` names.
+        shard: The part of the images to export.
 
     Raises:
         UserError: The model knows other classes than the index, an image became unreadable, or
@@ -73,7 +76,8 @@ def export_cams(
     def load(record: ImageRecord) -> tuple[ImageRecord, list[View]]:
         return record, source.views(read_image(root / record.path), config.scales)
 
-    records = [r for r in known.records if r.tags and set(r.sets) & {"train", "train_aug"}]
+    tagged = [r for r in known.records if r.tags and set(r.sets) & {"train", "train_aug"}]
+    records = shard.of(tagged)
     attributes: dict[str, Attribute] = {
         "config": content_hash(to_dict(config)),
         "code": closure_hash(__name__),

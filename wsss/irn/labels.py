@@ -16,6 +16,7 @@ from wsss.data.crf import crf_from_labels
 from wsss.data.images import write_label
 from wsss.data.index import ImageRecord, read_index
 from wsss.data.map_store import MapStore, StoredMaps, upsample
+from wsss.data.shards import WHOLE, Shard
 from wsss.files import atomic_directory
 from wsss.irn.config import LabelsConfig
 from wsss.irn.inputs import check_store, read_sized_image, winner
@@ -79,6 +80,7 @@ def mine_labels(
     root: Path,
     output: Path,
     compute: Compute,
+    shard: Shard = WHOLE,
 ) -> None:
     """Write one label PNG for every training image (0 background, class + 1, 255 not sure).
 
@@ -89,6 +91,7 @@ def mine_labels(
         root: Folder that the index's paths are relative to.
         output: Folder to write.
         compute: `workers` processes share the images; the labels do not depend on their number.
+        shard: The part of the images to label.
 
     Raises:
         UserError: The store is of another index, or an image is missing or has changed.
@@ -96,12 +99,13 @@ def mine_labels(
     records = read_index(index).training_set().records
     with MapStore(cams) as store, atomic_directory(output) as folder:
         check_store(store, read_index(index), records, cams)
+        mine = shard.of(records)
 
         def items() -> Iterator[tuple[ImageRecord, StoredMaps, str]]:
-            for record in records:
+            for record in mine:
                 yield record, store.read(record.name), store.upsampling
 
         miner = _Miner(config, root, folder)
         done = ordered_map(miner, items(), compute.workers)
-        for _ in progress(done, total=len(records), description="IRN labels"):
+        for _ in progress(done, total=len(mine), description="IRN labels"):
             pass

@@ -12,6 +12,7 @@ import torch
 from wsss.data.index import ImageRecord, Index, read_index
 from wsss.data.map_store import MapStore, MapStoreWriter, StoredMaps, map_size
 from wsss.data.prefetch import prefetch
+from wsss.data.shards import WHOLE, Shard
 from wsss.data.transforms import image_to_tensor, normalise
 from wsss.errors import UserError
 from wsss.files import atomic_directory, content_hash
@@ -41,6 +42,7 @@ def make_pseudo_labels(
     output: Path,
     maps: Path,
     compute: Compute,
+    shard: Shard = WHOLE,
 ) -> None:
     """Write pseudo-label PNGs, and the walked maps for scoring at other background scores.
 
@@ -53,6 +55,7 @@ def make_pseudo_labels(
         output: Folder of PNGs to write (0 background, class + 1).
         maps: Map store to write: walked maps divided by the image's largest value.
         compute: Device of the network, threads, processes for walks and files on a CPU.
+        shard: The part of the images to label.
 
     Raises:
         UserError: The inputs do not belong together, or an image is missing or has changed.
@@ -68,16 +71,19 @@ def make_pseudo_labels(
     }
     with MapStore(cams) as store, atomic_directory(output) as folder:
         check_store(store, known, known.training_set().records, cams)
-        records = _labelled(store, known, cams)
-        jobs = _jobs(config, network, store, records, root, compute, device)
+        size = GPU_BATCH if device.type == "cuda" else 1
+        batches = shard.of(list(_batches(_labelled(store, known, cams), size)))
+        jobs = _jobs(config, network, store, batches, root, device)
         finished = ordered_map(Finisher(config, folder), jobs, compute.workers)
         with MapStoreWriter(
             maps, classes=known.classes, attributes=attributes, upsampling=UPSAMPLING
         ) as writer:
-            shown = progress(finished, total=len(records), description="pseudo-labels")
-            for record, class_indices, normalised in shown:
-                size = (record.height, record.width)
-                writer.add(record.name, class_indices.tolist(), normalised, size)
+            total = sum(map(len, batches))
+            for record, class_indices, normalised in progress(
+                finished, total=total, description="pseudo-labels"
+            ):
+                pixels = (record.height, record.width)
+                writer.add(record.name, class_indices.tolist(), normalised, pixels)
 
 
 def _labelled(store: MapStore, index: Index, path: Path) -> tuple[ImageRecord, ...]:
@@ -98,9 +104,8 @@ def _jobs(
     config: PseudoLabelsConfig,
     network: IrNet,
     store: MapStore,
-    records: Sequence[ImageRecord],
+    batches: Sequence[Sequence[ImageRecord]],
     root: Path,
-    compute: Compute,
     device: torch.device,
 ) -> Iterator[WalkJob]:
     """Yield jobs in order: on a CPU with edges, on a GPU walked already."""
@@ -109,7 +114,6 @@ def _jobs(
     def load(batch: Sequence[ImageRecord]) -> tuple[Sequence[ImageRecord], list[np.ndarray]]:
         return batch, [read_sized_image(root, record) for record in batch]
 
-    batches = list(_batches(records, GPU_BATCH if on_gpu else 1))
     for batch, pictures in prefetch(load, batches, workers=1):
         edges = _edges(config, network, pictures, device)
         stored = [store.read(record.name) for record in batch]

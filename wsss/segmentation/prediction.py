@@ -14,6 +14,7 @@ from PIL import Image
 from wsss.data.images import IMAGE_SUFFIXES, read_image, write_label
 from wsss.data.index import read_index
 from wsss.data.prefetch import prefetch
+from wsss.data.shards import WHOLE, Shard
 from wsss.errors import UserError
 from wsss.evaluation.sampling import sample_records
 from wsss.files import atomic_directory, atomic_file
@@ -65,6 +66,7 @@ def predict_split(
     split: str | None = None,
     names: Sequence[str] = (),
     count: int | None = None,
+    shard: Shard = WHOLE,
 ) -> None:
     """Write a label PNG for every image of a split.
 
@@ -79,12 +81,14 @@ def predict_split(
         split: Another split than `config.split`.
         names: Only these images of it.
         count: Only so many, evenly spaced, as the panels choose them.
+        shard: The part of those images to predict.
 
     Raises:
         UserError: No such split or image, or the model's classes are not the index's.
     """
     everything = read_index(index)
-    records = sample_records(everything, split=split or config.split, names=names, count=count)
+    chosen = sample_records(everything, split=split or config.split, names=names, count=count)
+    records = shard.of(chosen)
     trained = load_segmentation_model(model)
     if trained.classes != everything.classes:
         raise UserError(
