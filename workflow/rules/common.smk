@@ -4,7 +4,9 @@
 import json
 import os
 import shlex
+import signal
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +15,15 @@ from wsss.provenance import closure_hash, file_fingerprint
 
 # `.venv/bin/snakemake` also works in a shell where the environment is not activated.
 os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+
+# A scheduler announces a job's end to all of its processes at once, with SIGTERM or SIGUSR1. Only
+# the stage may act on it, which then saves what it has: what stands around it, the shell that waits
+# for it, the `tee` that logs its last words and Snakemake itself, stays until the stage is gone.
+shell.prefix(
+    "trap : TERM USR1; tee() {{ trap '' INT TERM USR1; exec tee \"$@\"; }}; set -euo pipefail; "
+)
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
 
 CONFIG = load_config(parse_texts(config))
 ENVIRONMENT = "../../envs/wsss.yaml"
@@ -40,9 +51,9 @@ def whole_machine(wildcards):
 
 
 def memory(mb):
-    """Resource: memory in MB; an attempt after a failure, which may have been for want of it,
-    asks for as much again."""
-    return lambda wildcards, attempt: mb * attempt
+    """Resource: memory in MB; attempts after a failure, which may have been for want of it, ask
+    for twice as much."""
+    return lambda wildcards, attempt: mb * min(attempt, 2)
 
 
 def gpus(wildcards):
