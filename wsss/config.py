@@ -36,6 +36,31 @@ LOCAL_FILE = Path("config.local.yaml")
 
 
 @dataclass(frozen=True)
+class MicroBatch:
+    """Images that a training takes through its networks at once, on each GPU; null: all it has.
+
+    For batches that do not fit a GPU: gradients are added up, and the step stays the same.
+    """
+
+    cam: int | None = None
+    """Of the CAM training."""
+    irn: int | None = None
+    """Of the IRNet training."""
+    segmentation: int | None = None
+    """Of the DeepLab training."""
+
+    def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            if value is not None and value < 1:
+                raise UserError(
+                    f"micro_batch.{entry.name} is {value}",
+                    where=f"micro_batch.{entry.name}",
+                    expected="1 or more, or null",
+                )
+
+
+@dataclass(frozen=True)
 class LocalCompute:
     """How this machine computes; in no hash, so changing it runs nothing again."""
 
@@ -47,8 +72,20 @@ class LocalCompute:
     """Helper processes that load images; never changes a result."""
     deterministic: bool = True
     """On a GPU: only deterministic kernels, so that a run repeats to the byte."""
+    gpus: int = 1
+    """GPUs that a training takes, one process each; with `device: cpu`, its processes."""
+    micro_batch: MicroBatch = field(default_factory=MicroBatch)
+    """Images that a training takes through its networks at once, where a batch does not fit."""
 
     def __post_init__(self) -> None:
+        if self.gpus < 1:
+            raise UserError(f"gpus is {self.gpus}", where="gpus", expected="1 or more")
+        if self.gpus > 1 and self.device.startswith("cuda:"):
+            raise UserError(
+                f"gpus is {self.gpus} with device '{self.device}'",
+                where="gpus",
+                expected="1 with a GPU that is named, device 'cuda' otherwise",
+            )
         if self.threads < 1:
             raise UserError(f"threads is {self.threads}", where="threads", expected="1 or more")
         if self.workers < 0:
@@ -63,6 +100,21 @@ class LocalCompute:
         if self.device == "auto":
             return Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
         return self.device != "cpu"
+
+    def training_program(self) -> str:
+        """Return the shell words that stand for `wsss` where a training is started.
+
+        Several GPUs have one process each, under torchrun. It passes on the signals that
+        schedulers send, and leaves the processes time to save; its own limit is 30 s.
+        """
+        if self.gpus == 1:
+            return "wsss"
+        return (
+            f"OMP_NUM_THREADS={self.threads} TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120"
+            " PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+            f" torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node {self.gpus}"
+            " --module wsss"
+        )
 
 
 @dataclass(frozen=True)

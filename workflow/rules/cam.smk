@@ -17,13 +17,14 @@ rule train_cam:
         run=runs_pattern(has_reconstructor),
     conda:
         ENVIRONMENT
-    threads: whole_machine
+    threads: training_threads
     resources:
         mem_mb=memory(32000),
         runtime=2880,
-        gpu=gpus,
+        gpu=training_gpus,
         root=root,
-        compute=COMPUTE,
+        program=TRAIN,
+        compute=partial(training_compute, stage="cam"),
         weights=partial(weights, stage="cam"),
     params:
         code=code("wsss.cam.training"),
@@ -32,7 +33,7 @@ rule train_cam:
             {"reconstructor-output": output.get("reconstructor")}, "reconstructor-output"
         ),
     shell:
-        "wsss train-cam --config {input.config:q} --index {input.index:q}"
+        "{resources.program} train-cam --config {input.config:q} --index {input.index:q}"
         " --root {resources.root:q} {resources.weights}"
         " --output {output.model:q} {params.reconstructor}"
         " --work-dir results/{wildcards.run}/cam/work"

@@ -32,6 +32,8 @@ COMPUTE = (
     f" --workers {CONFIG.compute.workers}"
     f" --deterministic {str(CONFIG.compute.deterministic).lower()}"
 )
+# What starts a training: `wsss`, or that under torchrun.
+TRAIN = CONFIG.compute.training_program()
 # Pattern of the names in `runs:`.
 RUN_NAME = "[A-Za-z0-9_-]+"
 DEMO_ROOT = str(CONFIG.roots.get("demo", "results/demo-data"))
@@ -42,12 +44,17 @@ def submits():
     return workflow.non_local_exec and not workflow.remote_exec
 
 
-def whole_machine(wildcards):
+def whole_machine(wildcards, processes=1):
     """Threads: a training takes the whole machine, so that no two run side by side on it. On a
-    cluster a job has its cores to itself and asks for those that it uses."""
+    cluster a job has its cores to itself and asks for those that its processes use."""
     if workflow.non_local_exec or workflow.remote_exec:
-        return CONFIG.compute.threads + CONFIG.compute.workers
+        return processes * (CONFIG.compute.threads + CONFIG.compute.workers)
     return workflow.cores
+
+
+def training_threads(wildcards):
+    """Threads: the same for a training, of as many processes as it has GPUs."""
+    return whole_machine(wildcards, CONFIG.compute.gpus)
 
 
 def memory(mb):
@@ -64,6 +71,17 @@ def gpus(wildcards):
             " have; set  compute: {device: cuda}  (or cpu) in config.local.yaml"
         )
     return int(CONFIG.compute.wants_gpu())
+
+
+def training_gpus(wildcards):
+    """Resource: number of GPUs of a training."""
+    return gpus(wildcards) * CONFIG.compute.gpus
+
+
+def training_compute(wildcards, stage):
+    """Resource: how a training computes, options of its command."""
+    images = getattr(CONFIG.compute.micro_batch, stage)
+    return COMPUTE if images is None else f"{COMPUTE} --micro-batch {images}"
 
 
 def code(module):

@@ -45,19 +45,20 @@ rule train_irn:
         "results/{run}/benchmarks/train_irn.tsv"
     conda:
         ENVIRONMENT
-    threads: whole_machine
+    threads: training_threads
     resources:
         mem_mb=memory(32000),
         runtime=1440,
-        gpu=gpus,
+        gpu=training_gpus,
         root=root,
-        compute=COMPUTE,
+        program=TRAIN,
+        compute=partial(training_compute, stage="irn"),
         weights=partial(weights, stage="irn"),
     params:
         code=code("wsss.irn.training"),
         weights=weights_fingerprint("irn"),
     shell:
-        "wsss train-irn --config {input.config:q} --labels {input.labels:q}"
+        "{resources.program} train-irn --config {input.config:q} --labels {input.labels:q}"
         " --index {input.index:q} --root {resources.root:q}"
         " {resources.weights} --output {output.model:q}"
         " --work-dir results/{wildcards.run}/irn/work {resources.compute} 2>&1 | tee {log:q}"

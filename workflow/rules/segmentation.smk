@@ -14,20 +14,21 @@ rule train_segmentation:
         "results/{run}/benchmarks/train_segmentation.tsv"
     conda:
         ENVIRONMENT
-    threads: whole_machine
+    threads: training_threads
     resources:
         mem_mb=memory(32000),
         runtime=2880,
-        gpu=gpus,
+        gpu=training_gpus,
         root=root,
-        compute=COMPUTE,
+        program=TRAIN,
+        compute=partial(training_compute, stage="segmentation"),
         weights=partial(weights, stage="segmentation"),
     params:
         code=code("wsss.segmentation.training"),
         weights=weights_fingerprint("segmentation"),
         source=lambda wildcards, input: options(input, "labels", "masks"),
     shell:
-        "wsss train-segmentation --config {input.config:q} {params.source}"
+        "{resources.program} train-segmentation --config {input.config:q} {params.source}"
         " --index {input.index:q} --root {resources.root:q}"
         " {resources.weights} --output {output.model:q}"
         " --work-dir results/{wildcards.run}/segmentation/work"

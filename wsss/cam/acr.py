@@ -27,6 +27,7 @@ from wsss.cam.losses import (
     RuTerms,
     cu_loss,
     draw_targets,
+    is_kept,
     is_predicted,
     normalise_cam,
     remnant_grid,
@@ -36,11 +37,13 @@ from wsss.cam.losses import (
     segments,
     select_class,
 )
-from wsss.cam.plain import CONVOLUTIONAL, Family, require_finite, sgd
+from wsss.cam.plain import CONVOLUTIONAL, Family, sgd
 from wsss.data.transforms import normalise
 from wsss.models.backbones import IMAGENET, build_backbone, freeze_batchnorm
 from wsss.models.reconstructor import Reconstructor
 from wsss.training.compute import autocast, resolve_precision
+from wsss.training.descent import descend
+from wsss.training.distributed import Split
 from wsss.training.loop import StepContext
 from wsss.training.schedule import Schedule
 
@@ -113,7 +116,7 @@ def _reconstructor_factors(
 
 @dataclass(frozen=True)
 class StepInputs:
-    """What both updates of a step share.
+    """What both updates of a step share, of a batch or of a part of it.
 
     Attributes:
         x: (B, 3, S, S), normalised for the networks.
@@ -121,6 +124,7 @@ class StepInputs:
         label: float (B, C).
         target: int64 (B,), the class drawn for each image.
         grid: g at the decoded side, (B, 1, P, P); None without remnant feeding.
+        share: What part of the whole batch these images are.
     """
 
     x: Tensor
@@ -128,11 +132,27 @@ class StepInputs:
     label: Tensor
     target: Tensor
     grid: Tensor | None
+    share: float = 1.0
 
     @property
     def side_px(self) -> int:
         """The decoded side P."""
         return self.image.shape[-1]
+
+    def parts(self, split: Split) -> list[StepInputs]:
+        """Return what goes together through the networks."""
+        images = len(self.image)
+        return [
+            StepInputs(
+                x=self.x[part],
+                image=self.image[part],
+                label=self.label[part],
+                target=self.target[part],
+                grid=None if self.grid is None else self.grid[part],
+                share=split.share(part, images),
+            )
+            for part in split.parts(images)
+        ]
 
 
 class AcrMethod:
@@ -193,33 +213,61 @@ class AcrMethod:
         Raises:
             NonFiniteLoss: Before the optimiser step of the update whose loss it is.
         """
-        inputs = self.prepare(batch, context)
-        logits, cam = self._classify_for_both(inputs.x)
-        ru = self.reconstructor_terms(inputs, cam)
-        require_finite(ru.total, "reconstructor's")
-        _descend(ru.total, self.optimizers["reconstructor"])
-        if logits is None:
-            with autocast(self.device, self.config.precision):
-                logits, cam = self.classifier(inputs.x)
-        cu = self.classifier_terms(inputs, logits, cam)
-        require_finite(cu.total, "classifier's")
-        _descend(cu.total, self.optimizers["classifier"])
-        logged: dict[str, Tensor | float] = {"loss": cu.total.detach()}
-        logged.update({f"ru_{name}": term.detach() for name, term in ru._asdict().items()})
-        logged.update({f"cu_{name}": term.detach() for name, term in cu._asdict().items()})
+        split = context.split
+        parts = self.prepare(batch, context).parts(split)
+        # Kept with gradient only where there is one part: activations of several would not fit.
+        passes = [self._classify_for_both(part.x, alone=len(parts) == 1) for part in parts]
+        cams = [cam for _, cam in passes]
+        ru = descend(
+            self.optimizers["reconstructor"],
+            self._reconstructor_parts(parts, cams, split),
+            split=split,
+            what="reconstructor's",
+        )
+        cu = descend(
+            self.optimizers["classifier"],
+            self._classifier_parts(parts, passes),
+            split=split,
+            what="classifier's",
+        )
+        logged: dict[str, Tensor | float] = {"loss": cu["total"]}
+        logged.update({f"ru_{name}": term for name, term in ru.items()})
+        logged.update({f"cu_{name}": term for name, term in cu.items()})
         if self.config.acr.srf:
             logged["q"] = self.config.acr.q(context.epoch)
         return logged
 
-    def _classify_for_both(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
+    def _reconstructor_parts(
+        self, parts: Sequence[StepInputs], cams: Sequence[Tensor], split: Split
+    ) -> Iterator[Mapping[str, Tensor]]:
+        kept_total = None
+        if split.processes.size > 1 or len(parts) > 1:
+            kept = [
+                is_kept(self.target_map(part, cam.detach()), part.grid).sum()
+                for part, cam in zip(parts, cams, strict=True)
+            ]
+            kept_total = split.total(torch.stack(kept).sum())
+        for part, cam in zip(parts, cams, strict=True):
+            yield self.reconstructor_terms(part, cam, kept_total)._asdict()
+
+    def _classifier_parts(
+        self, parts: Sequence[StepInputs], passes: Sequence[tuple[Tensor | None, Tensor]]
+    ) -> Iterator[Mapping[str, Tensor]]:
+        for part, (logits, cam) in zip(parts, passes, strict=True):
+            if logits is None:
+                with autocast(self.device, self.config.precision):
+                    logits, cam = self.classifier(part.x)
+            yield self.classifier_terms(part, logits, cam)._asdict()
+
+    def _classify_for_both(self, x: Tensor, *, alone: bool) -> tuple[Tensor | None, Tensor]:
         """Return the CAM that RU takes, and the class logits if CU may take both as well.
 
         The classifier does not change between the updates. Without dropout its eval pass, which
-        RU asks for, and its training pass are one computation: done once, with gradient.
+        RU asks for, and its training pass are one computation: done once, with gradient, if these
+        images are `alone` in the step.
         """
-        shared = is_deterministic(self.classifier)
         with autocast(self.device, self.config.precision):
-            if shared:
+            if alone and is_deterministic(self.classifier):
                 logits, cam = self.classifier(x)
                 return logits, cam
             self.classifier.eval()
@@ -230,16 +278,17 @@ class AcrMethod:
 
     def prepare(self, batch: dict[str, Any], context: StepContext) -> StepInputs:
         """Normalise a batch and draw its targets and remnant grids from `context.generator`."""
-        acr, generator = self.config.acr, context.generator
+        acr, generator, split = self.config.acr, context.generator, context.split
         image, valid, label = batch["image"], batch["valid"], batch["label"]
         count = image.shape[0]
-        uniform = torch.rand(count, generator=generator).to(label.device)
-        target = draw_targets(label, uniform)
+        uniform = split.draw(count, lambda n: torch.rand(n, generator=generator))
+        target = draw_targets(label, uniform.to(label.device))
         side = self.config.decoded_px
         grid = None
         if acr.srf:
             cells = int(torch.randint(acr.grid_min, acr.grid_max + 1, (1,), generator=generator))
-            drawn = remnant_grid(count, cells, acr.q(context.epoch), generator)
+            q = acr.q(context.epoch)
+            drawn = split.draw(count, lambda n: remnant_grid(n, cells, q, generator))
             grid = resize_grid(drawn.to(image.device), side)
         x = normalise(image, self.classifier.normalisation, valid)
         return StepInputs(
@@ -254,12 +303,15 @@ class AcrMethod:
         """Return A_t: the target's CAM, normalised at its own size, then resized."""
         return resize(normalise_cam(select_class(cam, inputs.target)), inputs.side_px)
 
-    def reconstructor_terms(self, inputs: StepInputs, cam: Tensor) -> RuTerms:
+    def reconstructor_terms(
+        self, inputs: StepInputs, cam: Tensor, kept_total: Tensor | None = None
+    ) -> RuTerms:
         """Return RU's loss, with gradient to the reconstructor only.
 
         Args:
-            inputs: The batch and its draws.
+            inputs: The batch and its draws, or a part of it.
             cam: The classifier's raw logits, (B, C, h, w).
+            kept_total: Images of the whole batch in the non-target term; None: `inputs` is it.
         """
         target_map = self.target_map(inputs, cam.detach())
         target_segment, nontarget_segment = segments(target_map, inputs.grid)
@@ -279,6 +331,8 @@ class AcrMethod:
             target_map,
             inputs.grid,
             self.config.acr.weights,
+            share=inputs.share,
+            kept_total=kept_total,
         )
 
     def _decode(
@@ -328,10 +382,5 @@ class AcrMethod:
             target_map,
             is_predicted(cam, inputs.target, inputs.side_px),
             self.config.acr.weights,
+            share=inputs.share,
         )
-
-
-def _descend(loss: Tensor, optimizer: Optimizer) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()

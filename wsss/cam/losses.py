@@ -168,6 +168,11 @@ def _masked_error(mask: Tensor, reconstruction: Tensor, image: Tensor) -> Tensor
     return (mask * (at_least_float32(reconstruction) - image)).abs().mean(dim=(1, 2, 3))
 
 
+def is_kept(target_map: Tensor, grid: Tensor | None) -> Tensor:
+    """Return which images' S_nt has enough mass to be reconstructed from, bool (B,)."""
+    return segments(target_map, grid)[1].sum(dim=(1, 2, 3)) > SMALLEST_SEGMENT_PX
+
+
 def ru_loss(
     class_logits: Tensor,
     label: Tensor,
@@ -176,6 +181,9 @@ def ru_loss(
     target_map: Tensor,
     grid: Tensor | None,
     weights: AcrWeights,
+    *,
+    share: float = 1.0,
+    kept_total: Tensor | None = None,
 ) -> RuTerms:
     """Return the loss of the reconstructor's update.
 
@@ -187,6 +195,8 @@ def ru_loss(
         target_map: A_t without gradient, (B, 1, H, W).
         grid: g, (B, 1, H, W); None: no remnants were fed.
         weights: Weights of the terms.
+        share: What part of a batch these images are: its terms are the sums of all parts'.
+        kept_total: How many images of the whole batch `is_kept` is true for; None: these are it.
 
     Returns:
         Total and terms. An image whose S_nt has a mass of 50 pixels or fewer is left out of the
@@ -195,13 +205,14 @@ def ru_loss(
     full, from_target, from_nontarget = reconstructions
     # What was fed as remnant is no secret: only the cells that were erased are scored.
     erased = 1.0 if grid is None else 1 - grid
-    classification = classification_loss(class_logits, label)
-    full_error = (at_least_float32(full) - image).abs().mean()
-    target_error = _masked_error((1 - target_map) * erased, from_target, image).mean()
-    kept = segments(target_map, grid)[1].sum(dim=(1, 2, 3)) > SMALLEST_SEGMENT_PX
+    classification = share * classification_loss(class_logits, label)
+    full_error = share * (at_least_float32(full) - image).abs().mean()
+    target_error = share * _masked_error((1 - target_map) * erased, from_target, image).mean()
+    kept = is_kept(target_map, grid)
+    count = kept.sum() if kept_total is None else kept_total
     # where, not a product: an image left out may not pass on a reconstruction that is not finite.
     errors = _masked_error(target_map * erased, from_nontarget, image)
-    nontarget_error = torch.where(kept, errors, 0.0).sum() / kept.sum().clamp(min=1)
+    nontarget_error = torch.where(kept, errors, 0.0).sum() / count.clamp(min=1)
     total = (
         weights.ru_class * classification
         + weights.ru_full * full_error
@@ -219,6 +230,8 @@ def cu_loss(
     target_map: Tensor,
     predicted: Tensor,
     weights: AcrWeights,
+    *,
+    share: float = 1.0,
 ) -> CuTerms:
     """Return the loss of the classifier's update: classify, and leave nothing to reconstruct from.
 
@@ -231,12 +244,13 @@ def cu_loss(
         target_map: A_t, (B, 1, H, W); as a mask it carries no gradient.
         predicted: Where the target is the CAM's argmax, bool (B, 1, H, W).
         weights: Weights of the terms.
+        share: What part of a batch these images are: its terms are the sums of all parts'.
     """
     from_target, from_nontarget = reconstructions
     mask = target_map.detach()
-    classification = classification_loss(class_logits, label)
-    target_error = _masked_error((mask == 0).to(mask.dtype), from_target, image).mean()
-    nontarget_error = _masked_error(mask * predicted, from_nontarget, image).mean()
+    classification = share * classification_loss(class_logits, label)
+    target_error = share * _masked_error((mask == 0).to(mask.dtype), from_target, image).mean()
+    nontarget_error = share * _masked_error(mask * predicted, from_nontarget, image).mean()
     total = (
         weights.cu_class * classification
         - weights.cu_target * target_error

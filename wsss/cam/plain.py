@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,8 @@ from wsss.models.classifier import Classifier
 from wsss.models.reconstructor import CamClassifier
 from wsss.models.weights import load_strict
 from wsss.training.compute import autocast
-from wsss.training.loop import NonFiniteLoss, StepContext
+from wsss.training.descent import descend
+from wsss.training.loop import StepContext
 from wsss.training.schedule import Schedule
 
 
@@ -123,12 +124,6 @@ def _sgd_of_classifier(config: CamConfig, classifier: CamClassifier) -> SGD:
 CONVOLUTIONAL = Family(build_classifier, _sgd_of_classifier)
 
 
-def require_finite(loss: Tensor, what: str) -> None:
-    """Raise `NonFiniteLoss` unless `loss` is finite."""
-    if not torch.isfinite(loss):
-        raise NonFiniteLoss(f"the {what} loss is {float(loss.detach())}")
-
-
 class PlainMethod:
     """Train the classifier on image labels alone.
 
@@ -177,13 +172,19 @@ class PlainMethod:
         Raises:
             NonFiniteLoss: Before the optimiser step.
         """
-        x = normalise(batch["image"], self.classifier.normalisation, batch["valid"])
-        with autocast(context.device, self.config.precision):
-            logits = self.classifier.classify(x.contiguous(memory_format=torch.channels_last))
-        loss = classification_loss(logits, batch["label"])
-        require_finite(loss, "classification")
-        optimizer = self.optimizers["classifier"]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return {"loss": loss.detach()}
+        terms = descend(
+            self.optimizers["classifier"],
+            self._parts(batch, context),
+            split=context.split,
+            what="classification",
+        )
+        return {"loss": terms["total"]}
+
+    def _parts(self, batch: dict[str, Any], context: StepContext) -> Iterator[Mapping[str, Tensor]]:
+        images = len(batch["image"])
+        for part in context.split.parts(images):
+            x = normalise(batch["image"][part], self.classifier.normalisation, batch["valid"][part])
+            with autocast(context.device, self.config.precision):
+                logits = self.classifier.classify(x.contiguous(memory_format=torch.channels_last))
+            loss = classification_loss(logits, batch["label"][part])
+            yield {"total": context.split.share(part, images) * loss}

@@ -19,6 +19,7 @@ from wsss.files import content_hash
 from wsss.provenance import closure_hash
 from wsss.settings import to_dict
 from wsss.training.compute import Compute, setup
+from wsss.training.distributed import Processes
 from wsss.training.loop import finish, train
 
 
@@ -86,7 +87,7 @@ def train_cam(
     Raises:
         UserError: A reconstructor is to be written, and the method has none.
     """
-    device = setup(compute, config.seed)
+    device = setup(compute, config.seed, trains=True)
     known = read_index(index).training_set()
     images = ClassificationImages(known, root, config)
     task = method(config.method).task(
@@ -122,6 +123,8 @@ def train_cam(
         lr_power=config.lr_power,
         schedule=task.schedules,
     )
+    if not Processes.here().is_main:
+        return
     if reconstructor_output is not None and reconstructor is not None:
         save_cam_model(
             reconstructor_output,

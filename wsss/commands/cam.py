@@ -35,7 +35,7 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
             help="trained transformer that refines the CAMs, when the settings ask for another's",
         )
         parser.set_defaults(run=_export)
-    shared.add_compute(parser)
+    shared.add_compute(parser, trains=name == "train-cam")
 
 
 def _train(options: argparse.Namespace) -> None:

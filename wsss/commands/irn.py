@@ -21,7 +21,7 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
         shared.add_paths(parser, "config", "cams", "model", "index", "root", "output", "maps")
         shared.add_manifest(parser)
         parser.set_defaults(run=_pseudo_labels)
-    shared.add_compute(parser)
+    shared.add_compute(parser, trains=name == "train-irn")
 
 
 def _labels(options: argparse.Namespace) -> None:

@@ -55,7 +55,7 @@ def add_weights_file(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_compute(parser: argparse.ArgumentParser) -> None:
+def add_compute(parser: argparse.ArgumentParser, *, trains: bool = False) -> None:
     """Add the options that say how to compute; they change no result beyond rounding."""
     from wsss.config import LocalCompute
 
@@ -72,6 +72,14 @@ def add_compute(parser: argparse.ArgumentParser) -> None:
         metavar="true|false",
         help="on a GPU: only deterministic kernels",
     )
+    if trains:
+        group.add_argument(
+            "--micro-batch",
+            type=int,
+            metavar="IMAGES",
+            help="images that go through the networks at once; gradients are added up to the "
+            "batch (default: all)",
+        )
 
 
 def _true_or_false(text: str) -> bool:
@@ -89,6 +97,7 @@ def compute(options: argparse.Namespace) -> Compute:
         threads=options.threads,
         workers=options.workers,
         deterministic=options.deterministic,
+        micro_batch=getattr(options, "micro_batch", None),
     )
 
 

@@ -33,7 +33,7 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
             "--manifest-crf", type=Path, metavar="PATH", help="as --manifest, of --output-crf"
         )
         parser.set_defaults(run=_predict_split)
-    shared.add_compute(parser)
+    shared.add_compute(parser, trains=name == "train-segmentation")
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -54,9 +54,18 @@ class _Keyed(Dataset[Sample]):
 class _Batches:
     """Batch sampler over the steps that are left, all epochs in a row."""
 
-    def __init__(self, count: int, batch_size: int, seed: int, start: int, stop: int) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        start: int,
+        stop: int,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
         self._count, self._batch_size, self._seed = count, batch_size, seed
         self._start, self._stop = start, stop
+        self._rank, self._each = share[0], batch_size // share[1]
 
     def __len__(self) -> int:
         return self._stop - self._start
@@ -68,8 +77,8 @@ class _Batches:
             epoch, batch = divmod(step, per_epoch)
             if epoch != of_epoch:
                 order, of_epoch = epoch_order(self._seed, epoch, self._count), epoch
-            first = batch * self._batch_size
-            yield [(epoch, int(p)) for p in order[first : first + self._batch_size]]
+            first = batch * self._batch_size + self._rank * self._each
+            yield [(epoch, int(p)) for p in order[first : first + self._each]]
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
@@ -105,14 +114,18 @@ def batches(
     start: int,
     stop: int,
     workers: int,
+    share: tuple[int, int] = (0, 1),
     pin_memory: bool = False,
 ) -> DataLoader[Sample]:
-    """Return a loader of the batches of global steps start..stop-1; incomplete ones are dropped."""
+    """Return a loader of the batches of global steps start..stop-1; incomplete ones are dropped.
+
+    With `share` (r, n) it is the r-th of n equal parts of each batch.
+    """
     count = len(dataset.names)
     steps_per_epoch(count, batch_size)
     return DataLoader(
         _Keyed(dataset, seed),
-        batch_sampler=_Batches(count, batch_size, seed, start, stop),
+        batch_sampler=_Batches(count, batch_size, seed, start, stop, share),
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,

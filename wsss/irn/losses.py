@@ -31,7 +31,7 @@ class IrnLosses:
         negative: -log(1 - affinity) of pairs of different labels.
         displacement_foreground: |D(source) - D(neighbour) - offset| of foreground pairs.
         displacement_background: |D(source) - D(neighbour)| of background pairs.
-        counts: (3,) int64, numbers of background, foreground and unequal pairs.
+        counts: (3,) int64, numbers of background, foreground and unequal pairs of the batch.
     """
 
     background: Tensor
@@ -57,16 +57,40 @@ class IrnLosses:
         return self.affinity + self.displacement
 
 
+def pair_counts(label: Tensor, *, radius: int = 10) -> Tensor:
+    """Return the numbers of background, foreground and unequal pairs, (3,) int64.
+
+    They depend on the labels alone, so that a batch that goes through the network in parts knows
+    them beforehand.
+
+    Args:
+        label: (B, h, w) integers, as for `irn_losses`.
+        radius: As there.
+    """
+    label = label.to(torch.int16)
+    counts = torch.zeros(3, dtype=torch.int64, device=label.device)
+    for direction in directions(radius):
+        _, masks = _pair_masks(label, direction, radius - 1)
+        counts += masks.sum(1)
+    return counts
+
+
 def irn_losses(
-    edge_logit: Tensor, displacement: Tensor, label: Tensor, *, radius: int = 10
+    edge_logit: Tensor,
+    displacement: Tensor,
+    label: Tensor,
+    *,
+    radius: int = 10,
+    pairs: Tensor | None = None,
 ) -> IrnLosses:
-    """Compute all losses of a batch.
+    """Compute all losses of a batch, or what a part of it adds to them.
 
     Args:
         edge_logit: (B, h, w) float, before the sigmoid.
         displacement: (B, 2, h, w) float, channels (dy, dx) in pixels of this map.
         label: (B, h, w) integers: 0 background, 1.. classes (any number), 255 left out.
         radius: Neighbours have dx^2 + dy^2 < radius^2.
+        pairs: `pair_counts` of the whole batch, of which this is a part; None: this is the batch.
 
     Returns:
         The terms; a term without pairs is 0.
@@ -111,6 +135,8 @@ def irn_losses(
         )
         sums = sums + part
         counts = counts + count
+    if pairs is not None:
+        counts = pairs
     per_pair = counts.to(sums.dtype)
     # A displacement pair has two numbers, dy and dx.
     numbers = torch.cat([per_pair, 2 * per_pair[[1, 0]]]) + _EPS
@@ -167,6 +193,22 @@ class _PathMaximum(torch.autograd.Function):
         return of_edge, None, None, None, None
 
 
+def _pair_masks(label: Tensor, direction: Direction, reach: int) -> tuple[Tensor, Tensor]:
+    """Return which pairs of a direction are equal or not, and (3, pairs) which are what.
+
+    Rows of the second: background, foreground of one class, unequal; pairs as in a flat (B, h, w).
+    """
+    rows, columns = label.shape[-2] - reach, label.shape[-1] - 2 * reach
+    here = _window(label, 0, 0, rows, columns, reach)
+    there = _window(label, direction.dy, direction.dx, rows, columns, reach)
+    known = (here != IGNORE) & (there != IGNORE)
+    same = here == there
+    equal = known & same
+    background = equal & (here == BACKGROUND)
+    foreground = equal & (here != BACKGROUND)
+    return same, torch.stack([background, foreground, known & ~same]).flatten(1)
+
+
 def _direction_sums(
     edge: Tensor, displacement: Tensor, label: Tensor, direction: Direction, reach: int
 ) -> tuple[Tensor, Tensor]:
@@ -180,14 +222,8 @@ def _direction_sums(
 
     strongest: Tensor = _PathMaximum.apply(edge, direction.path, rows, columns, reach)
 
-    here = shifted(label, 0, 0)
-    there = shifted(label, direction.dy, direction.dx)
-    known = (here != IGNORE) & (there != IGNORE)
-    same = here == there
-    equal = known & same
-    unequal = known & ~same
-    background = equal & (here == BACKGROUND)
-    foreground = equal & (here != BACKGROUND)
+    same, masks = _pair_masks(label, direction, reach)
+    foreground = masks[1].view(same.shape)
 
     # affinity = 1 - strongest, and its complement where the labels differ: one logarithm a pair.
     agreement = torch.where(same, 1 - strongest, strongest)
@@ -195,7 +231,6 @@ def _direction_sums(
     move = shifted(displacement, 0, 0) - shifted(displacement, direction.dy, direction.dx)
     offset = move.new_tensor([direction.dy, direction.dx])[:, None, None]
     away = (move - offset * foreground[:, None]).abs().sum(1)
-    masks = torch.stack([background, foreground, unequal]).flatten(1)
     chosen = masks.to(strongest.dtype)
     affinity_sums = chosen @ affinity_loss.flatten()
     displacement_sums = chosen[:2] @ away.flatten()

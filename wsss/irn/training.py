@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,16 @@ from wsss.errors import UserError
 from wsss.files import content_hash
 from wsss.irn.config import IrnConfig
 from wsss.irn.inputs import MAX_LISTED, read_sized_image
-from wsss.irn.losses import irn_losses
+from wsss.irn.losses import IrnLosses, irn_losses, pair_counts
 from wsss.irn.model_file import save_irn_model
 from wsss.models.backbones import build_backbone
 from wsss.models.irnet import STRIDE, IrNet
 from wsss.provenance import closure_hash
 from wsss.settings import to_dict
 from wsss.training.compute import Compute, autocast, setup
-from wsss.training.loop import NonFiniteLoss, StepContext, finish, train
+from wsss.training.descent import descend
+from wsss.training.distributed import Processes
+from wsss.training.loop import StepContext, finish, train
 
 
 class LabelledImages:
@@ -126,30 +128,48 @@ class IrnTask:
         Raises:
             NonFiniteLoss: The loss is not finite; no step was taken.
         """
+        terms = descend(
+            self._optimizer, self._parts(batch, context), split=context.split, what="IRN"
+        )
+        return {"loss": terms.pop("total"), **terms}
+
+    def _parts(self, batch: dict[str, Any], context: StepContext) -> Iterator[Mapping[str, Tensor]]:
+        split, images, radius = context.split, len(batch["image"]), self._config.radius
+        label = labels_at_stride(batch["target"])
+        whole = split.is_whole(images)
+        pairs = None if whole else split.total(pair_counts(label, radius=radius))
+        # The running mean of the displacements takes one step towards the mean of the batch:
+        # the mean of the steps that the parts would take.
+        shift = self.network.mean_shift.running_mean
+        before, after = shift.clone(), torch.zeros_like(shift)
+        for part in split.parts(images):
+            shift.copy_(before)
+            losses = self._losses(batch, part, label[part], context, pairs)
+            after += split.share(part, images) * shift
+            yield {
+                "total": losses.total,
+                "affinity_background": losses.background,
+                "affinity_foreground": losses.foreground,
+                "affinity_negative": losses.negative,
+                "displacement_foreground": losses.displacement_foreground,
+                "displacement_background": losses.displacement_background,
+            }
+        shift.copy_(split.processes.sum(after))
+
+    def _losses(
+        self,
+        batch: dict[str, Any],
+        part: slice,
+        label: Tensor,
+        context: StepContext,
+        pairs: Tensor | None,
+    ) -> IrnLosses:
         normalisation = self.network.backbone.normalisation
-        image = transforms.normalise(batch["image"], normalisation, batch["valid"])
+        image = transforms.normalise(batch["image"][part], normalisation, batch["valid"][part])
         image = image.contiguous(memory_format=torch.channels_last)
         with autocast(context.device, self._config.precision):
             edge, displacement = self.network(image)
-        losses = irn_losses(
-            edge[:, 0],
-            displacement,
-            labels_at_stride(batch["target"]),
-            radius=self._config.radius,
-        )
-        if not torch.isfinite(losses.total):
-            raise NonFiniteLoss(f"the IRN loss is {float(losses.total.detach())}")
-        self._optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        return {
-            "loss": losses.total,
-            "affinity_background": losses.background,
-            "affinity_foreground": losses.foreground,
-            "affinity_negative": losses.negative,
-            "displacement_foreground": losses.displacement_foreground,
-            "displacement_background": losses.displacement_background,
-        }
+        return irn_losses(edge[:, 0], displacement, label, radius=self._config.radius, pairs=pairs)
 
 
 def train_irn(
@@ -181,7 +201,7 @@ def train_irn(
     training_set = read_index(index).training_set()
     images = LabelledImages(config, training_set, root, labels)
     digest = images.labels_hash()
-    device = setup(compute, config.seed)
+    device = setup(compute, config.seed, trains=True)
     backbone = build_backbone(config.backbone, weights_file)
     task = IrnTask(IrNet(backbone, dilation=config.dilation), config, device)
     summary = train(
@@ -202,6 +222,8 @@ def train_irn(
         description="train IRNet",
         lr_power=config.lr_power,
     )
+    if not Processes.here().is_main:
+        return
     training = {**dataclasses.asdict(summary), "labels": digest}
     save_irn_model(output, task.network, config=config, training=training)
     finish(work_dir)

@@ -11,12 +11,19 @@ from torch import Tensor
 IGNORE = 255
 
 
-def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+def labelled_pixels(target: Tensor) -> Tensor:
+    """Return how many pixels have a label, an int64 scalar."""
+    return (target != IGNORE).sum()
+
+
+def pixel_cross_entropy(logits: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
     """Mean cross-entropy over the labelled pixels, at the target's resolution.
 
     Args:
         logits: (B, L, h, w) float; brought to the target's size bilinearly, in float32.
         target: (B, H, W) int64 labels 0..L-1; 255 is left out.
+        labelled: Labelled pixels of the whole batch, of which this is a part: what it adds to the
+            batch's mean is returned. None: this is the batch.
 
     Returns:
         Scalar; 0 where nothing is labelled.
@@ -28,7 +35,8 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     rows = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
     flat = target.reshape(-1)
     total = F.cross_entropy(rows, flat, ignore_index=IGNORE, reduction="sum")
-    return total / (flat != IGNORE).sum().clamp(min=1)
+    count = labelled_pixels(flat) if labelled is None else labelled
+    return total / count.clamp(min=1)
 
 
 def multi_scale_loss(
@@ -36,6 +44,7 @@ def multi_scale_loss(
     image: Tensor,
     target: Tensor,
     scales: Sequence[float],
+    labelled: Tensor | None = None,
 ) -> Tensor:
     """Sum of the losses at each scale and of that of their maximum (DeepLabV2, PAMI 2018).
 
@@ -44,6 +53,7 @@ def multi_scale_loss(
         image: (B, 3, H, W) float, normalised.
         target: (B, H, W) int64.
         scales: Factors on the image, 1 first; with only one there is no maximum.
+        labelled: Labelled pixels of the batch that this is a part of; None: this is the batch.
 
     Returns:
         Scalar, the sum of the losses.
@@ -56,12 +66,13 @@ def multi_scale_loss(
             else F.interpolate(image, scale_factor=scale, mode="bilinear", align_corners=False)
         )
         all_logits.append(network(scaled))
-    losses = [pixel_cross_entropy(logits, target) for logits in all_logits]
+    losses = [pixel_cross_entropy(logits, target, labelled) for logits in all_logits]
     if len(all_logits) > 1:
         size = all_logits[0].shape[2:]
         resized = [
             F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
             for logits in all_logits
         ]
-        losses.append(pixel_cross_entropy(torch.stack(resized).amax(dim=0), target))
+        strongest = torch.stack(resized).amax(dim=0)
+        losses.append(pixel_cross_entropy(strongest, target, labelled))
     return torch.stack(losses).sum()

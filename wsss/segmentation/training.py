@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from wsss.models.deeplab import DeepLab
 from wsss.provenance import closure_hash
 from wsss.segmentation.config import SegmentationConfig
 from wsss.segmentation.dataset import open_dataset
-from wsss.segmentation.losses import multi_scale_loss
+from wsss.segmentation.losses import labelled_pixels, multi_scale_loss
 from wsss.segmentation.model_file import save_segmentation_model
 from wsss.settings import to_dict
 from wsss.training.compute import Compute, autocast, setup
-from wsss.training.loop import NonFiniteLoss, StepContext, finish, train
+from wsss.training.descent import descend
+from wsss.training.distributed import Processes
+from wsss.training.loop import StepContext, finish, train
 
 
 def parameter_groups(network: DeepLab, config: SegmentationConfig) -> list[dict[str, Any]]:
@@ -65,17 +67,27 @@ class SegmentationTask:
         Raises:
             NonFiniteLoss: The loss is not finite; no step was taken.
         """
+        terms = descend(
+            self._optimizer,
+            self._parts(batch, context),
+            split=context.split,
+            what="segmentation",
+        )
+        return {"loss": terms["total"]}
+
+    def _parts(self, batch: dict[str, Any], context: StepContext) -> Iterator[Mapping[str, Tensor]]:
         normalisation = self.network.backbone.normalisation
-        image = normalise(batch["image"], normalisation, batch["valid"])
-        image = image.contiguous(memory_format=torch.channels_last)
-        with autocast(context.device, self._config.precision):
-            loss = multi_scale_loss(self.network, image, batch["target"], self._config.loss_scales)
-        if not torch.isfinite(loss):
-            raise NonFiniteLoss(f"the segmentation loss is {loss.item()}")
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        return {"loss": loss}
+        split, images, target = context.split, len(batch["image"]), batch["target"]
+        whole = split.is_whole(images)
+        labelled = None if whole else split.total(labelled_pixels(target))
+        for part in split.parts(images):
+            image = normalise(batch["image"][part], normalisation, batch["valid"][part])
+            image = image.contiguous(memory_format=torch.channels_last)
+            with autocast(context.device, self._config.precision):
+                loss = multi_scale_loss(
+                    self.network, image, target[part], self._config.loss_scales, labelled
+                )
+            yield {"total": loss}
 
 
 def train_segmentation(
@@ -109,7 +121,7 @@ def train_segmentation(
     training_index, dataset, labels_digest = open_dataset(
         config, index_path=index, labels=labels, masks=masks, root=root
     )
-    device = setup(compute, config.seed)
+    device = setup(compute, config.seed, trains=True)
     backbone = build_backbone(config.backbone, weights_file)
     if config.freeze_batchnorm:
         freeze_batchnorm(backbone)
@@ -135,6 +147,8 @@ def train_segmentation(
         description=f"train segmentation ({config.labels} labels)",
         lr_power=config.lr_power,
     )
+    if not Processes.here().is_main:
+        return
     save_segmentation_model(
         output,
         task.network,

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from wsss.errors import UserError
+from wsss.training.distributed import Processes
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -29,47 +30,84 @@ class Compute:
             cores at hand, because the order of summation, hence the bytes, depends on it.
         workers: Helper processes that load images or run per-image work; never changes a result.
         deterministic: On CUDA, restrict PyTorch to deterministic kernels.
+        micro_batch: Images that a training takes through its networks at once, where its share of
+            a batch does not fit the device; gradients are added up, and the step is the same.
+            None: the whole share.
     """
 
     device: str = "auto"
     threads: int = 2
     workers: int = 2
     deterministic: bool = True
+    micro_batch: int | None = None
 
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise UserError(f"compute.threads is {self.threads}", expected="1 or more")
         if self.workers < 0:
             raise UserError(f"compute.workers is {self.workers}", expected="0 or more")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise UserError(f"compute.micro_batch is {self.micro_batch}", expected="1 or more")
         if self.device not in ("auto", "cpu", "cuda") and not self.device.startswith("cuda:"):
             raise UserError(
                 f"compute.device is {self.device!r}", expected='"auto", "cpu", "cuda" or "cuda:N"'
             )
 
     def torch_device(self) -> torch.device:
-        """Return the device to use.
+        """Return the device to use; of several processes of a node, each takes a GPU of its own.
 
         Raises:
             UserError: A GPU was asked for and there is none.
         """
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        device = torch.device(self.device)
+        processes = Processes.here()
+        if self.device == "auto" and processes.size == 1 and not torch.cuda.is_available():
+            return torch.device("cpu")
+        if processes.size > 1 and self.device.startswith("cuda:"):
+            raise UserError(
+                f"device {self.device!r} was asked for by each of {processes.size} processes",
+                where="compute.device",
+                expected='"cuda": each takes a GPU of its own',
+            )
+        device = torch.device("cuda" if self.device == "auto" else self.device)
         if device.type == "cuda":
+            if processes.size > 1:
+                device = torch.device("cuda", processes.local_rank)
             count = torch.cuda.device_count()
             if count == 0 or (device.index or 0) >= count:
                 raise UserError(
-                    f"device {self.device!r} was asked for, and PyTorch sees {count} GPU(s)",
+                    f"device '{device}' was asked for, and PyTorch sees {count} GPU(s)",
                     where="compute.device",
-                    expected="a CUDA GPU, its driver, and a CUDA build of PyTorch",
-                    fix='run where there is one, or set compute.device to "auto" or "cpu"',
+                    expected="a CUDA GPU, its driver, and a CUDA build of PyTorch"
+                    + ("; one for each process of the node" if processes.size > 1 else ""),
+                    fix="set compute.gpus to what there is, or compute.device to cpu"
+                    if processes.size > 1
+                    else 'run where there is one, or set compute.device to "auto" or "cpu"',
                 )
         return device
 
 
-def setup(compute: Compute, seed: int) -> torch.device:
-    """Prepare this process: threads, global seeds, deterministic kernels. Returns the device."""
+def setup(compute: Compute, seed: int, *, trains: bool = False) -> torch.device:
+    """Prepare this process: threads, global seeds, deterministic kernels. Returns the device.
+
+    Args:
+        compute: What to use.
+        seed: For all global generators.
+        trains: Whether this is a training, which several processes may run together.
+
+    Raises:
+        UserError: No such device, or several processes were started for what one does.
+    """
+    processes = Processes.here()
+    if processes.size > 1 and not trains:
+        raise UserError(
+            f"{processes.size} processes were started for a stage that one process runs",
+            where="RANK and WORLD_SIZE in the environment",
+            expected="torchrun for the three trainings only",
+            fix="start it without torchrun; unset RANK and WORLD_SIZE",
+        )
     device = compute.torch_device()
+    if processes.size > 1 and device.type == "cuda":
+        torch.cuda.set_device(device)  # NCCL and allocations without a name follow it
     torch.set_num_threads(compute.threads)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - only to pin libraries that use the global state
     torch.manual_seed(seed)

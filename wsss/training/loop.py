@@ -1,11 +1,13 @@
 """The one training loop: CAM, IRNet and DeepLab trainings differ only in their task.
 
 A task owns its networks and optimisers and takes one step; the loop owns order, seeds, schedule,
-checkpoints, signals, metrics and progress.
+checkpoints, signals, metrics and progress. Several processes may run it together
+(`wsss.training.distributed`); the first of them writes.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -16,45 +18,23 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wsss.data.loader import EpochDataset, batches, random_generator, steps_per_epoch
+from wsss.data.loader import EpochDataset, batches, steps_per_epoch
 from wsss.errors import UserError
+from wsss.training.batchnorm import learns, synchronise_batchnorm
 from wsss.training.checkpoint import load_checkpoint, save_checkpoint
 from wsss.training.compute import Compute
-from wsss.training.metrics import MetricsLog
-from wsss.training.progress import Progress
+from wsss.training.distributed import Processes, Split, images_each, joined
+from wsss.training.reporting import Reporter
 from wsss.training.schedule import Schedule, apply_factor, poly
+from wsss.training.step import NonFiniteLoss as NonFiniteLoss
+from wsss.training.step import Plan
+from wsss.training.step import StepContext as StepContext
 
 CHECKPOINT_FILE = "checkpoint.pt"
-
-
-class NonFiniteLoss(Exception):
-    """Raised by a task's step, before its optimiser step, when a loss is not finite."""
-
-
-@dataclass(frozen=True)
-class StepContext:
-    """What a step may depend on besides its batch.
-
-    Attributes:
-        device: Where the networks and the batch are.
-        epoch: Epoch of this step, from 0.
-        step: Step of the whole training, from 0.
-        total_steps: Steps of the whole training.
-        generator: CPU generator, a function of (seed, step).
-        rng: NumPy generator, a function of (seed, step).
-    """
-
-    device: torch.device
-    epoch: int
-    step: int
-    total_steps: int
-    generator: torch.Generator
-    rng: np.random.Generator
 
 
 class TrainingTask(Protocol):
@@ -95,21 +75,32 @@ class TrainingSummary:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[Callable[[], int | None]]:
-    """Note SIGTERM and SIGUSR1 instead of dying, so that the step in hand can be saved."""
+def _stop_signals(processes: Processes) -> Iterator[Callable[[], int | None]]:
+    """Note SIGTERM and SIGUSR1 instead of dying, so that the step in hand can be saved.
+
+    Processes of one training learn of it together, after the same step, whichever was told. One
+    whose launcher is gone takes that for SIGTERM: nobody else would end it.
+    """
     received: list[int] = []
+    parent = os.getppid()
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
+
+    def first() -> int | None:
+        number = received[0] if received else 0
+        if processes.size > 1 and os.getppid() != parent:
+            number = number or signal.SIGTERM
+        return processes.largest(number) or None
 
     watched = (signal.SIGTERM, signal.SIGUSR1)
     try:
         before = {number: signal.signal(number, note) for number in watched}
     except ValueError:  # not the main thread: signals are not ours to handle
-        yield lambda: None
+        yield first
         return
     try:
-        yield lambda: received[0] if received else None
+        yield first
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -122,130 +113,11 @@ def _to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     }
 
 
-class _Averages:
-    """Means of logged scalars since the last report, kept as tensors so that no step waits."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor | float] = {}
-        # Per key: a step that was not taken reports no loss and may not lower its mean.
-        self._counts: dict[str, int] = {}
-
-    def add(self, values: Mapping[str, Tensor | float]) -> None:
-        for key, value in values.items():
-            detached = value.detach() if isinstance(value, Tensor) else value
-            self._sums[key] = self._sums.get(key, 0.0) + detached
-            self._counts[key] = self._counts.get(key, 0) + 1
-
-    def take(self) -> dict[str, float]:
-        means = {key: float(value) / self._counts[key] for key, value in self._sums.items()}
-        self._sums, self._counts = {}, {}
-        return means
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """The steps of one training and what each is called."""
-
-    description: str
-    epochs: int
-    batch_size: int
-    per_epoch: int
-    seed: int
-    start: int
-    log_every: int
-    factors: Mapping[str, Schedule]
-
-    @property
-    def total(self) -> int:
-        return self.epochs * self.per_epoch
-
-    def context(self, step: int, device: torch.device) -> StepContext:
-        """Return a step's context, and seed the global generator that dropout draws from.
-
-        Every draw is a function of (seed, step), so a restart needs no saved random state.
-        """
-        rng = random_generator(self.seed, "step", step)
-        step_seed = int(rng.integers(2**62))
-        torch.manual_seed(step_seed)
-        return StepContext(
-            device=device,
-            epoch=step // self.per_epoch,
-            step=step,
-            total_steps=self.total,
-            generator=torch.Generator().manual_seed(step_seed),
-            rng=rng,
-        )
-
-
-class _Reporter:
-    """Progress, metrics lines and heartbeat of one training."""
-
-    def __init__(self, plan: _Plan, work_dir: Path) -> None:
-        self._plan = plan
-        self._log = MetricsLog(work_dir, plan.start)
-        self._progress = Progress(
-            plan.total,
-            plan.description,
-            "step",
-            initial=plan.start,
-            items_per_unit=plan.batch_size,
-        )
-        self._averages = _Averages()
-        self._waited, self._since = 0.0, time.monotonic()
-
-    def waited(self, seconds: float) -> None:
-        """Count time in which the device had no batch."""
-        self._waited += seconds
-
-    def add(self, values: Mapping[str, Tensor | float]) -> None:
-        """Count one step's scalars."""
-        self._averages.add(values)
-
-    def finished(self, step: int) -> None:
-        """Tell of `step`, counted from 0, and write the metrics where they are due."""
-        plan, done = self._plan, step + 1
-        note = ""
-        if done % plan.log_every == 0 or done == plan.total:
-            note = self._write(step)
-        self._progress.update(note=note)
-
-    def _write(self, step: int) -> str:
-        plan, epoch = self._plan, step // self._plan.per_epoch
-        now = time.monotonic()
-        values: dict[str, Any] = {
-            "epoch": epoch,
-            # Of the first optimiser; where others follow another schedule, theirs is known.
-            "lr_factor": next(iter(plan.factors.values()))(step, plan.total),
-            **self._averages.take(),
-            "images_per_s": round(self._progress.rate * plan.batch_size, 2),
-            "data_wait_share": round(self._waited / max(1e-9, now - self._since), 4),
-        }
-        self._waited, self._since = 0.0, now
-        self._log.write(step + 1, values)
-        self._log.heartbeat(
-            {
-                "stage": plan.description,
-                "step": step + 1,
-                "total_steps": plan.total,
-                "epochs": plan.epochs,
-                "eta_s": round(self._progress.eta_s),
-                **values,
-            }
-        )
-        loss = values.get("loss")
-        return f"epoch {epoch + 1}/{plan.epochs}" + ("" if loss is None else f", loss {loss:.4f}")
-
-    def close(self) -> None:
-        """Flush and close."""
-        self._progress.close()
-        self._log.close()
-
-
 class _NonFiniteGuard:
     """Lets single steps without a finite loss pass, and stops at too many in a row."""
 
-    def __init__(self, limit: int, description: str) -> None:
-        self._limit, self._description, self._in_a_row = limit, description, 0
+    def __init__(self, limit: int, plan: Plan) -> None:
+        self._limit, self._plan, self._in_a_row = limit, plan, 0
 
     def step(
         self, task: TrainingTask, batch: dict[str, Any], context: StepContext
@@ -254,11 +126,12 @@ class _NonFiniteGuard:
             values = task.step(batch, context)
         except NonFiniteLoss as error:
             self._in_a_row += 1
-            print(f"step {context.step}: {error}; step not taken", file=sys.stderr, flush=True)
+            if self._plan.split.processes.is_main:
+                print(f"step {context.step}: {error}; step not taken", file=sys.stderr, flush=True)
             if self._in_a_row >= self._limit:
                 raise UserError(
                     f"{self._in_a_row} steps in a row without a finite loss",
-                    where=f"{self._description}, step {context.step}",
+                    where=f"{self._plan.description}, step {context.step}",
                     fix="lower the learning rate, or use precision float32",
                 ) from None
             return {"skipped_steps": 1.0}
@@ -289,10 +162,10 @@ def train(
         task: Networks, optimisers and the step; already on the device.
         dataset: Images; each is loaded with a generator of (seed, epoch, name).
         epochs: Passes over the images; a last incomplete batch of each is left out.
-        batch_size: Images a step.
+        batch_size: Images a step, in all processes together.
         seed: Decides order, augmentation, and every draw of a step.
         compute: Device, workers.
-        work_dir: Checkpoint, metrics.jsonl, TensorBoard events and status.json.
+        work_dir: Checkpoint, metrics.jsonl and TensorBoard events.
         identity: What makes this training this one (settings, classes, images); a checkpoint
             with another identity is refused.
         description: For progress lines, e.g. "train CAM (acr)".
@@ -304,16 +177,19 @@ def train(
         max_non_finite: Steps in a row without a finite loss after which training stops.
 
     Raises:
-        UserError: Too few images for a batch, a foreign checkpoint, or a diverged training.
+        UserError: Too few images for a batch, a batch that cannot be dealt out as asked for, a
+            foreign checkpoint, a diverged training, or another process is gone.
         SystemExit: SIGTERM or SIGUSR1 arrived; the checkpoint is written.
     """
     device = compute.torch_device()
+    modules, optimizers = task.modules, task.optimizers
     per_epoch = steps_per_epoch(len(dataset.names), batch_size)
     total = epochs * per_epoch
     identity = {**identity, "seed": seed, "batch_size": batch_size, "total_steps": total}
     checkpoint = work_dir / CHECKPOINT_FILE
-    modules, optimizers = task.modules, task.optimizers
-    plan = _Plan(
+    split = Split(Processes.here(), compute.micro_batch)
+    _check_parts(split, images_each(batch_size, split.processes), modules)
+    plan = Plan(
         description=description,
         epochs=epochs,
         batch_size=batch_size,
@@ -324,49 +200,84 @@ def train(
         ),
         log_every=log_every,
         factors=_factors(optimizers, schedule, lr_power),
-    )
-    loader = batches(
-        dataset,
-        batch_size=batch_size,
-        seed=seed,
-        start=plan.start,
-        stop=total,
-        workers=compute.workers,
-        pin_memory=device.type == "cuda",
+        split=split,
     )
 
     def save(done: int) -> None:
-        save_checkpoint(
-            checkpoint, identity=identity, step=done, modules=modules, optimizers=optimizers
+        if split.processes.is_main:
+            save_checkpoint(
+                checkpoint, identity=identity, step=done, modules=modules, optimizers=optimizers
+            )
+
+    with joined(device) as processes:
+        if processes.size > 1:
+            _start_alike(processes, plan.start, checkpoint, modules)
+        loader = batches(
+            dataset,
+            batch_size=batch_size,
+            seed=seed,
+            start=plan.start,
+            stop=total,
+            workers=compute.workers,
+            share=(processes.rank, processes.size),
+            pin_memory=device.type == "cuda",
+        )
+        guard = _NonFiniteGuard(max_non_finite, plan)
+        reporter = Reporter(plan, work_dir)
+        saved_at = time.monotonic()
+        try:
+            with _stop_signals(processes) as stop_signal:
+                iterator = iter(loader)
+                for step in range(plan.start, total):
+                    asked = time.monotonic()
+                    batch = _to_device(next(iterator), device)
+                    reporter.waited(time.monotonic() - asked)
+                    for name, optimizer in optimizers.items():
+                        apply_factor([optimizer], plan.factors[name](step, total))
+                    reporter.add(guard.step(task, batch, plan.context(step, device)))
+                    reporter.finished(step)
+                    number = stop_signal()
+                    done = step + 1
+                    due = time.monotonic() - saved_at > 60 * checkpoint_minutes
+                    if done < total and (due or number is not None):
+                        save(done)
+                        saved_at = time.monotonic()
+                    if done < total and number is not None:
+                        reporter.say(f"{signal.Signals(number).name}: saved at step {done}")
+                        raise SystemExit(128 + number)
+        finally:
+            reporter.close()
+    return TrainingSummary(steps=total, epochs=epochs, images=len(dataset.names))
+
+
+def _check_parts(split: Split, images: int, modules: Mapping[str, nn.Module]) -> None:
+    """Refuse parts of a batch where BatchNorm needs all of it at once."""
+    if len(split.parts(images)) > 1 and learns(modules.values()):
+        raise UserError(
+            f"{images} images are to go through the networks {split.micro_batch} at a time, and "
+            "their BatchNorm learns from all of them at once",
+            where="compute.micro_batch",
+            expected=f"{images} or more (or null), unless all BatchNorm is frozen",
+            fix="leave it away and use more GPUs (compute.gpus), or lower batch_size, or set "
+            "freeze_batchnorm, for DeepLab together with head.name v2",
         )
 
-    guard = _NonFiniteGuard(max_non_finite, description)
-    reporter = _Reporter(plan, work_dir)
-    saved_at = time.monotonic()
-    try:
-        with _stop_signals() as stop_signal:
-            iterator = iter(loader)
-            for step in range(plan.start, total):
-                asked = time.monotonic()
-                batch = _to_device(next(iterator), device)
-                reporter.waited(time.monotonic() - asked)
-                for name, optimizer in optimizers.items():
-                    apply_factor([optimizer], plan.factors[name](step, total))
-                reporter.add(guard.step(task, batch, plan.context(step, device)))
-                reporter.finished(step)
-                number = stop_signal()
-                done = step + 1
-                due = time.monotonic() - saved_at > 60 * checkpoint_minutes
-                if done < total and (due or number is not None):
-                    save(done)
-                    saved_at = time.monotonic()
-                if done < total and number is not None:
-                    name = signal.Signals(number).name
-                    print(f"{name}: saved at step {done}", file=sys.stderr, flush=True)
-                    raise SystemExit(128 + number)
-    finally:
-        reporter.close()
-    return TrainingSummary(steps=total, epochs=epochs, images=len(dataset.names))
+
+def _start_alike(
+    processes: Processes, start: int, checkpoint: Path, modules: Mapping[str, nn.Module]
+) -> None:
+    """Make all processes begin with the same state, at the same step."""
+    if processes.largest(start) != -processes.largest(-start):
+        raise UserError(
+            f"process {processes.rank} of {processes.size} would go on at step {start}, and others "
+            "at another",
+            where=checkpoint,
+            expected="one checkpoint that all processes see",
+            fix="put the work folder where all nodes share it",
+        )
+    processes.equalise(modules)
+    for module in modules.values():
+        synchronise_batchnorm(module)
 
 
 def _factors(
@@ -384,5 +295,8 @@ def _factors(
 
 
 def finish(work_dir: Path) -> None:
-    """Remove the checkpoint once the model is written: nothing is left to resume."""
+    """Remove the checkpoint once the model is written: nothing is left to resume.
+
+    One process of a training does that, the one that wrote the model.
+    """
     (work_dir / CHECKPOINT_FILE).unlink(missing_ok=True)

@@ -1,0 +1,118 @@
+"""What a training tells while it runs: progress, metrics lines, heartbeat."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from wsss.training.metrics import MetricsLog
+from wsss.training.progress import Progress
+from wsss.training.step import Plan
+
+
+class _Averages:
+    """Means of logged scalars since the last report, kept as tensors so that no step waits."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor | float] = {}
+        # Per key: a step that was not taken reports no loss and may not lower its mean.
+        self._counts: dict[str, int] = {}
+
+    def add(self, values: Mapping[str, Tensor | float]) -> None:
+        for key, value in values.items():
+            detached = value.detach() if isinstance(value, Tensor) else value
+            self._sums[key] = self._sums.get(key, 0.0) + detached
+            self._counts[key] = self._counts.get(key, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        means = {key: float(value) / self._counts[key] for key, value in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means
+
+
+class Reporter:
+    """Progress, metrics lines and heartbeat of one training, from the first of its processes.
+
+    Args:
+        plan: What is reported on.
+        work_dir: Where the metrics go.
+    """
+
+    def __init__(self, plan: Plan, work_dir: Path) -> None:
+        self._plan = plan
+        self._silent = not plan.split.processes.is_main
+        if self._silent:
+            return
+        self._log = MetricsLog(work_dir, plan.start)
+        self._progress = Progress(
+            plan.total,
+            plan.description,
+            "step",
+            initial=plan.start,
+            items_per_unit=plan.batch_size,
+        )
+        self._averages = _Averages()
+        self._waited, self._since = 0.0, time.monotonic()
+
+    def waited(self, seconds: float) -> None:
+        """Count time in which the device had no batch."""
+        if not self._silent:
+            self._waited += seconds
+
+    def add(self, values: Mapping[str, Tensor | float]) -> None:
+        """Count one step's scalars."""
+        if not self._silent:
+            self._averages.add(values)
+
+    def finished(self, step: int) -> None:
+        """Tell of `step`, counted from 0, and write the metrics where they are due."""
+        if self._silent:
+            return
+        plan, done = self._plan, step + 1
+        note = ""
+        if done % plan.log_every == 0 or done == plan.total:
+            note = self._write(step)
+        self._progress.update(note=note)
+
+    def _write(self, step: int) -> str:
+        plan, epoch = self._plan, step // self._plan.per_epoch
+        now = time.monotonic()
+        values: dict[str, Any] = {
+            "epoch": epoch,
+            # Of the first optimiser; where others follow another schedule, theirs is known.
+            "lr_factor": next(iter(plan.factors.values()))(step, plan.total),
+            **self._averages.take(),
+            "images_per_s": round(self._progress.rate * plan.batch_size, 2),
+            "data_wait_share": round(self._waited / max(1e-9, now - self._since), 4),
+        }
+        self._waited, self._since = 0.0, now
+        self._log.write(step + 1, values)
+        self._log.heartbeat(
+            {
+                "stage": plan.description,
+                "step": step + 1,
+                "total_steps": plan.total,
+                "epochs": plan.epochs,
+                "eta_s": round(self._progress.eta_s),
+                **values,
+            }
+        )
+        loss = values.get("loss")
+        return f"epoch {epoch + 1}/{plan.epochs}" + ("" if loss is None else f", loss {loss:.4f}")
+
+    def say(self, text: str) -> None:
+        """Print a line to the log."""
+        if not self._silent:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Flush and close."""
+        if self._silent:
+            return
+        self._progress.close()
+        self._log.close()
