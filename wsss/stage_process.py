@@ -13,6 +13,7 @@ from types import FrameType
 from wsss.errors import UserError
 from wsss.faults import explain, signal_name
 from wsss.heartbeat import Heartbeat, beating
+from wsss.locks import output_lock
 
 # What schedulers and people send to end a job, and a terminal that closes.
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -20,14 +21,16 @@ STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 @contextmanager
 def stage_process(command: str, output: Path) -> Iterator[None]:
-    """Run a stage's work: told of by a heartbeat, tidy when stopped, its faults explained.
+    """Run a stage's work: alone on its output, told of by a heartbeat, tidy when stopped.
+
+    What the machine does to it is explained.
 
     Args:
         command: The stage's subcommand, for messages.
         output: What the stage writes, or the first of several.
 
     Raises:
-        UserError: Also in place of what the machine did to the stage.
+        UserError: Another process writes the output; also in place of what the machine did.
         SystemExit: A signal asked the stage to stop, with the status 128 + its number.
     """
     if os.environ.get("RANK", "0") != "0":
@@ -35,7 +38,7 @@ def stage_process(command: str, output: Path) -> Iterator[None]:
         with explained(command), _stopping():
             yield
         return
-    with beating(output, command) as heartbeat:
+    with output_lock(output, command), beating(output, command) as heartbeat:
         try:
             with explained(command), _stopping():
                 yield
