@@ -1,22 +1,23 @@
-"""Memory and time of one image's CAM export with a transformer's attention, as a run configures it.
+"""Memory and time of one image's CAM export, as runs configure it; the refined ones above all.
 
-    python benchmarks/vit_export_memory.py                              # voc-vit: DeiT-S, scale 1
-    python benchmarks/vit_export_memory.py --scales 2                   # its attention four times
-    python benchmarks/vit_export_memory.py --run voc-refined            # ResNet-38's CAMs refined
-    python benchmarks/vit_export_memory.py --device cuda --scales 0.5 1 1.5 2
+    python -m benchmarks.vit_export_memory                              # voc-vit: DeiT-S, scale 1
+    python -m benchmarks.vit_export_memory --scales 2                   # its attention four times
+    python -m benchmarks.vit_export_memory --run voc-refined --run voc  # ResNet-38's CAMs refined
+    python -m benchmarks.vit_export_memory --device cuda --scales 0.5 1 1.5 2
 
-The image is noise and the weights are random, which changes neither. The stage runs as `wsss
-export-cams` in a process of its own, whose highest resident memory is read at its end. On a CPU
-more than 2 GB is a failure.
+The image is noise and the weights are random, which changes neither. Each run is exported as by
+`wsss export-cams` in a process of its own, whose highest resident memory is read at its end. On a
+CPU more than 2 GB is a failure.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from wsss.cam.config import CamConfig
+from benchmarks.harness import ROOT, Row, Timing, add_options, finish
+from wsss.cam.config import CamConfig, ExportConfig
+from wsss.cam.inference import convolution_dtype
 from wsss.cam.methods import method, save_cam_model
 from wsss.config import ProjectConfig, load_config
 from wsss.data.index import ImageRecord, Index, write_index
@@ -59,43 +62,44 @@ def random_model(config: CamConfig, path: Path) -> None:
     save_cam_model(path, task.classifier, config, CLASSES, TrainingSummary(0, 0, 0))
 
 
-def write_inputs(project: ProjectConfig, options: argparse.Namespace, folder: Path) -> list[str]:
-    """Write model, image, index and settings; return the stage's arguments."""
-    width, height = options.size
-    stages = project.run(options.run).stages
-    export = stages["export"]
+def export_settings(project: ProjectConfig, run: str, options: argparse.Namespace) -> ExportConfig:
+    """The run's, with what the options change."""
+    export = project.run(run).stages["export"]
     if options.scales:
         export = replace(export, scales=tuple(options.scales))
+    if options.precision:
+        export = replace(export, precision=options.precision)
+    assert isinstance(export, ExportConfig)
+    return export
+
+
+def write_inputs(
+    project: ProjectConfig, run: str, export: ExportConfig, size: tuple[int, int], folder: Path
+) -> list[str]:
+    """Write model, image, index and settings; return the stage's arguments."""
+    width, height = size
     write_json(folder / "export.json", to_dict(export))
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "noise.png")
     record = ImageRecord("noise", ("train",), CLASSES[:2], width, height, "noise.png")
     write_index(Index(CLASSES, (record,)), folder / "index.csv")
-    random_model(stages["cam"], folder / "model.safetensors")
+    random_model(project.run(run).stages["cam"], folder / "model.safetensors")
     arguments = ["--model", "model.safetensors"]
     if export.refine_from is not None:
         random_model(project.run(export.refine_from).stages["cam"], folder / "lender.safetensors")
         arguments += ["--attention-model", "lender.safetensors"]
-    print(f"{options.run}: {width} x {height}, scales {list(export.scales)}, ", end="")
-    print(f"mirror {export.mirror}, refine {export.refine}, {len(CLASSES)} classes, 2 tagged")
     return ["--config", "export.json", "--index", "index.csv", "--root", ".", *arguments]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", default="voc-vit", help="a run of config.yaml")
-    parser.add_argument("--scales", type=float, nargs="+", help="instead of the run's")
-    parser.add_argument("--size", type=int, nargs=2, default=(500, 375), help="width, height")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    repository = Path(__file__).resolve().parent.parent
+def measured(project: ProjectConfig, run: str, options: argparse.Namespace) -> Row:
+    """Export one image as `run` does."""
+    export = export_settings(project, run, options)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        arguments = write_inputs(load_config(folder=repository), options, folder)
+        arguments = write_inputs(project, run, export, options.size, folder)
         arguments += ["--output", "cams.h5", "--device", options.device]
         arguments += ["--threads", str(options.threads), "--workers", "0"]
+        before, start = os.times(), time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-c", MEASURED, "export-cams", *arguments],
             cwd=folder,
@@ -103,16 +107,42 @@ def main() -> int:
             text=True,
             check=True,
         )
-    # Of the processor: another program beside this one does not make it longer.
-    busy = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = busy.ru_utime + busy.ru_stime
+        wall, after = time.perf_counter() - start, os.times()
+    busy = sum(after[2:4]) - sum(before[2:4])
     peak_mb = int(done.stdout.split("peak_kib")[1]) * 1024 / 1e6
-    print(f"process, from the start of Python: {peak_mb:.0f} MB resident at most, ", end="")
-    print(f"{seconds:.0f} s of processor time")
-    if options.device == "cpu" and peak_mb > LIMIT_MB:
-        print(f"more than the {LIMIT_MB} MB it is to stay under", file=sys.stderr)
-        return 1
-    return 0
+    cam = project.run(run).stages["cam"]
+    alone = export.refine_from is None and cam.uses_transformer
+    device = torch.device(options.device)
+    dtype = torch.float32 if alone else convolution_dtype(device, export.precision)
+    scales = " ".join(f"{scale:g}" for scale in export.scales)
+    within = f"{peak_mb:.0f} MB, {LIMIT_MB} allowed"
+    return Row(
+        stage="CAM export, memory",
+        case=f"{run}: {options.size[0]}x{options.size[1]}, scales {scales}"
+        + (" x mirror" if export.mirror else "")
+        + f", refine {export.refine}",
+        backbone=cam.vit.name if cam.uses_transformer else cam.backbone.name,
+        precision=str(dtype).removeprefix("torch."),
+        ours=Timing(wall, busy),
+        same=within if device.type == "cpu" else "-",
+        agrees=device.type != "cpu" or peak_mb <= LIMIT_MB,
+        peak_mb=peak_mb,
+        note=f"the whole process, {busy:.0f} s of processor time, start and loading included",
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add_options(parser)
+    parser.add_argument("--run", action="append", help="a run of config.yaml; repeatable")
+    parser.add_argument("--scales", type=float, nargs="+", help="instead of the run's")
+    parser.add_argument("--precision", help="instead of the run's")
+    parser.add_argument("--size", type=int, nargs=2, default=(500, 375), help="width, height")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    project = load_config(folder=ROOT)
+    return finish([measured(project, run, options) for run in options.run or ["voc-vit"]], options)
 
 
 if __name__ == "__main__":

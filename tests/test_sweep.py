@@ -16,7 +16,7 @@ from wsss.errors import UserError
 from wsss.evaluation import scoring
 from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.parallel import map_parts
-from wsss.evaluation.sweep import SweepCounts, as_thresholds
+from wsss.evaluation.sweep import SweepCounts, _Bands, as_thresholds
 from wsss.evaluation.tables import read_rows
 from wsss.training.compute import Compute
 
@@ -71,6 +71,40 @@ def test_a_tie_with_the_background_is_background():
     maps = np.array([[[0.3, np.nextafter(np.float32(0.3), np.float32(1))]]], np.float32)
     counts.add(np.ones((1, 2), np.uint8), np.array([0]), maps)
     assert counts.confusion(0).tolist() == [[0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.3],
+        [0.0, 1.0],
+        [round(0.01 * i, 6) for i in range(100)],
+        [-2.0, 0.1, 0.100001, 5.0],  # too close for a table
+    ],
+)
+def test_bands_are_those_of_a_search(values):
+    thresholds = as_thresholds(values)
+    rng = np.random.default_rng(2)
+    near = np.concatenate(
+        [np.nextafter(thresholds, np.float32(side)) for side in (-np.inf, np.inf)]
+    )
+    some = rng.uniform(-1, 2, 5000).astype(np.float32)
+    found = _Bands(thresholds)(np.concatenate([thresholds, near, some, [-1e30, 1e30, 0.0]]))
+    asked = np.concatenate([thresholds, near, some, np.array([-1e30, 1e30, 0.0], np.float32)])
+    assert np.array_equal(found, np.searchsorted(thresholds, asked, side="left"))
+
+
+def test_labels_of_wider_types_count_alike():
+    thresholds = as_thresholds([0.2, 0.5])
+    narrow, wide = SweepCounts(3, thresholds), SweepCounts(3, thresholds)
+    for truth, class_indices, maps in images_with_ties(thresholds):
+        narrow.add(truth, class_indices, maps)
+        wide.add(truth.astype(np.int64), class_indices, maps)
+    assert narrow.counts.sum() > 0
+    assert np.array_equal(narrow.counts, wide.counts)
+    for bad in (-1, 4, 256):
+        with pytest.raises(ValueError, match=f"label {bad}"):
+            wide.add(np.full((1, 1), bad), np.array([0]), np.zeros((1, 1, 1), np.float32))
 
 
 def test_parts_add_up():
