@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -117,20 +118,29 @@ class Project:
         (folder / "config.local.yaml").write_text(TINY_RUN)
         write_tiny_data(folder / "data" / "tiny")
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of the environment in the project, its own copy of the library first."""
-        environment = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
-        program = Path(sys.executable).parent / command[0]
-        return subprocess.run(
-            [str(program), *command[1:]],
+    def start(
+        self, *command: str, output: int | IO[str] = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
+        """Start a command of the environment in the project, its own copy of the library first."""
+        return subprocess.Popen(
+            [str(Path(sys.executable).parent / command[0]), *command[1:]],
             cwd=self.folder,
-            env=environment,
+            env={**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=580,
         )
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; see `start`."""
+        with self.start(*command) as process:
+            try:
+                output, _ = process.communicate(timeout=580)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, output)
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Snakemake on two cores."""
