@@ -22,7 +22,12 @@ from pathlib import Path
 
 CONFIGURATION = Path("/etc/slurm")
 MARK = "# Written by the tests of wsss; remove it at will.\n"
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
+PROGRAMS = (
+    *("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "sinfo", "srun"),
+    "setpriv",
+)
+# A daemon ends with the process that started it, however that ends.
+WITH_US = ("setpriv", "--pdeathsig=TERM")
 NODE_CPUS = 2
 # What the node claims to have: the stages ask for as much as their largest use needs.
 NODE_MEMORY_MB = 80_000
@@ -155,12 +160,10 @@ def _start_munge(folder: Path) -> subprocess.Popen[bytes]:
     assert program is not None
     return subprocess.Popen(
         [
+            *(*WITH_US, "--reuid=munge", "--regid=munge", "--clear-groups"),
             *(program, "--foreground", f"--socket={own}/socket", f"--key-file={own}/key"),
             *(f"--log-file={own}/log", f"--pid-file={own}/pid", f"--seed-file={own}/seed"),
         ],
-        user="munge",
-        group="munge",
-        extra_groups=[],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
     )
@@ -170,7 +173,7 @@ def _start_daemon(name: str, folder: Path) -> subprocess.Popen[bytes]:
     program = _program(name)
     assert program is not None
     with open(folder / f"{name}.log", "wb") as log:
-        return subprocess.Popen([program, "-D"], stdout=log, stderr=subprocess.STDOUT)
+        return subprocess.Popen([*WITH_US, program, "-D"], stdout=log, stderr=subprocess.STDOUT)
 
 
 def _wait_until_idle(cluster: SlurmCluster, seconds: float) -> None:

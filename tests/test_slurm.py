@@ -19,7 +19,7 @@ import pytest
 from conftest import Project, skip_or_fail
 from slurm_cluster import SlurmCluster, missing, running_cluster
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 RUN = "results/tiny"
 ON_THE_CLUSTER = {
@@ -55,14 +55,14 @@ class Submission:
         return self._log.read_text()
 
     def wait_until(self, what: str, condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 600
+        end = time.monotonic() + 1800
         while not condition():
             assert self._process.poll() is None, f"ended before {what}: {self.output()}"
             assert time.monotonic() < end, f"waited in vain for {what}: {self.output()}"
             time.sleep(0.1)
 
     def wait(self) -> int:
-        return self._process.wait(1200)
+        return self._process.wait(3000)
 
     def stop(self) -> None:
         """End it as Ctrl-C does, which cancels its jobs."""
