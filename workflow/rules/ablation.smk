@@ -2,6 +2,11 @@
 # other rules make as far as the score of the CAMs; a row that changes nothing is the run itself.
 
 
+localrules:
+    ablation,
+    ablation_q,
+
+
 rule ablation:
     input:
         scores=ablation_scores("variants"),

@@ -1,6 +1,11 @@
 # Scores, curves, panels and the table.
 
 
+# Seconds of work, for which no cluster is asked.
+localrules:
+    miou,
+
+
 rule score_cams:
     input:
         config="results/{run}/config/evaluation.json",

@@ -2,6 +2,11 @@
 # results/<run>/figures/versus-<other>.sha256 those that hold another run's beside its own.
 
 
+localrules:
+    figures,
+    figures_versus,
+
+
 # Image, CAM, ground truth (ACR, CVPR 2023, figures A5 and A8).
 rule figure_cam:
     input:
