@@ -69,7 +69,9 @@ def train(data: Path, folder: Path, *, workers: int = 0, **settings: Any) -> Pat
 
 def export(data: Path, model: Path, output: Path, **settings: Any) -> None:
     export_cams(
-        config=from_dict(ExportConfig, {"scales": [0.5, 1.0], **settings}, where="export"),
+        config=from_dict(
+            ExportConfig, {"scales": [0.5, 1.0], "precision": "float32", **settings}, where="export"
+        ),
         model=model,
         index=data / "index.csv",
         root=data,

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from wsss.cam.config import ExportConfig
-from wsss.cam.inference import multi_scale_cam
+from wsss.cam.inference import convolution_dtype, multi_scale_cam
 from wsss.cam.methods import CamModel, load_cam_model
 from wsss.cam.source import CamSource, View
 from wsss.data.images import read_image
@@ -20,6 +20,8 @@ from wsss.data.prefetch import prefetch
 from wsss.data.shards import WHOLE, Shard
 from wsss.errors import UserError
 from wsss.files import content_hash
+from wsss.models.classifier import Classifier
+from wsss.models.lean import lean_classifier
 from wsss.provenance import closure_hash
 from wsss.settings import to_dict
 from wsss.training.compute import Compute, autocast, setup
@@ -64,14 +66,8 @@ def export_cams(
             fix="train the CAM model on this index",
         )
     attention = _attention_model(config, trained, model, attention_model)
-    for each in filter(None, (trained, attention)):
-        each.classifier.to(device).to(memory_format=torch.channels_last)
-    source = CamSource(
-        classifier=trained.classifier,
-        attention_from=None if attention is None else attention.classifier,
-        mirror=config.mirror,
-        device=device,
-    )
+    attentive = None if attention is None else attention.classifier
+    source = cam_source(config, trained.classifier, attentive, device)
 
     def load(record: ImageRecord) -> tuple[ImageRecord, list[View]]:
         return record, source.views(read_image(root / record.path), config.scales)
@@ -105,12 +101,38 @@ def export_cams(
                 images,
                 size=size,
                 mirror=config.mirror,
-                epsilon=trained.classifier.map_epsilon,
+                epsilon=source.classifier.map_epsilon,
             )
             store.add(record.name, indices, maps.cpu().numpy(), size)
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 1e9
         print(f"export CAMs: {peak:.2f} GB of GPU memory at most", file=sys.stderr)
+
+
+def cam_source(
+    config: ExportConfig,
+    classifier: Classifier,
+    attention_from: Classifier | None,
+    device: torch.device,
+) -> CamSource:
+    """Bring the networks to `device`, in the form in which they give CAMs fastest.
+
+    Args:
+        config: Mirror and precision.
+        classifier: The network whose CAMs are read. It is used up: not to be called any more.
+        attention_from: The network whose patch attention refines them, or None.
+        device: Where to compute.
+    """
+    for network in filter(None, (classifier, attention_from)):
+        network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if attention_from is not classifier:
+        classifier = lean_classifier(classifier, dtype=convolution_dtype(device, config.precision))
+    return CamSource(
+        classifier=classifier,
+        attention_from=attention_from,
+        mirror=config.mirror,
+        device=device,
+    )
 
 
 def _attention_model(

@@ -40,13 +40,14 @@ class _Block(nn.Module):
 
     def activate(self, x: Tensor) -> Tensor:
         """Return the block's activated input."""
-        return F.relu(self.norm1(x))
+        return F.relu(self.norm1(x), inplace=True)
 
     def forward(self, x: Tensor, activated: Tensor) -> Tensor:
         """Return the block's output from its input, raw and activated."""
         # Where the shape changes the shortcut starts from the activated tensor.
         start: Tensor = self.shortcut(activated) if self.changes_shape else x
-        return start + self.residual(activated)
+        # In place, here as in the activations: at twice the image's size a feature takes 200 MB.
+        return self.residual(activated).add_(start)
 
     def residual(self, activated: Tensor) -> Tensor:
         raise NotImplementedError
@@ -79,7 +80,7 @@ class _BasicBlock(_Block):
         )
 
     def residual(self, activated: Tensor) -> Tensor:
-        x: Tensor = self.conv2(F.relu(self.norm2(self.conv1(activated))))
+        x: Tensor = self.conv2(F.relu(self.norm2(self.conv1(activated)), inplace=True))
         return x
 
 
@@ -98,8 +99,8 @@ class _Bottleneck(_Block):
 
     def residual(self, activated: Tensor) -> Tensor:
         x: Tensor = self.conv1(activated)
-        x = self.conv2(self.dropout(F.relu(self.norm2(x))))
-        x = self.conv3(self.dropout(F.relu(self.norm3(x))))
+        x = self.conv2(self.dropout(F.relu(self.norm2(x), inplace=True)))
+        x = self.conv3(self.dropout(F.relu(self.norm3(x), inplace=True)))
         return x
 
 
@@ -146,7 +147,7 @@ class ResNet38(nn.Module):
             if name in _LEVELS:
                 features.append(activated)
             x = block(x, activated)
-        features.append(F.relu(self.norm7(x)))
+        features.append(F.relu(self.norm7(x), inplace=True))
         return features
 
 

@@ -1,0 +1,139 @@
+"""A trained convolutional classifier rewritten for reading its CAMs: less work, less memory.
+
+What only training or other heads need is left out (class logits, the shallow features), a BatchNorm
+goes into the convolution before it, weights are rounded once instead of in every pass, and a tensor
+is freed after its last use. The CAMs stay the same but for rounding.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from timm.layers import BatchNormAct2d  # type: ignore[attr-defined]  # moved within timm
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from wsss.models.classifier import Classifier, InferenceCam
+from wsss.models.reconstructor import CamClassifier
+
+
+class LeanClassifier(Classifier):
+    """CAMs of a classifier and nothing else; see `lean_classifier`."""
+
+    def __init__(self, graph: fx.GraphModule, like: Classifier, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.graph = graph
+        self.dtype = dtype
+        self.normalisation = like.normalisation
+        self.size_multiple = like.size_multiple
+        self.map_epsilon = like.map_epsilon
+
+    def inference_cam(self, x: Tensor, *, attention: bool = False) -> InferenceCam:
+        """Return the CAMs, (B, C, h, w) in `dtype`, of normalised images (B, 3, H, W)."""
+        if attention:
+            return super().inference_cam(x, attention=True)
+        rounds = self.dtype != torch.float32
+        with torch.autocast(x.device.type, dtype=self.dtype if rounds else None, enabled=rounds):
+            return InferenceCam(self.graph(x), None)
+
+
+def lean_classifier(classifier: Classifier, *, dtype: torch.dtype) -> Classifier:
+    """Rewrite a trained classifier for CAMs alone.
+
+    Args:
+        classifier: In eval mode, where it is to compute. It is taken apart: do not use it after.
+        dtype: What convolutions compute in, float32 or bfloat16; normalisation stays in float32.
+
+    Returns:
+        The lean one; `classifier` itself, untouched, where it is not a CAM head on a network whose
+        operations are the same for every input.
+    """
+    if not isinstance(classifier, CamClassifier):
+        return classifier
+    try:
+        graph = _trace(classifier)
+    except (fx.proxy.TraceError, TypeError, RuntimeError):
+        # Its Python code asks for values or sizes, which a recorded list of operations cannot.
+        return classifier
+    _fold_batchnorm(graph)
+    for module in graph.modules():
+        if isinstance(module, nn.Conv2d):
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                setattr(module, name, _frozen(parameter.to(dtype)))
+    graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return LeanClassifier(graph, classifier, dtype).eval()
+
+
+class _CamAlone(nn.Module):
+    def __init__(self, classifier: CamClassifier) -> None:
+        super().__init__()
+        self.backbone = classifier.backbone
+        self.head = classifier.head
+
+    def forward(self, x: Tensor) -> Tensor:
+        cam: Tensor = self.head(self.backbone(x)[-1])
+        return cam
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        # Convolutions of timm pad by their input's size, which has to be looked at in every pass.
+        leaf = isinstance(m, (nn.Conv2d, _BatchNorm))
+        return leaf or super().is_leaf_module(m, module_qualified_name)
+
+
+def _trace(classifier: CamClassifier) -> fx.GraphModule:
+    alone = _CamAlone(classifier)
+    graph = fx.GraphModule(alone, _Tracer().trace(alone))
+    graph.graph.eliminate_dead_code()
+    return graph
+
+
+def _fold_batchnorm(graph: fx.GraphModule) -> None:
+    modules: dict[str, Any] = dict(graph.named_modules())
+    calls = Counter(node.target for node in graph.graph.nodes if node.op == "call_module")
+    for node in list(graph.graph.nodes):
+        norm = modules.get(str(node.target)) if node.op == "call_module" else None
+        source = node.args[0] if node.args else None
+        if not _is_frozen(norm) or not isinstance(source, fx.Node) or source.op != "call_module":
+            continue
+        conv = modules[str(source.target)]
+        alone = len(source.users) == 1 and calls[source.target] == 1
+        if not isinstance(conv, nn.Conv2d) or not alone:
+            continue
+        _fold(conv, norm)
+        if isinstance(norm, BatchNormAct2d):
+            graph.set_submodule(str(node.target), norm.act)
+        else:
+            node.replace_all_uses_with(source)
+            graph.graph.erase_node(node)
+    graph.delete_all_unused_submodules()
+    graph.graph.lint()
+    graph.recompile()
+
+
+def _is_frozen(module: nn.Module | None) -> bool:
+    """Whether `module` is a BatchNorm by fixed statistics, whose computation is known here."""
+    if not isinstance(module, _BatchNorm) or module.training or module.running_var is None:
+        return False
+    return isinstance(module, BatchNormAct2d) or type(module).forward is _BatchNorm.forward
+
+
+def _fold(conv: nn.Conv2d, norm: Any) -> None:
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    bias = -norm.running_mean.double() * scale
+    if norm.bias is not None:
+        bias = bias + norm.bias.double()
+    if conv.bias is not None:
+        bias = bias + conv.bias.double() * scale
+    dtype = conv.weight.dtype
+    conv.weight = _frozen(conv.weight.detach() * scale.to(dtype)[:, None, None, None])
+    conv.bias = _frozen(bias.to(dtype))
+
+
+def _frozen(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach(), requires_grad=False)
