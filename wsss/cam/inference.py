@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -33,7 +33,7 @@ def convolution_dtype(device: torch.device, precision: Precision) -> torch.dtype
     """
     if precision == "auto" and device.type == "cpu":
         # torch.cpu.get_capabilities is newer than the oldest PyTorch supported.
-        known = getattr(torch.cpu, "get_capabilities", dict)()
+        known: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         native = any(known.get(name, False) for name in BFLOAT16_INSTRUCTIONS)
         return torch.bfloat16 if native else torch.float32
     return resolve_precision(device, precision)

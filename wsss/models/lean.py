@@ -62,7 +62,7 @@ def lean_classifier(classifier: Classifier, *, dtype: torch.dtype) -> Classifier
         if isinstance(module, nn.Conv2d):
             for name, parameter in list(module.named_parameters(recurse=False)):
                 setattr(module, name, _frozen(parameter.to(dtype)))
-    graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    graph.to(memory_format=torch.channels_last)
     return LeanClassifier(graph, classifier, dtype).eval()
 
 
