@@ -62,7 +62,7 @@ def _free_space(path: object) -> str:
     for folder in Path(str(path)).absolute().parents:
         if folder.is_dir():
             usage = shutil.disk_usage(folder)
-            return f" ({usage.free / 1e6:.1f} of {usage.total / 1e6:.1f} MB are free)"
+            return f" ({usage.free / 1e6:.1f} of {usage.total / 1e6:.1f} MB are free without it)"
     return ""
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from wsss.data.hdf5_sink import Hdf5Sink
 from wsss.errors import UserError
 from wsss.files import atomic_file
 
@@ -60,6 +61,15 @@ def _key(name: str) -> str:
     return quote(name, safe=" ()[]{}+,;=@!$&'")
 
 
+def _damaged(path: object, what: str, error: Exception) -> UserError:
+    return UserError(
+        f"{what} cannot be read ({error})",
+        where=path,
+        expected="a complete HDF5 file",
+        fix=f"delete it (rm {path}) and start again: the stage that writes it runs again",
+    )
+
+
 class MapStoreWriter:
     """Writes a store that appears under its name only when complete.
 
@@ -81,7 +91,8 @@ class MapStoreWriter:
     def __enter__(self) -> MapStoreWriter:
         self._stack = ExitStack()
         temporary = self._stack.enter_context(atomic_file(self._path))
-        self._file = self._stack.enter_context(h5py.File(temporary, "w", libver="latest"))
+        self._sink = self._stack.enter_context(Hdf5Sink(temporary))
+        self._file = self._stack.enter_context(h5py.File(self._sink, "w", libver="latest"))
         self._file.attrs["format"] = FORMAT
         self._file.attrs["format_version"] = FORMAT_VERSION
         self._file.attrs["classes"] = np.array(self._classes, dtype=h5py.string_dtype())
@@ -111,6 +122,7 @@ class MapStoreWriter:
         )
         data.attrs["classes"] = np.asarray(class_indices, np.int64)
         data.attrs["size"] = np.asarray(size, np.int64)
+        self._sink.check()
 
     def __exit__(
         self,
@@ -157,12 +169,7 @@ class MapStore:
         try:
             file = h5py.File(path, "r")
         except OSError as error:
-            raise UserError(
-                f"this map store cannot be read ({error})",
-                where=path,
-                expected="a complete HDF5 file",
-                fix="delete it and run the stage that writes it again",
-            ) from None
+            raise _damaged(path, "this map store", error) from None
         if file.attrs.get("format") != FORMAT or file.attrs.get("format_version") != FORMAT_VERSION:
             found = (file.attrs.get("format"), file.attrs.get("format_version"))
             file.close()
@@ -183,10 +190,13 @@ class MapStore:
                 where=", ".join(str(f.filename) for f in self._files),
                 fix="the store belongs to another index: run the stage that writes it again",
             )
-        data = group[_key(name)]
-        height, width = (int(v) for v in data.attrs["size"])
-        indices = np.asarray(data.attrs["classes"], np.int64)
-        return StoredMaps(indices, np.asarray(data[()], np.float32), (height, width))
+        try:
+            data = group[_key(name)]
+            height, width = (int(v) for v in data.attrs["size"])
+            indices = np.asarray(data.attrs["classes"], np.int64)
+            return StoredMaps(indices, np.asarray(data[()], np.float32), (height, width))
+        except (OSError, RuntimeError, KeyError) as error:
+            raise _damaged(group.file.filename, f"the maps of image {name!r}", error) from None
 
     def close(self) -> None:
         """Close the files."""

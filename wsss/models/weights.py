@@ -227,7 +227,8 @@ def save_model(
     described = {**metadata, "stage": stage, "format_version": MODEL_FORMAT_VERSION}
     text = json.dumps(described, sort_keys=True, ensure_ascii=False)
     with atomic_file(path) as temporary:
-        safetensors.torch.save_file(state, str(temporary), metadata={METADATA_KEY: text})
+        # Its own writing goes through a file of a random name, which a kill would leave behind.
+        temporary.write_bytes(safetensors.torch.save(state, metadata={METADATA_KEY: text}))
 
 
 def load_model_file(path: str | Path, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

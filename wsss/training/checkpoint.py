@@ -25,7 +25,8 @@ def save_checkpoint(
     optimizers: Mapping[str, Optimizer],
 ) -> None:
     """Write all that the next step depends on; random state is a function of the step itself."""
-    with atomic_file(path) as temporary:
+    # Through Python's file object, whose errors say that the disk is full; PyTorch's do not.
+    with atomic_file(path) as temporary, open(temporary, "wb") as handle:
         torch.save(
             {
                 "identity": dict(identity),
@@ -33,7 +34,7 @@ def save_checkpoint(
                 "modules": {name: module.state_dict() for name, module in modules.items()},
                 "optimizers": {name: opt.state_dict() for name, opt in optimizers.items()},
             },
-            temporary,
+            handle,
         )
 
 

@@ -189,19 +189,6 @@ def train(
     checkpoint = work_dir / CHECKPOINT_FILE
     split = Split(Processes.here(), compute.micro_batch)
     _check_parts(split, images_each(batch_size, split.processes), modules)
-    plan = Plan(
-        description=description,
-        epochs=epochs,
-        batch_size=batch_size,
-        per_epoch=per_epoch,
-        seed=seed,
-        start=load_checkpoint(
-            checkpoint, identity=identity, modules=modules, optimizers=optimizers, device=device
-        ),
-        log_every=log_every,
-        factors=_factors(optimizers, schedule, lr_power),
-        split=split,
-    )
 
     def save(done: int) -> None:
         if split.processes.is_main:
@@ -209,7 +196,21 @@ def train(
                 checkpoint, identity=identity, step=done, modules=modules, optimizers=optimizers
             )
 
+    # Joined first: the one that holds the lock on the output may wait for who wrote there last.
     with joined(device) as processes:
+        plan = Plan(
+            description=description,
+            epochs=epochs,
+            batch_size=batch_size,
+            per_epoch=per_epoch,
+            seed=seed,
+            start=load_checkpoint(
+                checkpoint, identity=identity, modules=modules, optimizers=optimizers, device=device
+            ),
+            log_every=log_every,
+            factors=_factors(optimizers, schedule, lr_power),
+            split=split,
+        )
         if processes.size > 1:
             _start_alike(processes, plan.start, checkpoint, modules)
         loader = batches(
