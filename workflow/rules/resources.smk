@@ -1,0 +1,65 @@
+# What the jobs ask for, threads, memory and GPUs, and how they take the signals that end them.
+import signal
+import threading
+
+# A scheduler announces a job's end to all of its processes at once, with SIGTERM or SIGUSR1. Only
+# the stage may act on it, which then saves what it has: what stands around it, the shell that waits
+# for it, the `tee` that logs its last words and Snakemake itself, stays until the stage is gone.
+shell.prefix(
+    "trap : TERM USR1; tee() {{ trap '' INT TERM USR1; exec tee \"$@\"; }}; set -euo pipefail; "
+)
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
+
+COMPUTE = (
+    f"--device {CONFIG.compute.device} --threads {CONFIG.compute.threads}"
+    f" --workers {CONFIG.compute.workers}"
+    f" --deterministic {str(CONFIG.compute.deterministic).lower()}"
+)
+# What starts a training: `wsss`, or that under torchrun.
+TRAIN = CONFIG.compute.training_program()
+
+
+def submits():
+    """Say whether this Snakemake hands jobs to a cluster, rather than running them."""
+    return workflow.non_local_exec and not workflow.remote_exec
+
+
+def whole_machine(wildcards, processes=1):
+    """Threads: a training takes the whole machine, so that no two run side by side on it. On a
+    cluster a job has its cores to itself and asks for those that its processes use."""
+    if workflow.non_local_exec or workflow.remote_exec:
+        return processes * (CONFIG.compute.threads + CONFIG.compute.workers)
+    return workflow.cores
+
+
+def training_threads(wildcards):
+    """Threads: the same for a training, of as many processes as it has GPUs."""
+    return whole_machine(wildcards, CONFIG.compute.gpus)
+
+
+def memory(mb):
+    """Resource: memory in MB; attempts after a failure, which may have been for want of it, ask
+    for twice as much."""
+    return lambda wildcards, attempt: mb * min(attempt, 2)
+
+
+def gpus(wildcards):
+    """Resource: number of GPUs."""
+    if submits() and CONFIG.compute.device == "auto":
+        raise ValueError(
+            "compute.device is 'auto', and a login node cannot tell what the nodes of the cluster"
+            " have; set  compute: {device: cuda}  (or cpu) in config.local.yaml"
+        )
+    return int(CONFIG.compute.wants_gpu())
+
+
+def training_gpus(wildcards):
+    """Resource: number of GPUs of a training."""
+    return gpus(wildcards) * CONFIG.compute.gpus
+
+
+def training_compute(wildcards, stage):
+    """Resource: how a training computes, options of its command."""
+    images = getattr(CONFIG.compute.micro_batch, stage)
+    return COMPUTE if images is None else f"{COMPUTE} --micro-batch {images}"
