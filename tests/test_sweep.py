@@ -51,7 +51,9 @@ def images_with_ties(thresholds):
         )
 
 
-def test_every_threshold_scores_as_if_labelled_anew():
+@pytest.mark.parametrize("part", [50, 1_000_000])
+def test_every_threshold_scores_as_if_labelled_anew(part, monkeypatch):
+    monkeypatch.setattr("wsss.evaluation.sweep._PART", part)
     values = [round(0.1 * i, 6) for i in range(10)]
     thresholds = as_thresholds(values)
     counts = SweepCounts(3, thresholds)
