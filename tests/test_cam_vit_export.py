@@ -190,5 +190,7 @@ def test_announced_memory_is_that_of_the_largest_view(models):
     source = CamSource(classifier, classifier, mirror=True, device=CPU)
     patches = 23 * 31
     assert source.attention_bytes((375, 500), (0.5, 1.0)) == 4 * 4 * patches**2
+    state = classifier.state_dict().values()
+    assert source.weight_bytes() == sum(tensor.numel() * tensor.itemsize for tensor in state)
     plain = CamSource(classifier, None, mirror=True, device=CPU)
     assert plain.attention_bytes((375, 500), (1.0,)) == 0

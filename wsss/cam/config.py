@@ -277,7 +277,7 @@ class ExportConfig:
     """Add the mirror image of each size."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the network."""
+    """Arithmetic of the network; `auto`: bfloat16 where the device has instructions for it."""
 
     refine: Literal["none", "patch-attention"] = "none"
     """`patch-attention`: spread each CAM along a transformer's attention between patches."""

@@ -174,6 +174,7 @@ def _announce(source: CamSource, records: Sequence[ImageRecord], config: ExportC
     sizes = [(record.height, record.width) for record in records]
     most = max((source.attention_bytes(size, config.scales) for size in sizes), default=0)
     print(
-        f"export CAMs: the patch attention of the largest view takes about {most / 1e6:.0f} MB",
+        f"export CAMs: the networks take {source.weight_bytes() / 1e6:.0f} MB on {source.device}, "
+        f"the patch attention of the largest view about {most / 1e6:.0f} MB",
         file=sys.stderr,
     )

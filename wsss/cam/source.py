@@ -100,6 +100,16 @@ class CamSource:
         patches = (height // patch) * (width // patch)
         return _ATTENTION_MATRICES * 4 * patches**2
 
+    def weight_bytes(self) -> int:
+        """Return how much memory the networks' weights take."""
+        tensors = {
+            tensor.data_ptr(): tensor.nbytes
+            for network in (self.classifier, self.attention_from)
+            if network is not None
+            for tensor in (*network.parameters(), *network.buffers())
+        }
+        return sum(tensors.values())
+
     @property
     def _lender(self) -> Classifier | None:
         """The network that lends its attention to another one's CAMs."""
