@@ -11,6 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from wsss.errors import UserError
 from wsss.stage_process import explained, stage_process
@@ -69,11 +70,24 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def _other_outputs(options: argparse.Namespace) -> list[Path]:
+    """Return what a stage writes beside its --output."""
+    names = ["curve", "plot", "manifest", "output_crf", "manifest_crf", "reconstructor_output"]
+    if options.command == "pseudo-labels":
+        names.append("maps")
+    paths = [getattr(options, name, None) for name in names]
+    if options.command == "index":
+        paths.append(options.output.with_name("classes.txt"))
+    if getattr(options, "work_dir", None) is not None:
+        paths += [options.work_dir / name for name in ("checkpoint.pt", "metrics.jsonl")]
+    return [path for path in paths if path is not None]
+
+
 def _run(options: argparse.Namespace) -> None:
     # The record is all that drawing COCO's masks leaves among the results.
     output = getattr(options, "output", None) or getattr(options, "record", None)
     if options.command in STAGE_COMMANDS and output is not None:
-        with stage_process(options.command, output):
+        with stage_process(options.command, output, _other_outputs(options)):
             options.run(options)
     else:
         with explained(options.command):

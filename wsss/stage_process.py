@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from wsss.errors import UserError
 from wsss.faults import explain, signal_name
+from wsss.files import remove_leftovers
 from wsss.heartbeat import Heartbeat, beating
 from wsss.locks import output_lock
 
@@ -20,7 +21,7 @@ STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 @contextmanager
-def stage_process(command: str, output: Path) -> Iterator[None]:
+def stage_process(command: str, output: Path, others: Sequence[Path] = ()) -> Iterator[None]:
     """Run a stage's work: alone on its output, told of by a heartbeat, tidy when stopped.
 
     What the machine does to it is explained.
@@ -28,6 +29,7 @@ def stage_process(command: str, output: Path) -> Iterator[None]:
     Args:
         command: The stage's subcommand, for messages.
         output: What the stage writes, or the first of several.
+        others: What else it writes.
 
     Raises:
         UserError: Another process writes the output; also in place of what the machine did.
@@ -39,6 +41,8 @@ def stage_process(command: str, output: Path) -> Iterator[None]:
             yield
         return
     with output_lock(output, command), beating(output, command) as heartbeat:
+        for path in (output, *others):
+            remove_leftovers(path)
         try:
             with explained(command), _stopping():
                 yield

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from wsss.errors import UserError
 
@@ -51,7 +51,7 @@ class _Keyed(Dataset[Sample]):
         return self._dataset.load(position, rng)
 
 
-class _Batches:
+class _BatchSampler:
     """Batch sampler over the steps that are left, all epochs in a row."""
 
     def __init__(
@@ -81,13 +81,60 @@ class _Batches:
             yield [(epoch, int(p)) for p in order[first : first + self._each]]
 
 
+class _Failed:
+    """What a worker has to tell instead of a batch."""
+
+    def __init__(self, error: UserError) -> None:
+        self.error = error
+
+
+class _Careful(Dataset[Any]):
+    """Hands errors for people over as values: PyTorch would wrap them in a traceback's text."""
+
+    def __init__(self, dataset: Dataset[Sample]) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, key: Key) -> Sample | _Failed:
+        try:
+            return self._dataset[key]
+        except UserError as error:
+            return _Failed(error)
+
+
+def _collate(samples: list[Sample | _Failed]) -> Any:
+    for sample in samples:
+        if isinstance(sample, _Failed):
+            return sample
+    return default_collate(samples)
+
+
+class Batches:
+    """The batches of a training, loaded ahead by worker processes.
+
+    Raises, while it is iterated over:
+        UserError: An image cannot be read, or a worker died.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for batch in self._loader:
+            if isinstance(batch, _Failed):
+                raise batch.error
+            yield batch
+
+
 def _leave_signals_to_the_parent(worker: int) -> None:
     """Let a worker outlive the signals that ask a training to save and stop.
 
     Schedulers send them to every process of a job, and a worker that died of one would bring the
     training down before it has saved. Workers end by themselves when their parent does.
     """
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -116,20 +163,22 @@ def batches(
     workers: int,
     share: tuple[int, int] = (0, 1),
     pin_memory: bool = False,
-) -> DataLoader[Sample]:
-    """Return a loader of the batches of global steps start..stop-1; incomplete ones are dropped.
+) -> Batches:
+    """Return the batches of global steps start..stop-1; incomplete ones are dropped.
 
     With `share` (r, n) it is the r-th of n equal parts of each batch.
     """
     count = len(dataset.names)
     steps_per_epoch(count, batch_size)
-    return DataLoader(
-        _Keyed(dataset, seed),
-        batch_sampler=_Batches(count, batch_size, seed, start, stop, share),
+    loader = DataLoader(
+        _Careful(_Keyed(dataset, seed)),
+        batch_sampler=_BatchSampler(count, batch_size, seed, start, stop, share),
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_leave_signals_to_the_parent,
         # Workers draw from the generators above only; this pins what PyTorch seeds them with.
         generator=torch.Generator().manual_seed(seed),
+        collate_fn=_collate,
     )
+    return Batches(loader)

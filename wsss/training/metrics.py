@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from wsss.files import write_text
 from wsss.heartbeat import beat
 
 METRICS_FILE = "metrics.jsonl"
@@ -27,7 +28,7 @@ class MetricsLog:
         self._folder = folder
         path = folder / METRICS_FILE
         kept = [line for line in self._lines(path) if json.loads(line)["step"] <= resume_step]
-        path.write_text("".join(line + "\n" for line in kept) if resume_step else "")
+        write_text(path, "".join(line + "\n" for line in kept) if resume_step else "")
         self._file = path.open("a", encoding="utf-8")
         self._events = SummaryWriter(str(folder / EVENTS_FOLDER), purge_step=resume_step + 1)
 
