@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from wsss.errors import UserError
 from wsss.training.distributed import Processes
 
 
@@ -28,15 +29,21 @@ def learns(modules: Iterable[nn.Module]) -> bool:
 
 
 def synchronise_batchnorm(module: nn.Module) -> None:
-    """Make every BatchNorm of `module` take its statistics over all processes, in place.
+    """Make every BatchNorm of `module` that learns do so over all processes, in place.
 
-    Frozen ones stay as they are.
+    Raises:
+        UserError: One computes more than a BatchNorm or timm's with an activation behind it.
     """
     for part in module.modules():
-        if isinstance(part, _BatchNorm) and not isinstance(part, _Synchronised):
+        if isinstance(part, _BatchNorm) and part.training and not isinstance(part, _Synchronised):
             kind = type(part)
             if kind.forward not in (_BatchNorm.forward, BatchNormAct2d.forward):
-                raise TypeError(f"{kind.__name__} normalises in a way of its own")
+                raise UserError(
+                    f"{kind.__name__} of {type(module).__name__} is a BatchNorm of its own kind, "
+                    "whose statistics several processes cannot share",
+                    expected="torch's BatchNorm, or timm's BatchNormAct2d",
+                    fix="set freeze_batchnorm, choose another backbone, or compute.gpus: 1",
+                )
             if kind not in _classes:
                 _classes[kind] = type(f"Synchronised{kind.__name__}", (_Synchronised, kind), {})
             part.__class__ = _classes[kind]

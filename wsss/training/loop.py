@@ -28,6 +28,7 @@ from wsss.training.batchnorm import learns, synchronise_batchnorm
 from wsss.training.checkpoint import load_checkpoint, save_checkpoint
 from wsss.training.compute import Compute
 from wsss.training.distributed import Processes, Split, images_each, joined
+from wsss.training.memory import out_of_memory
 from wsss.training.reporting import Reporter
 from wsss.training.schedule import Schedule, apply_factor, poly
 from wsss.training.step import NonFiniteLoss as NonFiniteLoss
@@ -76,7 +77,7 @@ class TrainingSummary:
 
 @contextmanager
 def _stop_signals(processes: Processes) -> Iterator[Callable[[], int | None]]:
-    """Note SIGTERM and SIGUSR1 instead of dying, so that the step in hand can be saved.
+    """Note signals that ask to stop instead of dying, so that the step in hand can be saved.
 
     Processes of one training learn of it together, after the same step, whichever was told. One
     whose launcher is gone takes that for SIGTERM: nobody else would end it.
@@ -86,6 +87,8 @@ def _stop_signals(processes: Processes) -> Iterator[Callable[[], int | None]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
+        if number == signal.SIGINT:  # who presses Ctrl-C again does not want to wait
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def first() -> int | None:
         number = received[0] if received else 0
@@ -93,7 +96,9 @@ def _stop_signals(processes: Processes) -> Iterator[Callable[[], int | None]]:
             number = number or signal.SIGTERM
         return processes.largest(number) or None
 
-    watched = (signal.SIGTERM, signal.SIGUSR1)
+    asking = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+    # Who has a signal ignored, as nohup does, wants it ignored.
+    watched = [each for each in asking if signal.getsignal(each) != signal.SIG_IGN]
     try:
         before = {number: signal.signal(number, note) for number in watched}
     except ValueError:  # not the main thread: signals are not ours to handle
@@ -124,6 +129,8 @@ class _NonFiniteGuard:
     ) -> Mapping[str, Tensor | float]:
         try:
             values = task.step(batch, context)
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(error, self._plan, context.step, batch) from error
         except NonFiniteLoss as error:
             self._in_a_row += 1
             if self._plan.split.processes.is_main:
@@ -152,7 +159,6 @@ def train(
     description: str,
     lr_power: float = 0.9,
     schedule: Schedule | Mapping[str, Schedule] | None = None,
-    checkpoint_minutes: float = 5.0,
     log_every: int = 10,
     max_non_finite: int = 10,
 ) -> TrainingSummary:
@@ -164,7 +170,7 @@ def train(
         epochs: Passes over the images; a last incomplete batch of each is left out.
         batch_size: Images a step, in all processes together.
         seed: Decides order, augmentation, and every draw of a step.
-        compute: Device, workers.
+        compute: Device, workers, time between checkpoints.
         work_dir: Checkpoint, metrics.jsonl and TensorBoard events.
         identity: What makes this training this one (settings, classes, images); a checkpoint
             with another identity is refused.
@@ -172,7 +178,6 @@ def train(
         lr_power: Power of the poly schedule over all steps.
         schedule: Factor on the learning rate from (step, total_steps), in place of poly; or one
             for each optimiser's name, where those without one keep poly.
-        checkpoint_minutes: Time between checkpoints.
         log_every: Steps between metrics lines.
         max_non_finite: Steps in a row without a finite loss after which training stops.
 
@@ -239,12 +244,15 @@ def train(
                     reporter.finished(step)
                     number = stop_signal()
                     done = step + 1
-                    due = time.monotonic() - saved_at > 60 * checkpoint_minutes
+                    due = time.monotonic() - saved_at > 60 * compute.checkpoint_minutes
                     if done < total and (due or number is not None):
                         save(done)
                         saved_at = time.monotonic()
                     if done < total and number is not None:
-                        reporter.say(f"{signal.Signals(number).name}: saved at step {done}")
+                        name = signal.Signals(number).name
+                        reporter.say(
+                            f"{name}: saved at step {done} of {total}; the next start goes on there"
+                        )
                         raise SystemExit(128 + number)
         finally:
             reporter.close()
