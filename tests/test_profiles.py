@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,8 @@ def test_a_profile_has_all_that_the_default_has(name: str) -> None:
     default, own = read(PROFILES / "default/config.yaml"), read(PROFILES / name / "config.yaml")
     assert {key: own.get(key) for key in default} == default
     assert own["retries"] >= 1
+    for key in ("jobscript", "slurm-partition-config", "cluster-generic-status-cmd"):
+        assert (REPOSITORY / own.get(key, "")).exists(), key
 
 
 def resources(output: str, rule: str) -> dict[str, str]:
@@ -151,6 +154,29 @@ def test_status_of_kubernetes_jobs(fake_cluster: Path, tmp_path: Path) -> None:
     for code, words in (("0", "success"), ("1", "failed")):
         (fake_cluster / "wsss-a.exit").write_text(code)
         assert kubernetes("status.sh", "wsss-a").strip() == words
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_job_waits_for_a_stage_that_saves_on_a_signal(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    # As Snakemake fills it in, with a stage that takes a while to save.
+    stage = tmp_path / "stage.sh"
+    stage.write_text(
+        f"trap 'sleep 0.5; echo saved; exit 143' {number.name[3:]}\n"
+        "echo started\nwhile :; do sleep 0.05; done\n"
+    )
+    template = (PROFILES / "cluster-generic/jobscript.sh").read_text()
+    script = tmp_path / "job.sh"
+    script.write_text(template.format(properties="{}", exec_job=f"sh {stage} && exit 0 || exit 1"))
+    job = subprocess.Popen(
+        ["sh", script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert job.stdout is not None
+    assert job.stdout.readline() == "started\n"
+    os.killpg(job.pid, number)  # to all processes of the job at once
+    assert job.communicate(timeout=30)[0] == "saved\n"
+    assert job.returncode == 1
 
 
 @pytest.mark.slow

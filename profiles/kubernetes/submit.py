@@ -16,9 +16,8 @@ def manifest(options: argparse.Namespace) -> dict[str, Any]:
     job["metadata"]["labels"]["stage"] = options.label
     job["spec"]["activeDeadlineSeconds"] = 60 * options.minutes
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    # The image's entry point hands signals to all that runs in the pod; this shell outlives them
-    # until the stage is done with them.
-    container["args"] = ["sh", "-c", 'trap : TERM; . "$0"', options.script]
+    # The image's entry point hands signals to all that runs in the pod.
+    container["args"] = ["sh", options.script]
     amounts = {"cpu": str(options.cpus), "memory": f"{options.memory_mb}M"}
     if options.gpus:
         amounts["nvidia.com/gpu"] = str(options.gpus)
