@@ -15,7 +15,7 @@ help:
 	@echo "make test          the tests, under 15 minutes"
 	@echo "make test-all      the slow tests too"
 	@echo "make lint          ruff, mypy, snakefmt, snakemake --lint"
-	@echo "make bench         the benchmarks"
+	@echo "make bench         the benchmarks, small: each stage against its naive form"
 	@echo "make environment   only set up .venv; then: source .venv/bin/activate"
 
 environment: $(INSTALLED)
@@ -59,4 +59,4 @@ lint: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
 
 bench: $(INSTALLED)
-	for file in benchmarks/*.py; do $(BIN)/python $$file; done
+	$(BIN)/python -m benchmarks

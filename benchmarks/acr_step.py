@@ -1,13 +1,14 @@
 """One ACR step (RU + CU): this project's against the plain form, and bfloat16 against float32.
 
-    python benchmarks/acr_step.py                              # Lite0, a small decoder, on a CPU
-    python benchmarks/acr_step.py --full --batch 1 --steps 1   # ResNet-38 on a CPU: minutes
-    python benchmarks/acr_step.py --device cuda                # the run `voc`: crop 256, batch 8
+    python -m benchmarks.acr_step                              # Lite0, a small decoder, on a CPU
+    python -m benchmarks.acr_step --full --batch 1 --steps 1   # ResNet-38 on a CPU: minutes
+    python -m benchmarks.acr_step --device cuda                # the run `voc`: crop 256, batch 8
 
 The plain form is written the way the field's scripts do it: float32, the decoder called once for
 each of the five reconstructions, and networks run again for what an earlier pass already gave
 (class logits and CAM, class logits and X). That both take the same step is checked first, without
-dropout. Every timing has a process of its own, so that its peak memory is its own.
+dropout. Every timing has a process of its own, so that its peak memory is its own; the forms take
+turns.
 
 Pictures are generated, weights are random unless `--weights` names an ImageNet file of the
 backbone: neither changes times or memory; the comparison of losses means most with the file.
@@ -16,12 +17,10 @@ backbone: neither changes times or memory; the comparison of losses means most w
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,15 @@ from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.harness import (
+    Measured,
+    Row,
+    Timing,
+    add_options,
+    finish,
+    measure,
+    product_rate,
+)
 from wsss.cam.acr import AcrMethod, StepInputs
 from wsss.cam.config import AcrConfig, CamConfig
 from wsss.cam.losses import SMALLEST_SEGMENT_PX, normalise_cam
@@ -41,7 +49,8 @@ from wsss.training.compute import Compute, setup
 from wsss.training.loop import StepContext
 
 CLASSES = 20
-WARM_UP = 2
+# Relative difference of losses, and of what a step moved, that rounding may leave.
+SAME = 1e-3
 TERMS = (
     "ru_total",
     "ru_full",
@@ -208,117 +217,138 @@ def _parameters(method: AcrMethod) -> Iterator[tuple[str, torch.nn.Parameter]]:
                 yield f"{key}.{name}", parameter
 
 
-def status_mb(key: str) -> float:
-    text = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(next(line for line in text.splitlines() if line.startswith(key)).split()[1]) / 1024
+def form(arguments: dict[str, Any], plain: bool, precision: str) -> Callable[[], Any]:
+    """Return some timed steps of one form, for a process of its own.
 
-
-def measure(options: argparse.Namespace, device: torch.device, plain: bool, precision: str) -> Any:
-    """Median seconds of a step, peak memory, and FLOPs of the form that is measured."""
-    before = status_mb("VmRSS:")
+    They return the median of their seconds, the peak memory on a GPU, and the form's FLOPs.
+    """
+    options = from_words(arguments)
+    device = setup(Compute(options.device, options.threads, 0), seed=0)
     method = build(settings(options, precision), device, options.weights)
-    total = options.steps + WARM_UP
-    times = []
-    for step in range(total):
-        start = time.perf_counter()
-        take_step(plain, method, step, total)  # ends with a read-out, so the device has finished
-        times.append(time.perf_counter() - start)
-    cuda = device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated(device) / 2**20 if cuda else status_mb("VmHWM:") - before
-    with FlopCounterMode(display=False) as counter:
-        take_step(plain, method, 0, total)
-    kept = times[WARM_UP:]
-    return {"seconds": float(np.median(kept)), "peak_mb": peak, "flops": counter.get_total_flops()}
+    total = options.steps + options.warm_up
+
+    def run() -> dict[str, float]:
+        times, busy = [], []
+        for step in range(total):
+            start, cpu = time.perf_counter(), time.process_time()
+            # It ends with a read-out, so the device has finished.
+            take_step(plain, method, step, total)
+            times.append(time.perf_counter() - start)
+            busy.append(time.process_time() - cpu)
+        cuda = device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(device) / 1e6 if cuda else 0.0
+        with FlopCounterMode(display=False) as counter:
+            take_step(plain, method, 0, total)
+        kept = slice(options.warm_up, None)
+        return {
+            "seconds": float(np.median(times[kept])),
+            "cpu_s": float(np.median(busy[kept])),
+            "peak_mb": peak,
+            "flops": counter.get_total_flops(),
+        }
+
+    return run
 
 
-def train_steps(options: argparse.Namespace, device: torch.device, precision: str) -> Any:
-    """The losses of a short training from the same start on the same pictures and draws."""
+def same_step(arguments: dict[str, Any]) -> Callable[[], Any]:
+    options = from_words(arguments)
+    device = setup(Compute(options.device, options.threads, 0), seed=0)
+    return lambda: check_same_step(options, device)
+
+
+def some_losses(arguments: dict[str, Any], precision: str) -> Callable[[], Any]:
+    """Return a short training from the same start on the same pictures and draws."""
+    options = from_words(arguments)
+    device = setup(Compute(options.device, options.threads, 0), seed=0)
     method = build(settings(options, precision), device, options.weights)
     steps = options.compare_steps
-    found = [take_step(False, method, step, steps) for step in range(steps)]
-    return [{name: losses[name] for name in TERMS} for losses in found]
+
+    def run() -> list[dict[str, float]]:
+        found = [take_step(False, method, step, steps) for step in range(steps)]
+        return [{name: losses[name] for name in TERMS} for losses in found]
+
+    return run
 
 
-def product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Measured FLOPs a second of a large matrix product."""
-    side = 8192 if device.type == "cuda" else 1024
-    a = torch.rand(side, side, device=device).to(dtype)
-    times = []
-    for _ in range(6):
-        start = time.perf_counter()
-        product = a @ a
-        float(product[0, 0])
-        times.append(time.perf_counter() - start)
-    return float(2 * side**3 / min(times))
+def words_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The options as JSON can hold them."""
+    return {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
 
 
-def child(options: argparse.Namespace, what: str) -> Any:
-    """Run one part in a process of its own; None where its memory did not suffice."""
-    words = [sys.executable, __file__, *sys.argv[1:], "--part", what]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode == 3:
-        return None
-    if done.returncode != 0:
-        raise SystemExit(f"{what} failed")
-    return json.loads(done.stdout.splitlines()[-1])
+def from_words(arguments: dict[str, Any]) -> argparse.Namespace:
+    options = argparse.Namespace(**arguments)
+    options.weights = None if options.weights is None else Path(options.weights)
+    return options
 
 
-def run_part(options: argparse.Namespace, device: torch.device) -> Any:
-    kind, _, precision = options.part.partition(" ")
-    if kind == "same":
-        return check_same_step(options, device)
-    if kind == "rate":
-        return product_rate(device, getattr(torch, precision))
-    if kind == "losses":
-        return train_steps(options, device, precision)
-    return measure(options, device, kind == "plain", precision)
-
-
-def machine(device: torch.device, threads: int) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    names = [line.split(": ")[1] for line in text.splitlines() if "model name" in line]
-    return f"{names[0] if names else platform.machine()}, {threads} thread(s)"
-
-
-def report(options: argparse.Namespace, device: torch.device) -> None:
-    config = settings(options, "float32")
-    print(f"{machine(device, options.threads)}, PyTorch {torch.__version__}")
-    print(f"{config.backbone.name}, crop {config.crop_px}, batch {config.batch_size}, ", end="")
-    acr = config.acr
-    print(f"decoder of depth {acr.decoder_depth} and width {acr.decoder_width} at ", end="")
-    print(f"{config.decoded_px} px, preset {acr.preset}")
-    same = child(options, "same")
-    if same is not None:
-        print(f"the same step: losses to {same['losses']:.0e}, what moved to {same['step']:.0e}")
-    rows = {
-        name: child(options, name) for name in ("plain float32", "ours float32", "ours bfloat16")
-    }
-    first = rows["plain float32"]
-    header = ("form", "s/step", "images/s", "peak MB", "ratio", "memory", "of the floor")
-    print("{:<14}{:>9}{:>10}{:>10}{:>8}{:>8}{:>14}".format(*header))
-    for name, row in rows.items():
-        if row is None:
-            print(f"{name:<14}  out of memory")
+def rows_of(options: argparse.Namespace, device: torch.device) -> list[Row]:
+    config, words = settings(options, "float32"), words_of(options)
+    print(f"decoder of depth {config.acr.decoder_depth} and width {config.acr.decoder_width} at ")
+    print(f"{config.decoded_px} px, preset {config.acr.preset}", flush=True)
+    try:
+        same = measure(same_step, arguments=words).result
+    except MemoryError:
+        same = None
+    runs: dict[str, list[Measured]] = {"plain float32": [], "float32": [], "bfloat16": []}
+    for _ in range(options.rounds):
+        for name, kept in runs.items():
+            plain, precision = name.startswith("plain"), name.split()[-1]
+            with suppress(MemoryError):
+                kept.append(measure(form, arguments=words, plain=plain, precision=precision))
+    naive = runs.pop("plain float32")
+    rows = []
+    for precision, kept in runs.items():
+        if not kept:
+            print(f"{precision}: out of memory")
             continue
-        rate = child(options, f"rate {name.split()[1]}")
-        share = row["flops"] / rate / row["seconds"]
-        ratio = f"{first['seconds'] / row['seconds']:.2f}" if first else "-"
-        memory = f"{row['peak_mb'] / first['peak_mb']:.0%}" if first else "-"
-        print(
-            f"{name:<14}{row['seconds']:>9.3f}{config.batch_size / row['seconds']:>10.2f}", end=""
+        equal = same is not None and max(same["losses"], same["step"]) < SAME
+        exact = (
+            "not compared"
+            if same is None
+            else (f"in float32 losses to {same['losses']:.0e}, what moved to {same['step']:.0e}")
         )
-        print(f"{row['peak_mb']:>10.0f}{ratio:>8}{memory:>8}{share:>14.0%}")
-    print("(floor: the form's own FLOPs over the measured rate of matrix products)")
-    compare_losses(options)
+        rate = product_rate(getattr(torch, precision), str(device))
+        rows.append(
+            Row(
+                stage="ACR step (RU + CU)",
+                case=f"crop {config.crop_px}",
+                backbone=config.backbone.name,
+                precision=precision,
+                batch=config.batch_size,
+                images=config.batch_size,
+                ours=_timing(kept),
+                naive=_timing(naive) if naive else None,
+                same=exact,
+                agrees=equal or same is None,
+                peak_mb=_peak(kept),
+                naive_peak_mb=_peak(naive) if naive else None,
+                floor_s=kept[0].result["flops"] / rate,
+                floor="FLOPs",
+                target=(3.0 if device.type == "cuda" else 2.0) if options.full else None,
+            )
+        )
+    return rows
+
+
+def _timing(runs: Sequence[Measured]) -> Timing:
+    best = min((run.result for run in runs), key=lambda result: float(result["seconds"]))
+    return Timing(best["seconds"], best["cpu_s"])
+
+
+def _peak(runs: Sequence[Measured]) -> float:
+    return max(run.result["peak_mb"] or run.grown_mb for run in runs)
 
 
 def compare_losses(options: argparse.Namespace) -> None:
     if options.compare_steps < 1:
         return
-    exact, rounded = child(options, "losses float32"), child(options, "losses bfloat16")
-    if exact is None or rounded is None:
+    words = words_of(options)
+    try:
+        exact, rounded = (
+            measure(some_losses, arguments=words, precision=precision).result
+            for precision in ("float32", "bfloat16")
+        )
+    except MemoryError:
         print("losses: out of memory")
         return
     print(f"losses over {options.compare_steps} steps, same start, pictures and draws:")
@@ -334,32 +364,33 @@ def compare_losses(options: argparse.Namespace) -> None:
         print(f"{name:<14}{a.mean():>10.4f}{b.mean():>10.4f}{off.mean():>12.1%}{off.max():>12.1%}")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="Lite0, crop 128, a small decoder")
     parser.add_argument("--full", action="store_true", help="the run `voc` on a CPU, too")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, help="instead of the run's")
     parser.add_argument("--steps", type=int, help="timed steps (20 on a GPU, else 3)")
-    parser.add_argument("--compare-steps", type=int, help="50 on a GPU, else 5; 0: none")
+    parser.add_argument("--warm-up", type=int, help="steps before them (2; with --full on a CPU 1)")
+    parser.add_argument("--rounds", type=int, default=1, help="turns of each form")
+    parser.add_argument(
+        "--compare-steps", type=int, help="50 on a GPU, else 0: losses of a training"
+    )
     parser.add_argument("--weights", type=Path, help="ImageNet weights of ResNet-38d")
-    parser.add_argument("--part", help=argparse.SUPPRESS)
+    add_options(parser)
     options = parser.parse_args()
     cuda = options.device.startswith("cuda")
     options.small = options.small or not (cuda or options.full)
     options.steps = options.steps or (20 if cuda else 3)
+    if options.warm_up is None:
+        options.warm_up = 1 if options.full and not cuda else 2
     if options.compare_steps is None:
-        options.compare_steps = 50 if cuda else 5
+        options.compare_steps = 50 if cuda else 0
     device = setup(Compute(options.device, options.threads, 0), seed=0)
-    if not options.part:
-        report(options, device)
-        return
-    try:
-        print(json.dumps(run_part(options, device)))
-    except torch.OutOfMemoryError:
-        raise SystemExit(3) from None
+    rows = rows_of(options, device)
+    compare_losses(options)
+    return finish(rows, options)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

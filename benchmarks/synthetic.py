@@ -40,9 +40,9 @@ def _images(
 ) -> Iterator[tuple[ImageRecord, np.ndarray]]:
     """Write pictures and masks; yield each record with its CAMs.
 
-    Only `distinct` of them differ: for many tiny ones, drawing each would take longest.
+    Only `distinct` of them differ, the others are links: drawing many would take longest.
     """
-    drawn: list[tuple[bytes, bytes, np.ndarray]] = []
+    drawn: list[tuple[Path, Path, np.ndarray]] = []
     for number in range(count):
         name = f"image_{number:06d}"
         image, mask = folder / f"images/{name}.{suffix}", folder / f"masks/{name}.png"
@@ -55,10 +55,10 @@ def _images(
             label = np.where(score.max(0) > 0.6, score.argmax(0) + 1, 0)
             label[:2] = 255
             write_label(mask, label.astype(np.uint8))
-            drawn.append((image.read_bytes(), mask.read_bytes(), maps))
+            drawn.append((image, mask, maps))
         else:
-            image.write_bytes(drawn[number % distinct][0])
-            mask.write_bytes(drawn[number % distinct][1])
+            image.hardlink_to(drawn[number % distinct][0])
+            mask.hardlink_to(drawn[number % distinct][1])
         maps = drawn[number % distinct][2]
         names = tuple(sorted(CLASSES[k] for k in chosen))
         record = ImageRecord(name, ("train",), names, width, height, f"images/{image.name}")

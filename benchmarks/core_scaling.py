@@ -1,0 +1,159 @@
+"""IRN labels (CRF) and pseudo-labels over a data set: what a second process brings.
+
+    python -m benchmarks.core_scaling                # 8 images of 250x188 a stage
+    python -m benchmarks.core_scaling --full         # 60 images of 500x375, 2 classes
+
+The naive form is the stage in one process; ours is the stage as it runs, with one process a core.
+Both are the whole command, Python's start and the processes' start included, since that is what a
+user waits for; `steady` takes the start out: the time of all images less the time of half of them,
+doubled. The label files must be equal byte for byte. To reach: 90 % of the number of cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.harness import Measured, Row, Timing, add_options, finish, measure
+from benchmarks.synthetic import write_data_set
+from wsss.data.index import Index, read_index, write_index
+from wsss.data.map_store import MapStore, MapStoreWriter
+from wsss.irn.config import IrnConfig, LabelsConfig, PseudoLabelsConfig
+from wsss.irn.labels import mine_labels
+from wsss.irn.model_file import save_irn_model
+from wsss.irn.pseudo_labels import make_pseudo_labels
+from wsss.models.backbones import build_backbone
+from wsss.models.irnet import IrNet
+from wsss.training.compute import Compute
+
+SHARE = 0.9
+
+
+def write_model(path: Path) -> None:
+    """An IRNet on EfficientNet-Lite0 as it is before training: it costs the same."""
+    config = IrnConfig()
+    torch.manual_seed(0)
+    save_irn_model(path, IrNet(build_backbone(config.backbone)), config=config, training={})
+
+
+def cut(folder: Path, count: int) -> None:
+    """Put an index and a store of the first `count` images into `folder`/`count`."""
+    index = read_index(folder / "index.csv")
+    records = index.records[:count]
+    target = folder / str(count)
+    target.mkdir()
+    write_index(Index(index.classes, records), target / "index.csv")
+    with (
+        MapStore(folder / "cams.h5") as store,
+        MapStoreWriter(target / "cams.h5", classes=store.classes, attributes={}) as writer,
+    ):
+        for record in records:
+            maps = store.read(record.name)
+            writer.add(record.name, maps.class_indices.tolist(), maps.maps, maps.size)
+
+
+def stage(name: str, folder: str, count: int, workers: int) -> Callable[[], None]:
+    """Return a run of a stage over `count` images."""
+    base, inputs = Path(folder), Path(folder) / str(count)
+    output = base / f"{name}-{workers}"
+    compute = Compute(device="cpu", threads=1, workers=workers)
+    common = {
+        "cams": inputs / "cams.h5",
+        "index": inputs / "index.csv",
+        "root": base / "data",
+        "output": output,
+        "compute": compute,
+    }
+
+    def run() -> None:
+        if name == "irn-labels":
+            mine_labels(config=LabelsConfig(), **common)
+        else:
+            make_pseudo_labels(
+                config=PseudoLabelsConfig(),
+                model=base / "irn.safetensors",
+                maps=base / f"walked-{workers}.h5",
+                **common,
+            )
+
+    return run
+
+
+def best(name: str, folder: Path, count: int, workers: int, repeats: int) -> Measured:
+    runs = [
+        measure(stage, name=name, folder=str(folder), count=count, workers=workers)
+        for _ in range(repeats)
+    ]
+    return min(runs, key=lambda run: run.seconds)
+
+
+def same_files(one: Path, other: Path) -> bool:
+    names = sorted(path.name for path in one.iterdir())
+    return names == sorted(path.name for path in other.iterdir()) and all(
+        (one / name).read_bytes() == (other / name).read_bytes() for name in names
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--full", action="store_true", help="60 images of 500x375")
+    parser.add_argument("--images", type=int, help="that many")
+    parser.add_argument("--side", type=int, help="width of the images")
+    parser.add_argument("--repeats", type=int, default=2, help="the quickest of so many counts")
+    add_options(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cores = len(os.sched_getaffinity(0))
+    count = options.images or (60 if options.full else 8)
+    width = options.side or (500 if options.full else 250)
+    height = width * 3 // 4
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_data_set(folder, count=count, size=(height, width))
+        write_model(folder / "irn.safetensors")
+        for part in (count // 2, count):
+            cut(folder, part)
+        for what in ("irn-labels", "pseudo-labels"):
+            time = {
+                (part, workers): best(what, folder, part, workers, options.repeats)
+                for part in (count // 2, count)
+                for workers in (1, cores)
+            }
+            equal = same_files(folder / f"{what}-1", folder / f"{what}-{cores}")
+            steady = {
+                workers: time[count, workers].seconds - time[count // 2, workers].seconds
+                for workers in (1, cores)
+            }
+            share = steady[1] / max(steady[cores], 1e-9) / cores
+            alone, many = time[count, 1], time[count, cores]
+            rows.append(
+                Row(
+                    stage=what,
+                    case=f"{count} images {width}x{height}, 2 classes",
+                    backbone="-" if what == "irn-labels" else "Lite0",
+                    ours=Timing(many.seconds, many.cpu_s),
+                    naive=Timing(alone.seconds, alone.cpu_s),
+                    same="same bytes" if equal else "other bytes",
+                    agrees=equal,
+                    images=count,
+                    peak_mb=many.grown_mb,
+                    naive_peak_mb=alone.grown_mb,
+                    floor_s=alone.seconds / cores,
+                    floor=f"one process over {cores} cores",
+                    target=SHARE * cores,
+                    note=f"{cores} processes; steady: {share:.0%} of {cores}x",
+                    threads=1,
+                )
+            )
+    return finish(rows, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

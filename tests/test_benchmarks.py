@@ -1,0 +1,139 @@
+"""The benchmarks' harness, and each benchmark at the smallest size that goes through all of it."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def repository(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Benchmarks are run from the repository's root, and some set the threads for themselves."""
+    monkeypatch.syspath_prepend(ROOT)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def harness() -> Any:
+    return importlib.import_module("benchmarks.harness")
+
+
+def row(**changes: Any) -> Any:
+    h = harness()
+    values = {"stage": "walk", "case": "10x10", "ours": h.Timing(0.02, 0.01), "same": "equal"}
+    return h.Row(**(values | changes))
+
+
+def test_a_row_says_how_much_quicker_and_how_near_the_floor() -> None:
+    h = harness()
+    cells = row(naive=h.Timing(1.0, 0.6), images=4, floor_s=0.005, floor="bytes").cells()
+    assert cells["ratio"] == "50" and cells["ratio, processor time"] == "60"
+    assert cells["images/s"] == "200" and cells["of the floor"] == "25%"
+    assert cells["naive"] == "1 s" and cells["ours"] == "20 ms"
+    assert row().cells()["ratio"] == "-"
+
+
+def test_columns_without_content_are_left_out() -> None:
+    first, rule, second = harness().markdown([row()]).splitlines()
+    assert "ratio" not in first and "stage" in first and "walk" in second
+    assert len(first) == len(rule) == len(second)
+
+
+def test_forms_are_timed_in_turn() -> None:
+    calls: list[str] = []
+    forms = {name: lambda name=name: calls.append(name) for name in "ab"}
+    times = harness().interleave(forms, repeats=2, warm_up=1)
+    assert "".join(calls) == "ababab"
+    assert set(times) == {"a", "b"} and times["a"].wall_s >= 0
+
+
+def test_rows_survive_their_file_and_differing_results_fail(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    h = harness()
+    options = argparse.Namespace(rows=tmp_path / "rows.jsonl", save=None)
+    good, bad = row(naive=h.Timing(1, 1)), row(agrees=False)
+    assert h.finish([good], options) == 0
+    assert h.finish([bad], options) == 1
+    assert "NO: equal" in capsys.readouterr().out
+    assert h.load_rows(options.rows) == [good, bad]
+    path = h.save([good, bad], "try", folder=tmp_path)
+    assert path.name == f"{h.machine().slug}_try.md"
+    assert h.machine().processor in path.read_text(encoding="utf-8")
+    with path.with_suffix(".csv").open(newline="") as file:
+        numbers = list(csv.DictReader(file))
+    assert [n["ours_s"] for n in numbers] == ["0.02", "0.02"]
+    assert [n["naive_s"] for n in numbers] == ["1", ""]
+
+
+def measured_here(prepare: Callable[..., Callable[[], Any]], **arguments: Any) -> Any:
+    """What `measure` does, without the process of its own."""
+    result = json.loads(json.dumps(prepare(**json.loads(json.dumps(arguments)))()))
+    return harness().Measured(result, 0.5, 0.5, 2.0, 1.0)
+
+
+def run(name: str, words: str, monkeypatch: pytest.MonkeyPatch, rows: Path) -> list[Any]:
+    module = importlib.import_module(f"benchmarks.{name}")
+    monkeypatch.setattr(module, "measure", measured_here)
+    monkeypatch.setattr(harness(), "copy_rate", lambda device="cpu": 1e10)
+    for rate in ("copy_rate", "product_rate"):
+        monkeypatch.setattr(module, rate, lambda *_: 1e10, raising=False)
+    threads = str(torch.get_num_threads())
+    arguments = [name, *words.split(), "--rows", str(rows), "--threads", threads]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert module.main() == 0
+    return list(harness().load_rows(rows))
+
+
+def test_the_sweeps_are_equal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (found,) = run("threshold_sweep", "--images 1", monkeypatch, tmp_path / "rows")
+    assert found.agrees and "equal" in found.same
+
+
+def test_loading_takes_the_same_crops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (found,) = run("loading", "--images 2", monkeypatch, tmp_path / "rows")
+    assert found.agrees and found.images == 2
+
+
+@pytest.mark.slow
+def test_the_walks_agree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (found,) = run("random_walk", "", monkeypatch, tmp_path / "rows")
+    assert found.agrees and found.naive.wall_s > found.ours.wall_s
+
+
+@pytest.mark.slow
+def test_both_forms_take_the_same_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words = "--small --batch 1 --steps 1 --warm-up 0"
+    found = run("acr_step", words, monkeypatch, tmp_path / "rows")
+    assert [one.precision for one in found] == ["float32", "bfloat16"]
+
+
+@pytest.mark.slow
+def test_scaling_measures_every_stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # The stand-in says half a second whatever the number of images.
+    found = run("scaling", "--sizes 3 6", monkeypatch, tmp_path / "rows")
+    assert [one.stage.split(": ")[1] for one in found] == list(
+        importlib.import_module("benchmarks.scaling").STAGES
+    )
+
+
+@pytest.mark.slow
+def test_labels_of_two_processes_are_those_of_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = "--images 2 --side 64 --repeats 1"
+    found = run("core_scaling", words, monkeypatch, tmp_path / "rows")
+    assert [one.stage for one in found] == ["irn-labels", "pseudo-labels"]
+    assert all(one.same == "same bytes" for one in found)
