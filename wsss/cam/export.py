@@ -21,10 +21,10 @@ from wsss.data.shards import WHOLE, Shard
 from wsss.errors import UserError
 from wsss.files import content_hash
 from wsss.models.classifier import Classifier
-from wsss.models.lean import lean_classifier
+from wsss.models.lean import LeanClassifier, lean_classifier
 from wsss.provenance import closure_hash
 from wsss.settings import to_dict
-from wsss.training.compute import Compute, autocast, setup
+from wsss.training.compute import Compute, autocast, resolve_precision, setup
 from wsss.training.progress import progress
 
 
@@ -86,13 +86,15 @@ def export_cams(
     }
     if attention is not None:
         attributes["attention_model"] = attention.identity
-        _announce(source, records, config)
+    _announce(source, records, config)
     with (
         torch.inference_mode(),
         autocast(device, config.precision),
         MapStoreWriter(output, classes=known.classes, attributes=attributes) as store,
     ):
-        loaded = prefetch(load, records, workers=min(1, compute.workers))
+        # A GPU is through with an image before one thread has the next one ready.
+        threads = compute.workers if device.type == "cuda" else min(1, compute.workers)
+        loaded = prefetch(load, records, workers=threads, ahead=max(4, 2 * threads))
         for record, images in progress(loaded, total=len(records), description="export CAMs"):
             size = (record.height, record.width)
             indices = known.class_indices(record)
@@ -171,10 +173,14 @@ def _attention_model(
 
 
 def _announce(source: CamSource, records: Sequence[ImageRecord], config: ExportConfig) -> None:
-    sizes = [(record.height, record.width) for record in records]
-    most = max((source.attention_bytes(size, config.scales) for size in sizes), default=0)
-    print(
-        f"export CAMs: the networks take {source.weight_bytes() / 1e6:.0f} MB on {source.device}, "
-        f"the patch attention of the largest view about {most / 1e6:.0f} MB",
-        file=sys.stderr,
-    )
+    """Say what is computed in, and what memory is known to be needed."""
+    dtype = resolve_precision(source.device, config.precision)
+    if isinstance(source.classifier, LeanClassifier):
+        dtype = source.classifier.dtype
+    words = f"{source.weight_bytes() / 1e6:.0f} MB of weights"
+    if source.attention_from is not None:
+        sizes = {(record.height, record.width) for record in records}
+        most = max((source.attention_bytes(size, config.scales) for size in sizes), default=0)
+        words += f", about {most / 1e6:.0f} MB of patch attention for the largest view"
+    name = str(dtype).removeprefix("torch.")
+    print(f"export CAMs: {name} on {source.device}, {words}", file=sys.stderr)
