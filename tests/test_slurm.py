@@ -27,8 +27,8 @@ ON_THE_CLUSTER = {
     *("pseudo_labels", "score_pseudo_labels", "train_segmentation", "predict_crf"),
     *("predict_sample", "score_segmentation", "score_segmentation_crf", "panels"),
 }
-# Looking often instead of in step with a real queue.
-IMPATIENT = ("--slurm-init-seconds-before-status-checks", "2")
+# Seconds until the first look at a job; the next two follow after 13 and 23 more.
+IMPATIENT = ("--slurm-init-seconds-before-status-checks", "3")
 
 
 @pytest.fixture(scope="module")
