@@ -68,11 +68,10 @@ def run(task: Task, folder: Path, *, workers: int = 0, minutes: float = 5.0, **i
         epochs=3,
         batch_size=4,
         seed=7,
-        compute=Compute(device="cpu", threads=1, workers=workers),
+        compute=Compute(device="cpu", threads=1, workers=workers, checkpoint_minutes=minutes),
         work_dir=folder,
         identity={"config": "a", **identity},
         description="test",
-        checkpoint_minutes=minutes,
         log_every=1,
         max_non_finite=2,
     )

@@ -76,6 +76,8 @@ class LocalCompute:
     """GPUs that a training takes, one process each; with `device: cpu`, its processes."""
     micro_batch: MicroBatch = field(default_factory=MicroBatch)
     """Images that a training takes through its networks at once, where a batch does not fit."""
+    checkpoint_minutes: float = 5.0
+    """Time between the checkpoints of a training, what a kill can cost at most."""
 
     def __post_init__(self) -> None:
         if self.gpus < 1:
@@ -88,6 +90,12 @@ class LocalCompute:
             )
         if self.threads < 1:
             raise UserError(f"threads is {self.threads}", where="threads", expected="1 or more")
+        if not 0 <= self.checkpoint_minutes < float("inf"):
+            raise UserError(
+                f"checkpoint_minutes is {self.checkpoint_minutes}",
+                where="checkpoint_minutes",
+                expected="0 (after every step) or more",
+            )
         if self.workers < 0:
             raise UserError(f"workers is {self.workers}", where="workers", expected="0 or more")
         if self.device not in ("auto", "cpu", "cuda") and not self.device.startswith("cuda:"):

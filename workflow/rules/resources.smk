@@ -62,4 +62,5 @@ def training_gpus(wildcards):
 def training_compute(wildcards, stage):
     """Resource: how a training computes, options of its command."""
     images = getattr(CONFIG.compute.micro_batch, stage)
-    return COMPUTE if images is None else f"{COMPUTE} --micro-batch {images}"
+    parts = "" if images is None else f" --micro-batch {images}"
+    return f"{COMPUTE} --checkpoint-minutes {CONFIG.compute.checkpoint_minutes:g}{parts}"

@@ -80,6 +80,13 @@ def add_compute(parser: argparse.ArgumentParser, *, trains: bool = False) -> Non
             help="images that go through the networks at once; gradients are added up to the "
             "batch (default: all)",
         )
+        group.add_argument(
+            "--checkpoint-minutes",
+            type=float,
+            default=LocalCompute.checkpoint_minutes,
+            metavar="MINUTES",
+            help="time between checkpoints (default: %(default)g)",
+        )
 
 
 def _true_or_false(text: str) -> bool:
@@ -92,12 +99,17 @@ def compute(options: argparse.Namespace) -> Compute:
     """Return what `add_compute` read."""
     from wsss.training.compute import Compute
 
+    given = {
+        name: getattr(options, name)
+        for name in ("micro_batch", "checkpoint_minutes")
+        if hasattr(options, name)
+    }
     return Compute(
         device=options.device,
         threads=options.threads,
         workers=options.workers,
         deterministic=options.deterministic,
-        micro_batch=getattr(options, "micro_batch", None),
+        **given,
     )
 
 

@@ -72,7 +72,7 @@ class Hdf5Sink(io.RawIOBase):
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Fill `buffer` from the present place."""
-        return self._target().readinto(buffer) or 0  # type: ignore[union-attr]
+        return self._target().readinto(buffer) or 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a place."""

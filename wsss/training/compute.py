@@ -33,6 +33,7 @@ class Compute:
         micro_batch: Images that a training takes through its networks at once, where its share of
             a batch does not fit the device; gradients are added up, and the step is the same.
             None: the whole share.
+        checkpoint_minutes: Time between the checkpoints of a training.
     """
 
     device: str = "auto"
@@ -40,6 +41,7 @@ class Compute:
     workers: int = 2
     deterministic: bool = True
     micro_batch: int | None = None
+    checkpoint_minutes: float = 5.0
 
     def __post_init__(self) -> None:
         if self.threads < 1:
