@@ -42,30 +42,32 @@ def resources(output: str, rule: str) -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in found[1].split(", ") if "=" in entry)
 
 
-@pytest.mark.parametrize("name", CLUSTERS)
-def test_a_login_node_without_gpu_plans_gpu_jobs(project: Project, name: str) -> None:
-    local = project.folder / "config.local.yaml"
-    local.write_text(local.read_text().replace("device: cpu, threads: 1, workers: 0", "device: X"))
-    command = ("snakemake", "--workflow-profile", f"profiles/{name}", "--dry-run", CAMS)
-    for device, gpus in (("cuda", "1"), ("cpu", "0")):
-        done = project.run(*command, "--config", f"compute={{device: {device}}}")
-        assert done.returncode == 0, done.stdout
-        asked = resources(done.stdout, "train_cam")
-        assert (asked["gpu"], asked["mem_mb"]) == (gpus, "32000")
-        assert resources(done.stdout, "index")["gpu"] == "0"
-    # What a job computes with: two threads and two helper processes, unless set.
-    threads = re.search(r"^rule train_cam:$.*?^    threads: (\d+)$", done.stdout, re.M | re.S)
-    assert threads and threads[1] == "4"
-
-
-def test_a_login_node_does_not_guess_what_the_nodes_have(project: Project) -> None:
+@pytest.mark.parametrize(
+    ("name", "device", "gpus"),
+    [("slurm", "cpu", "0"), *((name, "cuda", "1") for name in CLUSTERS)],
+)
+def test_a_login_node_without_gpu_plans_gpu_jobs(
+    project: Project, name: str, device: str, gpus: str
+) -> None:
     done = project.run(
-        *("snakemake", "--workflow-profile", "profiles/slurm", "--dry-run", CAMS),
-        *("--config", "compute={device: auto}"),
+        *("snakemake", "--workflow-profile", f"profiles/{name}", "--dry-run", CAMS),
+        *("--config", f"compute={{device: {device}}}"),
+    )
+    assert done.returncode == 0, done.stdout
+    asked = resources(done.stdout, "train_cam")
+    assert (asked["gpu"], asked["mem_mb"]) == (gpus, "32000")
+    assert resources(done.stdout, "index")["gpu"] == "0"
+
+
+def test_nothing_is_submitted_before_it_is_known_what_the_nodes_have(project: Project) -> None:
+    done = project.run(
+        *("snakemake", "--workflow-profile", "profiles/cluster-generic", CAMS),
+        *("--cluster-generic-submit-cmd", "false", "--config", "compute={device: auto}"),
     )
     assert done.returncode != 0
-    for words in ("compute.device is 'auto'", "{device: cuda}", "config.local.yaml"):
+    for words in ("device is 'auto'", "compute: {device: cuda}", "config.local.yaml"):
         assert words in done.stdout, done.stdout
+    assert not (project.folder / "results").exists()
 
 
 # ----- Kubernetes

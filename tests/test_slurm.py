@@ -178,7 +178,8 @@ def test_a_gpu_stage_asks_for_a_gpu(cluster: SlurmCluster, finished: Project) ->
     before = len(jobs_of(cluster, finished)["export_cams"])
     snakemake = Submission(
         finished,
-        *(f"{RUN}/cams.h5", "--forcerun", "export_cams", "--config", "compute={device: cuda}"),
+        *(f"{RUN}/cams.h5", "--forcerun", "export_cams"),
+        *("--config", "compute={device: cuda, threads: 1, workers: 1}"),
     )
     try:
         for attempt, memory in ((0, "16000M"), (1, "32000M")):
@@ -190,6 +191,7 @@ def test_a_gpu_stage_asks_for_a_gpu(cluster: SlurmCluster, finished: Project) ->
             job = jobs_of(cluster, finished)["export_cams"][-1]
             assert (job["JobState"], job["Partition"]) == ("PENDING", "gpu")
             assert trackable(job)["gres/gpu"] == "1"
+            assert trackable(job)["cpu"] == "2"  # a thread and a helper process
             assert trackable(job)["mem"] == memory  # more in an attempt after a failure
             if attempt == 0:
                 cluster.command("scancel", job["JobId"])

@@ -29,6 +29,7 @@ def planned_job(folder, job):
 
 
 onstart:
+    check_device()
     if workflow.is_main_process:
         for folder, jobs in planned_jobs(workflow.dag).items():
             try:

@@ -2,6 +2,8 @@
 import signal
 import threading
 
+from wsss.errors import UserError
+
 # A scheduler announces a job's end to all of its processes at once, with SIGTERM or SIGUSR1. Only
 # the stage may act on it, which then saves what it has: what stands around it, the shell that waits
 # for it, the `tee` that logs its last words and Snakemake itself, stays until the stage is gone.
@@ -44,13 +46,19 @@ def memory(mb):
     return lambda wildcards, attempt: mb * min(attempt, 2)
 
 
+def check_device():
+    """Refuse to submit jobs without knowing what their machines have."""
+    if submits() and CONFIG.compute.device == "auto":
+        raise UserError(
+            "device is 'auto', and where jobs are submitted nobody can tell what the nodes have",
+            where="compute.device",
+            expected="cuda or cpu",
+            fix="in config.local.yaml, set  compute: {device: cuda}",
+        )
+
+
 def gpus(wildcards):
     """Resource: number of GPUs."""
-    if submits() and CONFIG.compute.device == "auto":
-        raise ValueError(
-            "compute.device is 'auto', and a login node cannot tell what the nodes of the cluster"
-            " have; set  compute: {device: cuda}  (or cpu) in config.local.yaml"
-        )
     return int(CONFIG.compute.wants_gpu())
 
 
