@@ -6,20 +6,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from wsss.data.images import read_label
 from wsss.data.index import Index, read_index, read_masks
-from wsss.data.map_store import MapStore, upsample
 from wsss.errors import UserError
 from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.confusion import confusion_matrix, scores_from_confusion
 from wsss.evaluation.parallel import map_parts
 from wsss.evaluation.sweep import SweepCounts, as_thresholds
 from wsss.evaluation.tables import CurvePoint, rows_of_scores, write_curve, write_rows
-from wsss.training.compute import Compute
+
+if TYPE_CHECKING:
+    from wsss.training.compute import Compute
 
 MAX_LISTED = 50
 
@@ -92,6 +94,9 @@ def _count_maps(
     thresholds: npt.NDArray[np.float32],
     untagged: frozenset[str],
 ) -> SweepCounts:
+    # Here, so that scoring label PNGs starts without torch and HDF5.
+    from wsss.data.map_store import MapStore, upsample
+
     total = SweepCounts(truth.n_classes, thresholds)
     with MapStore(maps) as store:
         how = str(store.attributes["upsampling"])
@@ -152,6 +157,8 @@ def score_maps(
         UserError: The split is empty, an image has no mask or no map, or the store holds other
             classes than the index.
     """
+    from wsss.data.map_store import MapStore
+
     if not 0.0 <= background <= 1.0:
         raise UserError(f"the background score is {background}", expected="a number in 0..1")
     records, truth = _prepare(index, masks, root, split)
