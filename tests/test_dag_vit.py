@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from conftest import Project
 from PIL import Image
+from warm_wsss import warm_wsss
 
 from wsss.cam.methods import load_cam_model
 from wsss.data import demo
 from wsss.data.map_store import MapStore
 
-# A few of the demo's pictures and the cheapest settings with which every stage still does its work:
-# what is left of the time is mostly that each stage starts Python.
+# A few of the demo's pictures and the cheapest settings with which every stage still does its work.
 RUNS = """
   few-vit:
     extends: tiny
@@ -69,19 +69,23 @@ def test_the_same_rules_serve_both_methods(transformers: Project) -> None:
     both = transformers.planned(*(f"results/{run}/miou.csv" for run in BOTH))
     # As two runs of other methods: one index, and a reconstructor kept where there is one.
     shared = dict.fromkeys(("index", "masks", "train_cam", "train_cam_alone"), 1)
-    settings = {"stage_config": 2 * 9 - 1}
+    settings = {"stage_config": 2 * 9 - 1, "count_shards": 2 * 4}
     assert both == dict.fromkeys(AFTER_TRAINING, 2) | shared | settings
 
 
 @pytest.mark.slow
-def test_demo_pictures_to_tables_and_figures(transformers: Project) -> None:
+def test_demo_pictures_to_tables_and_figures(
+    transformers: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     results = transformers.folder / "results"
     versus = "figures/versus-few-mct"
-    transformers.make(
-        *(f"results/{run}/miou.csv" for run in BOTH),
-        *(f"results/few-vit/{name}" for name in ("ablation.csv", f"{versus}.sha256")),
-        "results/few-refined/cams.h5",
-    )
+    with warm_wsss(transformers.folder) as path:
+        monkeypatch.setenv("PATH", path)
+        transformers.make(
+            *(f"results/{run}/miou.csv" for run in BOTH),
+            *(f"results/few-vit/{name}" for name in ("ablation.csv", f"{versus}.sha256")),
+            "results/few-refined/cams.h5",
+        )
 
     for run in BOTH:
         table = rows(results / run / "miou.csv")
