@@ -90,7 +90,9 @@ def warm_wsss(library: Path) -> Iterator[str]:
             while not Path(path).exists():
                 assert server.poll() is None, "the library could not be served"
                 time.sleep(0.05)
-            yield f"{folder}{os.pathsep}{os.environ['PATH']}"
+            # The workflow puts its environment's commands first, unless they are in PATH already.
+            own = str(Path(sys.executable).parent)
+            yield os.pathsep.join([str(folder), os.environ.get("PATH", ""), own])
         finally:
             server.terminate()
             server.wait()
