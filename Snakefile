@@ -5,6 +5,7 @@ min_version("9.8")
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
+include: "workflow/rules/shards.smk"
 include: "workflow/rules/cam.smk"
 include: "workflow/rules/irn.smk"
 include: "workflow/rules/segmentation.smk"

@@ -146,6 +146,7 @@ def test_plans_share_the_index_and_stop_at_the_cam_score(project: Project) -> No
         "masks": 1,
         "train_cam": 1,
         "train_cam_alone": 6,
+        "count_shards": 7,
         "export_cams": 7,
         "score_cams": 7,
     }

@@ -15,6 +15,7 @@ from conftest import REPOSITORY, Project
 MIOU = "results/tiny/miou.csv"
 AFTER_SEGMENTATION = {
     "train_segmentation",
+    "count_shards",
     "predict_crf",
     "predict_sample",
     "score_segmentation",
@@ -37,18 +38,19 @@ EVERYTHING = {"index", "masks", "stage_config", *AFTER_CAM}
 
 
 def test_plan_of_a_whole_run(project: Project) -> None:
-    assert project.planned(MIOU) == {**dict.fromkeys(EVERYTHING, 1), "stage_config": 9}
+    some = {"stage_config": 9, "count_shards": 4}
+    assert project.planned(MIOU) == {**dict.fromkeys(EVERYTHING, 1), **some}
 
 
 def test_plans_of_comparisons_share_the_index_and_stop_early(project: Project) -> None:
     plain = project.planned("results/tiny-cam/miou.csv")
     assert set(plain) == {
-        *("stage_config", "index", "masks", "train_cam_alone", "export_cams", "score_cams"),
-        *("panels", "miou"),
+        *("stage_config", "index", "masks", "train_cam_alone", "count_shards", "export_cams"),
+        *("score_cams", "panels", "miou"),
     }
     truth = project.planned("results/tiny-gt/miou.csv")
     assert set(truth) == {
-        *("stage_config", "index", "masks", "train_segmentation", "predict_crf"),
+        *("stage_config", "index", "masks", "train_segmentation", "count_shards", "predict_crf"),
         *("score_segmentation", "score_segmentation_crf", "panels", "miou"),
     }
     both = project.planned(MIOU, "results/tiny-cam/miou.csv", "results/tiny-gt/miou.csv")
@@ -247,7 +249,7 @@ FOLLOWERS = {
     "pseudo_labels": AFTER_LABELS - {"irn_labels", "train_irn"},
     "score_pseudo_labels": {"miou"},
     "train_segmentation": AFTER_SEGMENTATION,
-    "predict_crf": {"score_segmentation", "score_segmentation_crf", "miou"},
+    "predict_crf": {"count_shards", "score_segmentation", "score_segmentation_crf", "miou"},
     "predict_sample": {"panels", "miou"},
     "score_segmentation": {"miou"},
     "score_segmentation_crf": {"miou"},
@@ -338,7 +340,7 @@ def test_a_failed_stage_leaves_nothing_and_the_next_run_resumes_there(project: P
     assert not list(results.glob("*cams.h5*"))
     model = hashlib.sha256((results / "cam" / "model.safetensors").read_bytes()).hexdigest()
     assert set(project.planned("results/tiny/irn/labels.sha256")) == {
-        *("export_cams", "stage_config", "irn_labels"),
+        *("export_cams", "stage_config", "count_shards", "irn_labels"),
     } - ({"stage_config"} if (results / "config" / "labels.json").exists() else set())
     project.make("results/tiny/irn/labels.sha256")
     assert list((results / "irn" / "labels").glob("*.png"))

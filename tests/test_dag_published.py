@@ -55,7 +55,7 @@ def test_plans_with_data_present(project: Project) -> None:
     fake_coco(project.folder / "data" / "coco")
     fake_weights(project)
     voc = project.planned("results/voc/miou.csv")
-    assert voc == {**dict.fromkeys(EVERYTHING, 1), "stage_config": 9}
+    assert voc == {**dict.fromkeys(EVERYTHING, 1), "stage_config": 9, "count_shards": 4}
     coco = project.planned("results/coco/miou.csv")
     assert coco == {**voc, "coco_masks": 1}
     # The second model learns from pseudo-labels of its own run, by the same rules.

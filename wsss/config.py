@@ -29,6 +29,7 @@ from wsss.runs import (
     stage_class,
 )
 from wsss.settings import check, from_dict, unknown_key
+from wsss.shard_counts import ShardCounts, read_counts
 from wsss.yaml_files import read_yaml
 
 CONFIG_FILE = Path("config.yaml")
@@ -131,6 +132,7 @@ class ProjectConfig:
 
     Attributes:
         compute: Local settings.
+        shards: How many jobs share a stage.
         roots: Key -> folder of a data set.
         weights: Key -> weight file.
         runs: Every run, resolved.
@@ -139,6 +141,7 @@ class ProjectConfig:
     compute: LocalCompute
     roots: Mapping[str, Path]
     weights: Mapping[str, Path]
+    shards: ShardCounts = field(default_factory=ShardCounts)
     runs: Mapping[str, Run] = field(default_factory=dict)
 
     def run(self, name: str) -> Run:
@@ -330,7 +333,7 @@ def load_config(
 
 def resolve(values: Mapping[str, Any]) -> ProjectConfig:
     """Check a merged configuration and resolve its runs."""
-    known = ("compute", "roots", "weights", "defaults", "ablations", "runs")
+    known = ("compute", "shards", "roots", "weights", "defaults", "ablations", "runs")
     for key in values:
         if key not in known:
             raise unknown_key(key, known, where=str(key), kind="section")
@@ -348,7 +351,13 @@ def resolve(values: Mapping[str, Any]) -> ProjectConfig:
     ablations = section(values, "ablations")
     runs = {str(name): resolve_run(str(name), specs, defaults, roots, ablations) for name in specs}
     check_refinement({name: run.stages for name, run in runs.items()})
-    return ProjectConfig(compute=compute, roots=roots, weights=weights, runs=runs)
+    return ProjectConfig(
+        compute=compute,
+        roots=roots,
+        weights=weights,
+        shards=read_counts(values.get("shards")),
+        runs=runs,
+    )
 
 
 def _paths(values: Mapping[str, Any], name: str) -> dict[str, Path]:

@@ -11,6 +11,7 @@ from typing import Any
 from wsss.config import LocalCompute
 from wsss.runs import STAGES, RunHeader, stage_class
 from wsss.settings import field_docs, json_schema
+from wsss.shard_counts import counts_schema
 
 
 def config_schema() -> dict[str, Any]:
@@ -48,6 +49,7 @@ def config_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {
             "compute": json_schema(LocalCompute),
+            "shards": counts_schema(),
             "roots": paths,
             "weights": paths,
             "defaults": {

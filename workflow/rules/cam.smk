@@ -50,10 +50,8 @@ use rule train_cam as train_cam_alone with:
 
 rule export_cams:
     input:
-        unpack(attention_model),
-        config="results/{run}/config/export.json",
-        model="results/{run}/cam/model.safetensors",
-        index=index_file("index.csv"),
+        unpack(reads("export")),
+        unpack(shards("export")),
     output:
         cams="results/{run}/cams.h5",
     log:
@@ -62,17 +60,30 @@ rule export_cams:
         "results/{run}/benchmarks/export_cams.tsv"
     conda:
         ENVIRONMENT
-    threads: whole_machine
+    threads: computing_threads
     resources:
-        mem_mb=memory(16000),
+        mem_mb=computing_memory(16000),
         runtime=720,
-        gpu=gpus,
+        gpu=computing_gpus,
         root=root,
         compute=COMPUTE,
     params:
         code=code("wsss.cam.export"),
         attention=lambda wildcards, input: options(input, "attention_model"),
+        results=result_options,
     shell:
         "wsss export-cams --config {input.config:q} --model {input.model:q}"
-        " --index {input.index:q} --root {resources.root:q} --output {output.cams:q}"
-        " {params.attention} {resources.compute} 2>&1 | tee {log:q}"
+        " --index {input.index:q} --root {resources.root:q} {params.attention}"
+        " {params.results} {resources.compute} 2>&1 | tee {log:q}"
+
+
+# One job's part of the images, where several share the stage.
+use rule export_cams as export_cams_shard with:
+    input:
+        unpack(reads("export")),
+    output:
+        part=temp(directory("results/{run}/shards/export/{part}-of-{total}")),
+    log:
+        "results/{run}/logs/shards/export_cams_{part}-of-{total}.log",
+    benchmark:
+        "results/{run}/benchmarks/shards/export_cams_{part}-of-{total}.tsv"

@@ -12,7 +12,9 @@ from wsss.config import STAGES, load_config, parse_texts
 from wsss.provenance import closure_hash, file_fingerprint
 
 # `.venv/bin/snakemake` also works in a shell where the environment is not activated.
-os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+PROGRAMS = [str(Path(sys.executable).parent), *os.environ.get("PATH", "").split(os.pathsep)]
+if PROGRAMS[0] not in PROGRAMS[1:]:
+    os.environ.update(PATH=os.pathsep.join(PROGRAMS))
 
 CONFIG = load_config(parse_texts(config))
 ENVIRONMENT = "../../envs/wsss.yaml"
@@ -160,13 +162,6 @@ def options(input, *names):
     return " ".join(
         f"--{name.replace('_', '-')} {input.get(name)}" for name in names if input.get(name)
     )
-
-
-def crf_options(output):
-    """Param, derived from outputs: where predictions with CRF go, in runs that have them."""
-    if not output.get("labels_crf"):
-        return ""
-    return f"--output-crf {output.labels_crf} --manifest-crf {output.manifest_crf}"
 
 
 def has_crf(run):

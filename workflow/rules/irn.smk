@@ -4,9 +4,8 @@
 
 rule irn_labels:
     input:
-        config="results/{run}/config/labels.json",
-        cams="results/{run}/cams.h5",
-        index=index_file("index.csv"),
+        unpack(reads("labels")),
+        unpack(shards("labels")),
     output:
         labels=directory("results/{run}/irn/labels"),
         manifest="results/{run}/irn/labels.sha256",
@@ -16,19 +15,32 @@ rule irn_labels:
         "results/{run}/benchmarks/irn_labels.tsv"
     conda:
         ENVIRONMENT
-    threads: whole_machine
+    threads: computing_threads
     resources:
-        mem_mb=memory(8000),
+        mem_mb=computing_memory(8000),
         runtime=720,
         gpu=0,
         root=root,
         compute=COMPUTE,
     params:
         code=code("wsss.irn.labels"),
+        results=result_options,
     shell:
         "wsss irn-labels --config {input.config:q} --cams {input.cams:q}"
-        " --index {input.index:q} --root {resources.root:q} --output {output.labels:q}"
-        " --manifest {output.manifest:q} {resources.compute} 2>&1 | tee {log:q}"
+        " --index {input.index:q} --root {resources.root:q} {params.results}"
+        " {resources.compute} 2>&1 | tee {log:q}"
+
+
+# One job's part of the images, where several share the stage.
+use rule irn_labels as irn_labels_shard with:
+    input:
+        unpack(reads("labels")),
+    output:
+        part=temp(directory("results/{run}/shards/labels/{part}-of-{total}")),
+    log:
+        "results/{run}/logs/shards/irn_labels_{part}-of-{total}.log",
+    benchmark:
+        "results/{run}/benchmarks/shards/irn_labels_{part}-of-{total}.tsv"
 
 
 rule train_irn:
@@ -66,10 +78,8 @@ rule train_irn:
 
 rule pseudo_labels:
     input:
-        config="results/{run}/config/pseudo_labels.json",
-        cams="results/{run}/cams.h5",
-        model="results/{run}/irn/model.safetensors",
-        index=index_file("index.csv"),
+        unpack(reads("pseudo_labels")),
+        unpack(shards("pseudo_labels")),
     output:
         labels=directory("results/{run}/pseudo_labels"),
         manifest="results/{run}/pseudo_labels.sha256",
@@ -80,17 +90,29 @@ rule pseudo_labels:
         "results/{run}/benchmarks/pseudo_labels.tsv"
     conda:
         ENVIRONMENT
-    threads: whole_machine
+    threads: computing_threads
     resources:
-        mem_mb=memory(16000),
+        mem_mb=computing_memory(16000),
         runtime=1440,
-        gpu=gpus,
+        gpu=computing_gpus,
         root=root,
         compute=COMPUTE,
     params:
         code=code("wsss.irn.pseudo_labels"),
+        results=result_options,
     shell:
         "wsss pseudo-labels --config {input.config:q} --cams {input.cams:q}"
         " --model {input.model:q} --index {input.index:q} --root {resources.root:q}"
-        " --output {output.labels:q} --manifest {output.manifest:q} --maps {output.maps:q}"
-        " {resources.compute} 2>&1 | tee {log:q}"
+        " {params.results} {resources.compute} 2>&1 | tee {log:q}"
+
+
+# One job's part of the images, where several share the stage.
+use rule pseudo_labels as pseudo_labels_shard with:
+    input:
+        unpack(reads("pseudo_labels")),
+    output:
+        part=temp(directory("results/{run}/shards/pseudo_labels/{part}-of-{total}")),
+    log:
+        "results/{run}/logs/shards/pseudo_labels_{part}-of-{total}.log",
+    benchmark:
+        "results/{run}/benchmarks/shards/pseudo_labels_{part}-of-{total}.tsv"

@@ -37,9 +37,8 @@ rule train_segmentation:
 
 rule predict:
     input:
-        config="results/{run}/config/prediction.json",
-        model="results/{run}/segmentation/model.safetensors",
-        index=index_file("index.csv"),
+        unpack(reads("prediction")),
+        unpack(shards("prediction")),
     output:
         labels=directory("results/{run}/predictions"),
         manifest="results/{run}/predictions.sha256",
@@ -51,20 +50,20 @@ rule predict:
         run=runs_pattern(lambda run: not has_crf(run)),
     conda:
         ENVIRONMENT
-    threads: whole_machine
+    threads: computing_threads
     resources:
-        mem_mb=memory(16000),
+        mem_mb=computing_memory(16000),
         runtime=720,
-        gpu=gpus,
+        gpu=computing_gpus,
         root=root,
         compute=COMPUTE,
     params:
         code=code("wsss.segmentation.prediction"),
-        crf=lambda wildcards, output: crf_options(output),
+        results=result_options,
     shell:
         "wsss predict-split --config {input.config:q} --model {input.model:q}"
-        " --index {input.index:q} --root {resources.root:q} --output {output.labels:q}"
-        " --manifest {output.manifest:q} {params.crf} {resources.compute} 2>&1 | tee {log:q}"
+        " --index {input.index:q} --root {resources.root:q} {params.results}"
+        " {resources.compute} 2>&1 | tee {log:q}"
 
 
 use rule predict as predict_crf with:
@@ -75,6 +74,20 @@ use rule predict as predict_crf with:
         manifest_crf="results/{run}/predictions_crf.sha256",
     wildcard_constraints:
         run=runs_pattern(has_crf),
+
+
+# One job's part of the images, where several share the stage.
+use rule predict as predict_shard with:
+    input:
+        unpack(reads("prediction")),
+    output:
+        part=temp(directory("results/{run}/shards/prediction/{part}-of-{total}")),
+    log:
+        "results/{run}/logs/shards/predict_{part}-of-{total}.log",
+    benchmark:
+        "results/{run}/benchmarks/shards/predict_{part}-of-{total}.tsv"
+    wildcard_constraints:
+        run=RUN_NAME,
 
 
 # A few images of the seeds' split, for the panels.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from wsss.commands import options as shared
+from wsss.commands import sharding
+from wsss.data.shards import Shard
 
 
 def configure(name: str, parser: argparse.ArgumentParser) -> None:
@@ -34,6 +37,7 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
             metavar="PATH",
             help="trained transformer that refines the CAMs, when the settings ask for another's",
         )
+        sharding.add_shards(parser)
         parser.set_defaults(run=_export)
     shared.add_compute(parser, trains=name == "train-cam")
 
@@ -55,14 +59,27 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from wsss.cam.export import export_cams
+    config = shared.settings(options, "export")
 
-    export_cams(
-        config=shared.settings(options, "export"),
-        model=options.model,
-        index=options.index,
-        root=options.root,
-        output=options.output,
-        compute=shared.compute(options),
-        attention_model=options.attention_model,
+    def work(paths: Mapping[str, Path], shard: Shard) -> None:
+        from wsss.cam.export import export_cams
+
+        export_cams(
+            config=config,
+            model=options.model,
+            index=options.index,
+            root=options.root,
+            output=paths["cams.h5"],
+            compute=shared.compute(options),
+            attention_model=options.attention_model,
+            shard=shard,
+        )
+
+    sharding.run(
+        options,
+        work,
+        outputs={"cams.h5": options.output},
+        module="wsss.cam.export",
+        settings=config,
+        inputs=("model", "attention_model"),
     )

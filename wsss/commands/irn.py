@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from pathlib import Path
 
 from wsss.commands import options as shared
+from wsss.commands import sharding
+from wsss.data.shards import Shard
 
 
 def configure(name: str, parser: argparse.ArgumentParser) -> None:
@@ -12,28 +16,49 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
     if name == "irn-labels":
         shared.add_paths(parser, "config", "cams", "index", "root", "output")
         shared.add_manifest(parser)
+        sharding.add_shards(parser)
         parser.set_defaults(run=_labels)
     elif name == "train-irn":
         shared.add_paths(parser, "config", "labels", "index", "root", "output", "work_dir")
         shared.add_weights_file(parser)
         parser.set_defaults(run=_train)
     else:
-        shared.add_paths(parser, "config", "cams", "model", "index", "root", "output", "maps")
+        shared.add_paths(parser, "config", "cams", "model", "index", "root", "output")
+        parser.add_argument(
+            "--maps",
+            type=Path,
+            metavar="PATH",
+            help="map store to write: the walked CAMs (HDF5); not with --shard",
+        )
         shared.add_manifest(parser)
+        sharding.add_shards(parser)
         parser.set_defaults(run=_pseudo_labels)
     shared.add_compute(parser, trains=name == "train-irn")
 
 
 def _labels(options: argparse.Namespace) -> None:
-    from wsss.irn.labels import mine_labels
+    config = shared.settings(options, "labels")
 
-    mine_labels(
-        config=shared.settings(options, "labels"),
-        cams=options.cams,
-        index=options.index,
-        root=options.root,
-        output=options.output,
-        compute=shared.compute(options),
+    def work(paths: Mapping[str, Path], shard: Shard) -> None:
+        from wsss.irn.labels import mine_labels
+
+        mine_labels(
+            config=config,
+            cams=options.cams,
+            index=options.index,
+            root=options.root,
+            output=paths["labels"],
+            compute=shared.compute(options),
+            shard=shard,
+        )
+
+    sharding.run(
+        options,
+        work,
+        outputs={"labels": options.output},
+        module="wsss.irn.labels",
+        settings=config,
+        inputs=("cams",),
     )
     shared.manifest(options, options.output)
 
@@ -54,16 +79,29 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _pseudo_labels(options: argparse.Namespace) -> None:
-    from wsss.irn.pseudo_labels import make_pseudo_labels
+    config = shared.settings(options, "pseudo_labels")
 
-    make_pseudo_labels(
-        config=shared.settings(options, "pseudo_labels"),
-        cams=options.cams,
-        model=options.model,
-        index=options.index,
-        root=options.root,
-        output=options.output,
-        maps=options.maps,
-        compute=shared.compute(options),
+    def work(paths: Mapping[str, Path], shard: Shard) -> None:
+        from wsss.irn.pseudo_labels import make_pseudo_labels
+
+        make_pseudo_labels(
+            config=config,
+            cams=options.cams,
+            model=options.model,
+            index=options.index,
+            root=options.root,
+            output=paths["labels"],
+            maps=paths["walked.h5"],
+            compute=shared.compute(options),
+            shard=shard,
+        )
+
+    sharding.run(
+        options,
+        work,
+        outputs={"labels": options.output, "walked.h5": options.maps},
+        module="wsss.irn.pseudo_labels",
+        settings=config,
+        inputs=("cams", "model"),
     )
     shared.manifest(options, options.output)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from wsss.commands import options as shared
+from wsss.commands import sharding
+from wsss.data.shards import Shard
 
 
 def configure(name: str, parser: argparse.ArgumentParser) -> None:
@@ -32,6 +35,7 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--manifest-crf", type=Path, metavar="PATH", help="as --manifest, of --output-crf"
         )
+        sharding.add_shards(parser)
         parser.set_defaults(run=_predict_split)
     shared.add_compute(parser, trains=name == "train-segmentation")
 
@@ -55,7 +59,6 @@ def _train(options: argparse.Namespace) -> None:
 def _predict_split(options: argparse.Namespace) -> None:
     from wsss.evaluation.config import EvaluationConfig
     from wsss.provenance import write_manifest
-    from wsss.segmentation.prediction import predict_split
     from wsss.settings import read_settings
 
     sample: dict[str, Any] = {}
@@ -66,15 +69,33 @@ def _predict_split(options: argparse.Namespace) -> None:
             "names": shown.panel_names,
             "count": shown.panel_count,
         }
-    predict_split(
-        config=shared.settings(options, "prediction"),
-        model=options.model,
-        index=options.index,
-        root=options.root,
-        output=options.output,
-        output_crf=options.output_crf,
-        compute=shared.compute(options),
-        **sample,
+    config = shared.settings(options, "prediction")
+    outputs = {"labels": options.output}
+    if options.output_crf is not None or (options.shard is not None and config.crf):
+        outputs["labels_crf"] = options.output_crf
+
+    def work(paths: Mapping[str, Path], shard: Shard) -> None:
+        from wsss.segmentation.prediction import predict_split
+
+        predict_split(
+            config=config,
+            model=options.model,
+            index=options.index,
+            root=options.root,
+            output=paths["labels"],
+            output_crf=paths.get("labels_crf"),
+            compute=shared.compute(options),
+            shard=shard,
+            **sample,
+        )
+
+    sharding.run(
+        options,
+        work,
+        outputs=outputs,
+        module="wsss.segmentation.prediction",
+        settings=config,
+        inputs=("model", "sample"),
     )
     shared.manifest(options, options.output)
     if options.manifest_crf is not None:

@@ -1,0 +1,102 @@
+"""Real Snakemake: several jobs share the stages that treat images one by one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Project
+from warm_wsss import warm_wsss
+
+RESULTS = "results/tiny"
+TARGETS = [f"{RESULTS}/{name}" for name in ("predictions.sha256", "predictions_crf.sha256")]
+SHARED = ("export_cams", "irn_labels", "pseudo_labels", "predict_crf")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of everything that the shared stages have made."""
+    names = ("cams.h5", "walked.h5", "irn/labels", "pseudo_labels", "predictions")
+    files = [folder / name for name in names if name.endswith(".h5")]
+    for name in (*names[2:], "predictions_crf"):
+        files += [folder / f"{name}.sha256", *sorted((folder / name).glob("*.png"))]
+    return {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+    }
+
+
+def rules(output: str) -> Counter[str]:
+    """Return how many jobs of each rule Snakemake says it has started."""
+    starts = ("rule ", "localrule ", "checkpoint ", "localcheckpoint ")
+    return Counter(
+        line.split()[1].rstrip(":") for line in output.splitlines() if line.startswith(starts)
+    )
+
+
+def configure(project: Project, *, shards: int, foreground: float = 0.3) -> None:
+    path = project.folder / "config.local.yaml"
+    values = yaml.safe_load(path.read_text())
+    values["shards"] = shards
+    values["runs"]["tiny"]["labels"]["foreground_threshold"] = foreground
+    path.write_text(yaml.safe_dump(values))
+
+
+@contextmanager
+def unreadable(image: Path) -> Iterator[None]:
+    content = image.read_bytes()
+    image.write_bytes(content[:40])
+    try:
+        yield
+    finally:
+        image.write_bytes(content)
+
+
+@pytest.fixture
+def served(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    with warm_wsss(project.folder) as path:
+        monkeypatch.setenv("PATH", path)
+        yield project
+
+
+@pytest.mark.slow
+def test_stages_are_shared_as_the_configuration_says(served: Project) -> None:
+    results = served.folder / RESULTS
+    configure(served, shards=1)
+    started = rules(served.make(*TARGETS))
+    assert started["count_shards"] == 4 and not any(name.endswith("_shard") for name in started)
+    alone = digests(results)
+    assert len(alone) == 2 + 4 + 8 + 8 + 3 + 3
+
+    # Another number: nothing runs, until a stage has to.
+    configure(served, shards=3)
+    assert served.planned(*TARGETS) == {}
+    (results / "cams.h5").unlink()
+    started = rules(served.make(*TARGETS))
+    for rule in SHARED:
+        assert started[f"{rule.removesuffix('_crf')}_shard"] == 3 and started[rule] == 1, rule
+    assert digests(results) == alone
+    assert not [
+        path for path in (results / "shards").rglob("*") if path.is_dir() and "-of-" in path.name
+    ]
+    configure(served, shards=2)
+    assert served.planned(*TARGETS) == {}
+
+    # A job that ends early is made again alone, and goes together with what the others had made.
+    labels = f"{RESULTS}/irn/labels.sha256"
+    configure(served, shards=3, foreground=0.35)
+    with unreadable(served.folder / "data" / "tiny" / "images" / "image_04.png"):
+        failed = served.snakemake(labels)
+    assert failed.returncode != 0 and "image_04.png" in failed.stdout
+    assert served.planned(labels) == {"irn_labels_shard": 1, "irn_labels": 1}
+    # While there are no results, another number counts at once.
+    configure(served, shards=5, foreground=0.35)
+    assert served.planned(labels) == {"count_shards": 1, "irn_labels": 1}
+    configure(served, shards=3, foreground=0.35)
+    started = rules(served.make(labels))
+    assert (started["irn_labels_shard"], started["irn_labels"]) == (1, 1)
+    assert len((served.folder / labels).read_text().splitlines()) == 8
