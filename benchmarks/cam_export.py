@@ -354,16 +354,20 @@ def main() -> int:
     parser.add_argument(
         "--precision", action="append", help="float32, bfloat16 or auto; repeatable"
     )
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--warm-up", type=int, default=1)
+    parser.add_argument("--repeats", type=int, help="timed calls of each form (3; 1 of minutes)")
+    parser.add_argument("--warm-up", type=int, help="calls before these (1; none of minutes)")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory out")
     parser.add_argument("--parts", action="store_true", help="what each change brings, instead")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = []
+    repeats, warm_up = options.repeats, options.warm_up
+    rows: list[Row] = []
     for name in [options.network] if options.network else sorted(NETWORKS):
         whole = name == "lite0" or options.full or options.device != "cpu"
         width, height = options.size or ((500, 375) if whole else (124, 92))
+        minutes = name == "resnet38" and options.device == "cpu" and width * height > 300**2
+        options.repeats = (1 if minutes else 3) if repeats is None else repeats
+        options.warm_up = (0 if minutes else 1) if warm_up is None else warm_up
         rows += (parts_of if options.parts else rows_of)(name, width, height, options)
     return finish(rows, options)
 
