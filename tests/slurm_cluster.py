@@ -82,7 +82,7 @@ class SlurmCluster:
                 elif key:
                     fields[key] += f" {word}"
             if fields.get("JobId"):
-                jobs.append(fields)
+                jobs.append({key: value.strip() for key, value in fields.items()})
         return sorted(jobs, key=lambda job: -int(job["JobId"]))
 
     def command(self, *command: str) -> str:
