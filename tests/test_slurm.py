@@ -167,7 +167,7 @@ def test_a_training_whose_time_is_up_goes_on_in_another_job(
     progress = re.findall(
         r"(\d+)/300 step", (finished.folder / RUN / "logs/train_cam.log").read_text()
     )
-    assert int(progress[0]) > int(saved[1])
+    assert int(progress[0]) >= int(saved[1])
     # It may have failed for want of memory.
     assert [trackable(job)["mem"] for job in (first, second)] == ["32000M", "62.50G"]
 
