@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsss.data.crf import crf_from_labels, crf_from_probabilities
+from wsss.data.crf import crf_from_label_maps, crf_from_labels, crf_from_probabilities
 from wsss.errors import UserError
 
 SMOOTH = {
@@ -112,3 +112,14 @@ def test_impossible_labels_are_named(labels: np.ndarray, n_labels: int) -> None:
 def test_a_grey_image_is_refused() -> None:
     with pytest.raises(UserError, match="uint8"):
         crf_from_probabilities(np.zeros((4, 4), np.uint8), np.ones((2, 4, 4), np.float32), **SMOOTH)
+
+
+def test_maps_refined_together_are_those_refined_alone() -> None:
+    image = picture(40, 50)
+    rng = np.random.default_rng(1)
+    maps = [rng.integers(0, 3, image.shape[:2]) for _ in range(2)]
+    maps.append(np.where(image[..., 0] > 100, 2, 0))
+    together = crf_from_label_maps(image, maps, 3, gt_prob=0.7, **SMOOTH)
+    for found, alone in zip(together, maps, strict=True):
+        assert np.array_equal(found, crf_from_labels(image, alone, 3, gt_prob=0.7, **SMOOTH))
+    assert not np.array_equal(together[0], together[2])

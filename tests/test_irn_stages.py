@@ -14,7 +14,7 @@ from wsss.data.images import read_label
 from wsss.data.index import ImageRecord, Index, write_index
 from wsss.data.map_store import MapStore, MapStoreWriter, map_size
 from wsss.errors import UserError
-from wsss.irn import pseudo_labels
+from wsss.irn import edges
 from wsss.irn.config import IrnConfig, LabelsConfig, PseudoLabelsConfig
 from wsss.irn.inputs import label_values
 from wsss.irn.labels import confident_labels, mine_labels
@@ -178,7 +178,7 @@ def test_the_stages_run_one_after_the_other(
         assert stored.class_indices.tolist() == [0, 2]
 
     with monkeypatch.context() as patch:
-        patch.setattr(pseudo_labels, "edge_map", square_edges)
+        patch.setattr(edges, "edge_map", square_edges)
         pseudo(folder, model, "walled", workers=0)
     label = read_label(folder.root / "walled" / "a.png")
     assert label[20, 26] == 2 and label[2, 2] == 0

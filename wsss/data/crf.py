@@ -5,6 +5,7 @@ A thin layer over pydensecrf2, which holds the GIL: for several images at once u
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,82 @@ def crf_from_labels(
     Raises:
         UserError: Shapes, label values or `gt_prob` are impossible.
     """
+    return crf_from_label_maps(
+        image_u8,
+        [label_map],
+        n_labels,
+        gt_prob=gt_prob,
+        gaussian_sxy=gaussian_sxy,
+        gaussian_compat=gaussian_compat,
+        bilateral_sxy=bilateral_sxy,
+        bilateral_srgb=bilateral_srgb,
+        bilateral_compat=bilateral_compat,
+        iterations=iterations,
+    )[0]
+
+
+def crf_from_label_maps(
+    image_u8: Array,
+    label_maps: Sequence[Array],
+    n_labels: int,
+    *,
+    gt_prob: float,
+    gaussian_sxy: float,
+    gaussian_compat: float,
+    bilateral_sxy: float,
+    bilateral_srgb: float,
+    bilateral_compat: float,
+    iterations: int,
+) -> list[npt.NDArray[np.int64]]:
+    """Refine several label maps of one image, each as `crf_from_labels` does.
+
+    The kernels depend on the image alone, so they are built once for all; the results are the
+    same to the bit.
+
+    Args:
+        image_u8: (H, W, 3) uint8 RGB.
+        label_maps: (H, W) integers in 0..n_labels-1 each.
+        n_labels: As in `crf_from_labels`, and so are the others.
+        gt_prob: Probability of a pixel's own label, in (0, 1).
+        gaussian_sxy: Width of the smoothness kernel, in pixels.
+        gaussian_compat: Potts weight of the smoothness kernel.
+        bilateral_sxy: Spatial width of the appearance kernel, in pixels.
+        bilateral_srgb: Colour width of the appearance kernel, in grey levels (0..255).
+        bilateral_compat: Potts weight of the appearance kernel.
+        iterations: Mean-field iterations.
+
+    Returns:
+        One (H, W) int64 map of labels for each.
+
+    Raises:
+        UserError: Shapes, label values or `gt_prob` are impossible.
+    """
     image = _checked_image(image_u8)
+    if not 0 < gt_prob < 1:
+        raise UserError(f"gt_prob is {gt_prob}", expected="a number between 0 and 1, both excluded")
+    maps = [_checked_labels(label_map, image, n_labels) for label_map in label_maps]
+    if n_labels == 1:
+        return maps
+    crf = _model(
+        image,
+        n_labels,
+        gaussian=(gaussian_sxy, gaussian_compat),
+        bilateral=(bilateral_sxy, bilateral_srgb, bilateral_compat),
+    )
+    refined = []
+    for labels in maps:
+        energy = np.full(
+            (n_labels, *labels.shape), -np.log((1 - gt_prob) / (n_labels - 1)), dtype=np.float32
+        )
+        np.put_along_axis(energy, labels[None], np.float32(-np.log(gt_prob)), axis=0)
+        marginals = _mean_field(crf, energy, iterations)
+        refined.append(np.asarray(np.argmax(marginals, axis=0), dtype=np.int64))
+    return refined
+
+
+def _checked_labels(
+    label_map: Array, image: npt.NDArray[np.uint8], n_labels: int
+) -> npt.NDArray[np.int64]:
     if label_map.shape != image.shape[:2]:
         raise UserError(
             f"a label map of shape {label_map.shape} does not fit an image of {image.shape[:2]}",
@@ -60,22 +136,7 @@ def crf_from_labels(
             f"label values run from {labels.min()} to {labels.max()}",
             expected=f"0 to {n_labels - 1}",
         )
-    if not 0 < gt_prob < 1:
-        raise UserError(f"gt_prob is {gt_prob}", expected="a number between 0 and 1, both excluded")
-    if n_labels == 1:
-        return labels
-    energy = np.full(
-        (n_labels, *labels.shape), -np.log((1 - gt_prob) / (n_labels - 1)), dtype=np.float32
-    )
-    np.put_along_axis(energy, labels[None], np.float32(-np.log(gt_prob)), axis=0)
-    marginals = _mean_field(
-        image,
-        energy,
-        gaussian=(gaussian_sxy, gaussian_compat),
-        bilateral=(bilateral_sxy, bilateral_srgb, bilateral_compat),
-        iterations=iterations,
-    )
-    return np.asarray(np.argmax(marginals, axis=0), dtype=np.int64)
+    return labels
 
 
 def crf_from_probabilities(
@@ -115,13 +176,13 @@ def crf_from_probabilities(
         )
     # Below 1e-5 the energy is cut off, so that a hard zero can still be outvoted.
     energy = -np.log(np.clip(np.asarray(probs, dtype=np.float32), 1e-5, 1.0))
-    return _mean_field(
+    crf = _model(
         image,
-        energy,
+        len(energy),
         gaussian=(gaussian_sxy, gaussian_compat),
         bilateral=(bilateral_sxy, bilateral_srgb, bilateral_compat),
-        iterations=iterations,
     )
+    return _mean_field(crf, energy, iterations)
 
 
 def _checked_image(image_u8: Array) -> npt.NDArray[np.uint8]:
@@ -133,21 +194,27 @@ def _checked_image(image_u8: Array) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(image_u8)
 
 
-def _mean_field(
+def _model(
     image: npt.NDArray[np.uint8],
-    energy: npt.NDArray[np.float32],
+    n_labels: int,
     *,
     gaussian: tuple[float, float],
     bilateral: tuple[float, float, float],
-    iterations: int,
-) -> npt.NDArray[np.float32]:
+) -> Any:
+    """Return the library's model of an image: its kernels, no unary energy yet."""
     # Imported here: it is a compiled extension that most commands never need.
     from pydensecrf import densecrf
 
-    n_labels, height, width = energy.shape
+    height, width = image.shape[:2]
     crf = densecrf.DenseCRF2D(width, height, n_labels)
-    crf.setUnaryEnergy(np.ascontiguousarray(energy.reshape(n_labels, -1), dtype=np.float32))
     crf.addPairwiseGaussian(sxy=gaussian[0], compat=gaussian[1])
     crf.addPairwiseBilateral(sxy=bilateral[0], srgb=bilateral[1], rgbim=image, compat=bilateral[2])
-    marginals = np.array(crf.inference(iterations), dtype=np.float32)
-    return marginals.reshape(n_labels, height, width)
+    return crf
+
+
+def _mean_field(
+    crf: Any, energy: npt.NDArray[np.float32], iterations: int
+) -> npt.NDArray[np.float32]:
+    """Return marginals (n_labels, H, W) of a model under a unary energy of that shape."""
+    crf.setUnaryEnergy(np.ascontiguousarray(energy.reshape(len(energy), -1), dtype=np.float32))
+    return np.array(crf.inference(iterations), dtype=np.float32).reshape(energy.shape)

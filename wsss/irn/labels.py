@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.data.crf import crf_from_labels
+from wsss.data.crf import crf_from_label_maps
 from wsss.data.images import write_label
 from wsss.data.index import ImageRecord, read_index
 from wsss.data.map_store import MapStore, StoredMaps, upsample
@@ -42,14 +42,14 @@ def confident_labels(
         (H, W) uint8: class position + 1 where the foreground map is not background, 0 where both
         maps are background, 255 elsewhere.
     """
-
-    def refined(threshold: float) -> np.ndarray:
-        # Labels count the tagged classes only: the CRF's cost grows with their number.
-        labels = winner(cams, threshold)
-        return crf_from_labels(image, labels, len(cams) + 1, **asdict(config.crf))
-
-    foreground = refined(config.foreground_threshold)
-    background = refined(config.background_threshold)
+    # Labels count the tagged classes only: the CRF's cost grows with their number.
+    thresholds = (config.foreground_threshold, config.background_threshold)
+    foreground, background = crf_from_label_maps(
+        image,
+        [winner(cams, threshold) for threshold in thresholds],
+        len(cams) + 1,
+        **asdict(config.crf),
+    )
     values = np.concatenate([[IGNORE], np.asarray(class_indices) + 1]).astype(np.uint8)
     labels: np.ndarray = values[foreground]
     labels[(foreground == 0) & (background == 0)] = 0

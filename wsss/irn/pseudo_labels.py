@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -13,19 +14,18 @@ from wsss.data.index import ImageRecord, Index, read_index
 from wsss.data.map_store import MapStore, MapStoreWriter, StoredMaps, map_size
 from wsss.data.prefetch import prefetch
 from wsss.data.shards import WHOLE, Shard
-from wsss.data.transforms import image_to_tensor, normalise
 from wsss.errors import UserError
 from wsss.files import atomic_directory, content_hash
 from wsss.irn.config import PseudoLabelsConfig
+from wsss.irn.edges import Labeller, edge_network, image_edges
 from wsss.irn.inputs import check_store, read_sized_image
-from wsss.irn.model_file import load_irn_model
 from wsss.irn.pool import ordered_map
 from wsss.irn.random_walk import random_walk_batch
 from wsss.irn.walked import UPSAMPLING, Finisher, WalkJob
-from wsss.models.irnet import IrNet, edge_map
+from wsss.models.irnet import IrNet
 from wsss.provenance import closure_hash
 from wsss.settings import to_dict
-from wsss.training.compute import Compute, autocast, setup
+from wsss.training.compute import Compute, setup
 from wsss.training.progress import progress
 
 # Images of one size go through the network together on a GPU. More do not make it faster.
@@ -54,7 +54,8 @@ def make_pseudo_labels(
         root: Folder that the index's paths are relative to.
         output: Folder of PNGs to write (0 background, class + 1).
         maps: Map store to write: walked maps divided by the image's largest value.
-        compute: Device of the network, threads, processes for walks and files on a CPU.
+        compute: Device of the network and the walks. On a CPU `workers` processes of one thread
+            each share the images; the labels do not depend on their number.
         shard: The part of the images to label.
 
     Raises:
@@ -62,8 +63,6 @@ def make_pseudo_labels(
     """
     device = setup(compute, seed=0)
     known = read_index(index)
-    network = load_irn_model(model)
-    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     attributes: dict[str, str | int | float] = {
         "config": content_hash(to_dict(config)),
         "code": closure_hash(__name__),
@@ -73,8 +72,17 @@ def make_pseudo_labels(
         check_store(store, known, known.training_set().records, cams)
         size = GPU_BATCH if device.type == "cuda" else 1
         batches = shard.of(list(_batches(_labelled(store, known, cams), size)))
-        jobs = _jobs(config, network, store, batches, root, device)
-        finished = ordered_map(Finisher(config, folder), jobs, compute.workers)
+        finish: Callable[[WalkJob], tuple[ImageRecord, np.ndarray, np.ndarray]]
+        if device.type == "cuda":
+            network = edge_network(model, device)
+            finish = Finisher(config, folder)
+            jobs = _walked_jobs(config, network, store, batches, root, device)
+        else:
+            # All of an image's work in one process: the network in this one, its threads beside
+            # the pool's processes, would make both wait for each other.
+            finish = Labeller(config, model, root, folder)
+            jobs = (_job(store, record) for batch in batches for record in batch)
+        finished = ordered_map(finish, jobs, compute.workers)
         with MapStoreWriter(
             maps, classes=known.classes, attributes=attributes, upsampling=UPSAMPLING
         ) as writer:
@@ -100,7 +108,13 @@ def _labelled(store: MapStore, index: Index, path: Path) -> tuple[ImageRecord, .
     return records
 
 
-def _jobs(
+def _job(store: MapStore, record: ImageRecord) -> WalkJob:
+    stored = store.read(record.name)
+    _check_stride(record, stored)
+    return WalkJob(record, stored.class_indices, stored.maps)
+
+
+def _walked_jobs(
     config: PseudoLabelsConfig,
     network: IrNet,
     store: MapStore,
@@ -108,30 +122,23 @@ def _jobs(
     root: Path,
     device: torch.device,
 ) -> Iterator[WalkJob]:
-    """Yield jobs in order: on a CPU with edges, on a GPU walked already."""
-    on_gpu = device.type == "cuda"
+    """Yield jobs in order, their maps walked on the GPU, a batch at a time."""
 
     def load(batch: Sequence[ImageRecord]) -> tuple[Sequence[ImageRecord], list[np.ndarray]]:
         return batch, [read_sized_image(root, record) for record in batch]
 
     for batch, pictures in prefetch(load, batches, workers=1):
-        edges = _edges(config, network, pictures, device)
-        stored = [store.read(record.name) for record in batch]
-        for record, maps in zip(batch, stored, strict=True):
-            _check_stride(record, maps)
-        if not on_gpu:
-            for record, one, edge in zip(batch, stored, edges, strict=True):
-                yield WalkJob(record, one.class_indices, one.maps, edge.numpy())
-            continue
+        edges = image_edges(config, network, pictures, device)
+        jobs = [_job(store, record) for record in batch]
         walked = random_walk_batch(
-            [torch.from_numpy(one.maps).to(device) for one in stored],
+            [torch.from_numpy(job.maps).to(device) for job in jobs],
             list(edges),
             radius=config.radius,
             beta=config.beta,
             steps=config.steps,
         )
-        for record, one, result in zip(batch, stored, walked, strict=True):
-            yield WalkJob(record, one.class_indices, result.cpu().numpy(), None)
+        for job, result in zip(jobs, walked, strict=True):
+            yield replace(job, maps=result.cpu().numpy())
 
 
 def _batches(records: Sequence[ImageRecord], size: int) -> Iterator[list[ImageRecord]]:
@@ -140,20 +147,6 @@ def _batches(records: Sequence[ImageRecord], size: int) -> Iterator[list[ImageRe
         same = list(run)
         for start in range(0, len(same), size):
             yield same[start : start + size]
-
-
-@torch.inference_mode()
-def _edges(
-    config: PseudoLabelsConfig,
-    network: IrNet,
-    pictures: Sequence[np.ndarray],
-    device: torch.device,
-) -> torch.Tensor:
-    image = torch.stack([image_to_tensor(picture) for picture in pictures]).to(device)
-    normalised = normalise(image.float().div_(255), network.backbone.normalisation)
-    normalised = normalised.contiguous(memory_format=torch.channels_last)
-    with autocast(device, config.precision):
-        return edge_map(network, normalised, mirror=config.mirror)
 
 
 def _check_stride(record: ImageRecord, stored: StoredMaps) -> None:

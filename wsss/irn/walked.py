@@ -1,6 +1,7 @@
-"""From CAMs and edges to scores and labels of one image: what the process pool runs.
+"""From walked CAMs to scores and labels of one image.
 
-Apart from the stage, so that a process of the pool starts without loading any network's code.
+Apart from the stage, so that a process of the pool which only does this, as beside a GPU, starts
+without loading any network's code.
 """
 
 from __future__ import annotations
@@ -9,14 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from wsss.data.images import write_label
 from wsss.data.index import ImageRecord
 from wsss.data.map_store import upsample
 from wsss.irn.config import PseudoLabelsConfig
 from wsss.irn.inputs import label_values
-from wsss.irn.random_walk import random_walk
 
 UPSAMPLING = "times4"
 
@@ -28,14 +27,12 @@ class WalkJob:
     Attributes:
         record: The image.
         class_indices: (K,) int64 positions of its tagged classes.
-        maps: (K, h, w) float32 CAMs, already walked if `edge` is None.
-        edge: (h, w) float32 boundary probabilities.
+        maps: (K, h, w) float32 CAMs, before the walk or after it.
     """
 
     record: ImageRecord
     class_indices: np.ndarray
     maps: np.ndarray
-    edge: np.ndarray | None
 
 
 def walked_scores(walked: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -56,24 +53,14 @@ def walked_scores(walked: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray
 
 @dataclass(frozen=True)
 class Finisher:
-    """Walk (unless done), scores and label PNG of one image; picklable, for the process pool."""
+    """Scores and label PNG of one image from its walked maps; picklable, for the process pool."""
 
     config: PseudoLabelsConfig
     folder: Path
 
     def __call__(self, job: WalkJob) -> tuple[ImageRecord, np.ndarray, np.ndarray]:
         """Write the label PNG; return the image, its classes and its normalised walked maps."""
-        config, maps = self.config, job.maps
-        if job.edge is not None:
-            walked = random_walk(
-                torch.from_numpy(maps),
-                torch.from_numpy(job.edge),
-                radius=config.radius,
-                beta=config.beta,
-                steps=config.steps,
-            )
-            maps = walked.numpy()
-        normalised, scores = walked_scores(maps, (job.record.height, job.record.width))
-        labels = label_values(scores, config.background, job.class_indices)
+        normalised, scores = walked_scores(job.maps, (job.record.height, job.record.width))
+        labels = label_values(scores, self.config.background, job.class_indices)
         write_label(self.folder / f"{job.record.name}.png", labels)
         return job.record, job.class_indices, normalised
