@@ -7,6 +7,7 @@ set is mended in one round.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from wsss.errors import UserError
 from wsss.training.progress import progress
 
 _THREADS = 8  # files are waited for more than computed on
+_PART = 64
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -48,8 +50,12 @@ def _require_root(root: Path) -> None:
 
 
 def _in_threads(function: Callable[[_T], _R], items: Sequence[_T], what: str) -> list[_R]:
+    # Some at a time: a task for each of a hundred thousand files would take more memory than what
+    # is found in them.
+    parts = [items[start : start + _PART] for start in range(0, len(items), _PART)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        results = pool.map(function, items)
+        done = pool.map(lambda part: [function(item) for item in part], parts)
+        results = itertools.chain.from_iterable(done)
         return list(progress(results, total=len(items), description=what))
 
 
