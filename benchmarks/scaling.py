@@ -140,7 +140,7 @@ def points(sizes: list[int], stages: list[str], export_up_to: int) -> list[Point
         write_classifier(base / "classifier.safetensors")
         for count in sizes:
             folder = base / str(count)
-            write_data_set(folder, count=count, size=(SIDE, SIDE), suffix="png", distinct=50)
+            write_data_set(folder, count=count, size=(SIDE, SIDE), suffix="png", distinct=40)
             for what in stages:
                 if what == "export" and count > export_up_to:
                     continue

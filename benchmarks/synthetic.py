@@ -52,7 +52,8 @@ def _images(
             Image.fromarray(picture(rng, height, width)).save(image, quality=90)
             maps = cams(rng, tags, height, width)
             score = _smooth(rng, tags, height, width)
-            label = np.where(score.max(0) > 0.6, score.argmax(0) + 1, 0)
+            values = np.array([0, *(k + 1 for k in sorted(chosen))])
+            label = values[np.where(score.max(0) > 0.6, score.argmax(0) + 1, 0)]
             label[:2] = 255
             write_label(mask, label.astype(np.uint8))
             drawn.append((image, mask, maps))

@@ -70,7 +70,7 @@ class _Bands:
             # side="left": the number of thresholds strictly below the value; a tie is not above.
             return np.searchsorted(self._search, values, side="left")
         bins = self._bins(values)
-        band = self._below.take(bins)
+        band: npt.NDArray[np.intp] = self._below.take(bins)
         band += values > self._edge.take(bins)
         return band
 
@@ -118,14 +118,14 @@ class SweepCounts:
         rows = np.full(256, (self.n_labels + 1) * width, dtype=np.intp)
         rows[: self.n_labels] = np.arange(self.n_labels) * width
         rows[IGNORE] = self.n_labels * width
-        counts = np.zeros((self.n_labels + 2) * width, dtype=np.int64)
+        flat_counts = np.zeros((self.n_labels + 2) * width, dtype=np.int64)
         for start in range(0, flat_truth.size, _PART):
             part = slice(start, start + _PART)
             index = rows.take(self._as_uint8(flat_truth[part]))
             if n_maps:
                 index += self._columns(flat_maps[:, part])
-            counts += np.bincount(index, minlength=counts.size)
-        counts = counts.reshape(-1, width)
+            flat_counts += np.bincount(index, minlength=flat_counts.size)
+        counts = flat_counts.reshape(-1, width)
         if counts[self.n_labels + 1].any():
             raise self._unknown_label(flat_truth[flat_truth != IGNORE].max())
         counts = counts[: self.n_labels]
@@ -151,8 +151,8 @@ class SweepCounts:
         if truth.dtype != np.uint8:
             if truth.min() < 0 or truth.max() > IGNORE:
                 raise self._unknown_label(truth.min() if truth.min() < 0 else truth.max())
-            truth = truth.astype(np.uint8)
-        return truth
+        narrow: npt.NDArray[np.uint8] = truth.astype(np.uint8, copy=False)
+        return narrow
 
     def _unknown_label(self, label: np.integer) -> ValueError:
         return ValueError(f"ground truth holds the label {label}, with {self.n_labels} known")
