@@ -148,9 +148,8 @@ class SweepCounts:
         return column
 
     def _as_uint8(self, truth: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
-        if truth.dtype != np.uint8:
-            if truth.min() < 0 or truth.max() > IGNORE:
-                raise self._unknown_label(truth.min() if truth.min() < 0 else truth.max())
+        if truth.dtype != np.uint8 and (truth.min() < 0 or truth.max() > IGNORE):
+            raise self._unknown_label(truth.min() if truth.min() < 0 else truth.max())
         narrow: npt.NDArray[np.uint8] = truth.astype(np.uint8, copy=False)
         return narrow
 
