@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import signal
 import socket
@@ -90,6 +91,32 @@ def test_a_second_process_is_refused_and_told_who_holds_it(
             pass
         first.communicate("")
     assert list(output.parent.iterdir()) == []
+
+
+def test_one_on_another_machine_is_told_how_to_end(tmp_path: Path) -> None:
+    output = tmp_path / "cams.h5"
+
+    def refusal(**known: str | int) -> str:
+        lock_file(output).write_text(json.dumps({"pid": 7, "host": "node7", **known}))
+        with (
+            pytest.raises(UserError) as error,
+            output_lock(output, "export-cams", wait_s=0),
+        ):
+            pytest.fail("two processes hold the lock")
+        return str(error.value.fix)
+
+    with holder(output) as first:
+        told(first)
+        assert "ssh node7 kill 7" in refusal() and f"rm {lock_file(output)}" in refusal()
+        assert "scancel 42" in refusal(job="42")
+        assert "rm " not in refusal(host=socket.gethostname(), job="42")
+        # Nor must what is in the file make sense.
+        lock_file(output).write_text("{")
+        with (
+            pytest.raises(UserError, match="another process is writing"),
+            output_lock(output, "export-cams", wait_s=0),
+        ):
+            pytest.fail("two processes hold the lock")
 
 
 def test_one_that_waits_goes_on_when_the_other_ends(tmp_path: Path) -> None:

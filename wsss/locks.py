@@ -163,12 +163,16 @@ def _who(holder: dict[str, Any]) -> str:
 
 
 def _held(output: Path, holder: dict[str, Any]) -> UserError:
+    elsewhere = bool(holder) and holder.get("host") != socket.gethostname()
     end = "end it"
     if holder.get("job"):
         end = f"end it:  scancel {holder['job']}"
     elif holder:
-        there = "" if holder.get("host") == socket.gethostname() else f"ssh {holder['host']} "
+        there = f"ssh {holder.get('host')} " if elsewhere else ""
         end = f"end it:  {there}kill {holder.get('pid')}"
+    if elsewhere:
+        # A file server may keep the lock of a machine that it has not heard of for long.
+        end += f"  (if that machine is gone:  rm {lock_file(output)})"
     return UserError(
         f"{_who(holder)} is writing this output",
         where=output,
