@@ -27,8 +27,7 @@ IDLE_S = 600.0
 IDLE_ITEMS = 20
 LOG_LINES = 8
 _LOG_TAIL_BYTES = 16384
-# Stages that write settings: they take no time and have no progress.
-_QUIET = ("stage_config",)
+_PARTS = "shards"
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,13 @@ class RunStatus:
     lock: str | None = None
 
 
+def clock(seconds: float) -> str:
+    """Return seconds as h:mm:ss."""
+    minutes, second = divmod(round(max(0.0, seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours:d}:{minute:02d}:{second:02d}"
+
+
 def run_status(folder: Path, *, now: float | None = None) -> RunStatus:
     """Return the state of the run in `folder`.
 
@@ -96,6 +102,8 @@ def run_status(folder: Path, *, now: float | None = None) -> RunStatus:
             expected="plan.json, which Snakemake's start leaves, or a stage's outputs",
             fix=f"start it:  snakemake --cores all {folder}/miou.csv",
         )
+    known = {output for job in planned for output in job.outputs}
+    planned += [job for job in _parts(folder) if known.isdisjoint(job.outputs)]
     written = plan.written if plan else None
     jobs = tuple(_job_status(folder, job, written, at) for job in planned)
     return RunStatus(folder=folder, planned=written, jobs=jobs, lock=_lock(folder, jobs, at))
@@ -106,8 +114,31 @@ def _found_jobs(folder: Path) -> list[PlannedJob]:
     found = []
     for path in sorted(folder.rglob(".*.heartbeat.json"), key=lambda path: path.stat().st_mtime):
         output = path.with_name(path.name.removeprefix(".").removesuffix(".heartbeat.json"))
+        if output.relative_to(folder).parts[0] == _PARTS:
+            continue
         command = str(_heartbeat(output).get("command", output.name))
         found.append(PlannedJob(command, (output.relative_to(folder).as_posix(),), must_run=False))
+    return found
+
+
+def _parts(folder: Path) -> list[PlannedJob]:
+    """Return the jobs that share a stage, while they do: a plan is older than their number."""
+    found = []
+    for note in sorted((folder / _PARTS).glob("*.json")):
+        try:
+            total = int(read_json(note)["shards"])
+        except (UserError, KeyError, TypeError, ValueError):
+            continue
+        outputs = [f"{_PARTS}/{note.stem}/{part}-of-{total}" for part in range(1, total + 1)]
+        beats = [_heartbeat(folder / output) for output in outputs]
+        command = next((str(beat["command"]) for beat in beats if "command" in beat), None)
+        if total < 2 or command is None or all(beat.get("state") == "done" for beat in beats):
+            continue
+        for output in outputs:
+            rule = command.replace("-", "_").removesuffix("_split")
+            logs = sorted((folder / "logs" / _PARTS).glob(f"{rule}*_{Path(output).name}.log"))
+            log = logs[0].relative_to(folder).as_posix() if logs else None
+            found.append(PlannedJob(f"{rule} parts", (output,), log, must_run=False))
     return found
 
 
@@ -160,6 +191,8 @@ def _state(
         if job.must_run and written is not None and max(made, last) < written:
             return "waiting", "to be made again; what is there is of an earlier start"
         return "done", ""
+    if state == "done" and job.outputs[0].startswith(f"{_PARTS}/"):
+        return "done", ""  # a part goes when all are put together
     if state == "failed":
         return "failed", str(beat.get("message", "")).splitlines()[0]
     if state == "stopped":
@@ -245,59 +278,3 @@ def _lock(folder: Path, jobs: Sequence[JobStatus], now: float) -> str | None:
         "any more (ps -ef | grep snakemake, on a cluster squeue --me), clear the lock:  "
         "snakemake --unlock"
     )
-
-
-def clock(seconds: float) -> str:
-    """Return seconds as h:mm:ss."""
-    minutes, second = divmod(round(max(0.0, seconds)), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours:d}:{minute:02d}:{second:02d}"
-
-
-def format_status(status: RunStatus) -> str:
-    """Return the state of a run for people, one line a stage."""
-    counts: dict[str, int] = {}
-    for job in status.jobs:
-        counts[job.state] = counts.get(job.state, 0) + 1
-    order: tuple[State, ...] = ("failed", "stalled?", "stopped", "running", "waiting", "done")
-    summary = ", ".join(f"{counts[state]} {state}" for state in order if state in counts)
-    started = ""
-    if status.planned is not None:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.planned))
-        started = f", started {when}"
-    lines = [f"{status.folder}{started}: {summary}"]
-    for rule, jobs in _by_rule(status.jobs).items():
-        lines += _rule_lines(status, rule, jobs)
-    if status.lock is not None:
-        lines.append(status.lock)
-    return "\n".join(lines)
-
-
-def _by_rule(jobs: Sequence[JobStatus]) -> dict[str, list[JobStatus]]:
-    grouped: dict[str, list[JobStatus]] = {}
-    for job in jobs:
-        grouped.setdefault(job.rule, []).append(job)
-    return grouped
-
-
-def _rule_lines(status: RunStatus, rule: str, jobs: Sequence[JobStatus]) -> list[str]:
-    if len(jobs) == 1:
-        return _job_lines(status, jobs[0], rule)
-    done = sum(job.state == "done" for job in jobs)
-    if done == len(jobs) or (rule in _QUIET and all(j.state in ("done", "waiting") for j in jobs)):
-        state = "done" if done == len(jobs) else "waiting"
-        return [f"  {state:<8}  {rule:<22}  {done} of {len(jobs)}"]
-    lines = [f"  {'':<8}  {rule:<22}  {done} of {len(jobs)} done"]
-    for job in jobs:
-        if job.state not in ("done", "waiting"):
-            lines += _job_lines(status, job, f"  {job.output}")
-    return lines
-
-
-def _job_lines(status: RunStatus, job: JobStatus, name: str) -> list[str]:
-    note = clock(job.seconds) if job.seconds is not None else job.note
-    lines = [f"  {job.state:<8}  {name:<22}  {note}".rstrip()]
-    if job.log_tail:
-        lines.append(f"            {status.folder / (job.log or '')} ends with:")
-        lines += [f"            | {line}" for line in job.log_tail]
-    return lines
