@@ -68,7 +68,8 @@ class _Bands:
         """Return the band of each of the finite `values`; same shape."""
         if self._search is not None:
             # side="left": the number of thresholds strictly below the value; a tie is not above.
-            return np.searchsorted(self._search, values, side="left")
+            found: npt.NDArray[np.intp] = np.searchsorted(self._search, values, side="left")
+            return found
         bins = self._bins(values)
         band: npt.NDArray[np.intp] = self._below.take(bins)
         band += values > self._edge.take(bins)
