@@ -41,6 +41,7 @@ from wsss.cam.source import CamSource
 from wsss.data.images import read_image
 from wsss.data.map_store import MapStore, MapStoreWriter, map_size, upsample
 from wsss.data.prefetch import prefetch
+from wsss.data.transforms import image_to_tensor, resize
 from wsss.models.backbones import build_backbone, freeze_batchnorm
 from wsss.models.classifier import Classifier
 from wsss.models.config import BackboneConfig
@@ -95,11 +96,11 @@ def naive_cams(
 ) -> Iterator[tuple[torch.Tensor, bool]]:
     """The CAMs of all classes, (1, C, h, w), of an image file's views, one view at a time."""
     mean, std = (np.array(v, np.float32) for v in vars(classifier.normalisation).values())
-    picture = Image.open(path).convert("RGB")
+    picture = image_to_tensor(np.asarray(Image.open(path).convert("RGB")))
     for scale in SCALES:
-        height, width = view_size((picture.height, picture.width), scale)
-        view = picture.resize((width, height), resample=Image.Resampling.BICUBIC)
-        array = (np.asarray(view, np.float32) / 255 - mean) / std
+        # Resized as ours is: implementations of the bicubic kernel differ by a grey level or two.
+        view = resize(picture, view_size((picture.shape[1], picture.shape[2]), scale))
+        array = (view.permute(1, 2, 0).numpy().astype(np.float32) / 255 - mean) / std
         for mirrored in (False, True):
             chw = np.ascontiguousarray(array.transpose(2, 0, 1)[:, :, :: -1 if mirrored else 1])
             with torch.no_grad():
@@ -223,9 +224,10 @@ def compare(
     ]
     agree = float((labels[0] == labels[1]).mean())
     words = f"mean {off.mean():.0e}, most {off.max():.0e}, {agree:.2%} of labels"
-    # The views of both may differ by a grey level: the one resizes in integers.
-    limit = 0.003 if dtype == torch.float32 else 0.01
-    return words, bool(off.mean() < limit and agree > 0.97)
+    # The store has half precision and a fourth of the size. Under a random head more is left of
+    # bfloat16's rounding than under a trained one; `cam_precision` says what that does to seeds.
+    limit, least = (0.001, 0.98) if dtype == torch.float32 else (0.015, 0.96)
+    return words, bool(off.mean() < limit and agree > least)
 
 
 def rows_of(name: str, width: int, height: int, options: argparse.Namespace) -> list[Row]:

@@ -80,13 +80,15 @@ def seed_miou(
 def compared(options: argparse.Namespace) -> Sequence[Row]:
     run, root = options.run, options.root
     compute = Compute(device=options.device, threads=options.threads, workers=options.workers)
-    export = from_dict(ExportConfig, settings(run, "export"))
-    evaluation = from_dict(EvaluationConfig, settings(run, "evaluation"))
+    export = from_dict(ExportConfig, settings(run, "export"), where=str(run))
+    evaluation = from_dict(EvaluationConfig, settings(run, "evaluation"), where=str(run))
     model = run / "cam" / "model.safetensors"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         index = some(read_index(run / "index.csv"), options.images)
-        masks = build_masks(from_dict(IndexConfig, settings(run, "index")), root, index)
+        masks = build_masks(
+            from_dict(IndexConfig, settings(run, "index"), where=str(run)), root, index
+        )
         index = Index(index.classes, tuple(r for r in index.records if r.name in masks))
         write_index(index, folder / "index.csv")
         write_masks(masks, folder / "masks.csv")

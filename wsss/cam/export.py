@@ -20,6 +20,7 @@ from wsss.data.prefetch import prefetch
 from wsss.data.shards import WHOLE, Shard
 from wsss.errors import UserError
 from wsss.files import content_hash
+from wsss.memory import release_freed_memory
 from wsss.models.classifier import Classifier
 from wsss.models.lean import LeanClassifier, lean_classifier
 from wsss.provenance import closure_hash
@@ -129,6 +130,7 @@ def cam_source(
         network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if attention_from is not classifier:
         classifier = lean_classifier(classifier, dtype=convolution_dtype(device, config.precision))
+        release_freed_memory()
     return CamSource(
         classifier=classifier,
         attention_from=attention_from,
