@@ -14,7 +14,18 @@ from pathlib import Path
 import distributed_cases
 import pytest
 import torch
-from distributed_cases import APART, CASES, COUNTED, FROZEN, STOPPED, Result, run
+from distributed_cases import (
+    APART,
+    CASES,
+    COUNTED,
+    FROZEN,
+    SPOILT,
+    STOPPED,
+    Result,
+    run,
+    spoil,
+    stop,
+)
 from torch import Tensor
 
 from wsss.errors import UserError
@@ -24,8 +35,8 @@ from wsss.training.distributed import Processes, images_each
 # In whose folder of the pair one process has left a checkpoint of its first two steps.
 RESUMED = "deeplab v3plus, BatchNorm learns"
 # Of what is logged, relative; of the weights, relative to how far training moved them. Sums in
-# another order differ by about 1e-6, and four steps carry that on.
-LOGGED, MOVED = 1e-4, 1e-3
+# another order made 5e-6 and 2e-5 of them, and 5e-14 in float64.
+LOGGED, MOVED = 1e-4, 1e-4
 
 
 @contextmanager
@@ -96,8 +107,8 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
     """Every training by two, some that divide by their own counts, one stopped, one resumed."""
     folder = tmp_path_factory.mktemp("together")
     with one_thread_count(), pytest.raises(SystemExit):
-        run(RESUMED, folder / RESUMED, stop_in=0)
-    names = [*CASES, *(name + APART for name in COUNTED)]
+        run(RESUMED, folder / RESUMED, trouble=stop)
+    names = [*CASES, *(name + APART for name in COUNTED), "cam" + SPOILT]
     printed = finished(start_pair(folder, *names, RESUMED + STOPPED))
     results = {name: Result(**torch.load(folder / f"{name}.pt")) for name in names}
     return Together(folder, results, printed)
@@ -115,16 +126,29 @@ def curve_distance(left: Result, right: Result) -> float:
 
 
 def weight_distance(left: Result, right: Result) -> float:
-    """Return how far the results lie apart, relative to the way that training went."""
+    """Return how far the results lie apart, relative to the way that training went.
 
-    def norm(x: Mapping[str, Tensor], y: Mapping[str, Tensor]) -> float:
-        assert x.keys() == y.keys()
-        return float(torch.stack([(x[key] - y[key]).norm() for key in x]).norm())
+    The larger of two: of the parameters, and of BatchNorm's running statistics.
+    """
+    assert left.after.keys() == right.after.keys()
+    assert all(torch.equal(left.before[key], right.before[key]) for key in left.before)
+    kinds: dict[bool, list[str]] = {False: [], True: []}
+    for key in left.after:
+        if key.endswith("num_batches_tracked"):
+            assert torch.equal(left.after[key], right.after[key])
+        else:
+            kinds["running_" in key].append(key)
 
-    assert norm(left.before, right.before) == 0
-    moved = norm(left.before, left.after)
-    assert moved > 0
-    return norm(left.after, right.after) / moved
+    def norm(x: Mapping[str, Tensor], y: Mapping[str, Tensor], keys: list[str]) -> float:
+        return float(torch.stack([(x[key] - y[key]).norm() for key in keys]).norm())
+
+    moved = {kind: norm(left.before, left.after, keys) for kind, keys in kinds.items() if keys}
+    assert moved[False] > 0
+    return max(
+        norm(left.after, right.after, kinds[kind]) / length
+        for kind, length in moved.items()
+        if length > 0  # frozen statistics stay
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -141,6 +165,14 @@ def test_the_first_process_speaks_for_both(together: Together) -> None:
     assert "cam: 4/4 step" in first
     assert first.count("SIGTERM: saved at step 2") == 1
     assert second == ""
+
+
+def test_a_loss_that_is_no_number_is_skipped_by_both(together: Together, tmp_path: Path) -> None:
+    with one_thread_count():
+        alone = run("cam", tmp_path, trouble=spoil)
+    assert [line.get("skipped_steps") for line in alone.logged] == [None, 1.0, None, None]
+    assert curve_distance(alone, together.results["cam" + SPOILT]) < LOGGED
+    assert weight_distance(alone, together.results["cam" + SPOILT]) < MOVED
 
 
 def test_checkpoints_go_from_one_process_to_two_and_back(
@@ -162,7 +194,8 @@ def test_counts_of_a_process_alone_would_be_noticed(
     name: str, alone: Mapping[str, Result], together: Together
 ) -> None:
     apart = together.results[name + APART]
-    assert weight_distance(alone[name], apart) > 10 * MOVED
+    logged, moved = curve_distance(alone[name], apart), weight_distance(alone[name], apart)
+    assert logged > 100 * LOGGED or moved > 100 * MOVED
 
 
 @pytest.mark.parametrize("name", FROZEN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -61,7 +62,7 @@ def launched(folder: Path) -> Iterator[subprocess.Popen[str]]:
         text=True,
     )
     try:
-        metrics, deadline = folder / "work" / "metrics.jsonl", time.monotonic() + 300
+        metrics, deadline = folder / "work" / "metrics.jsonl", time.monotonic() + 500
         while not (metrics.exists() and metrics.read_text()):
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline
@@ -82,12 +83,14 @@ def children(process: subprocess.Popen[str]) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_the_launcher_saves_once(tmp_path: Path, number: signal.Signals) -> None:
     make_data(tmp_path)
     with launched(tmp_path) as process:
         process.send_signal(number)
-        printed = process.communicate(timeout=120)[0]
+        printed = process.communicate(timeout=300)[0]
     assert process.returncode != 0
     assert printed.count(f"{number.name}: saved at step") == 1, printed
     assert (tmp_path / "work" / "checkpoint.pt").exists()
@@ -109,8 +112,8 @@ def test_a_signal_to_the_launcher_saves_once(tmp_path: Path, number: signal.Sign
         )
     finally:
         torch.set_num_threads(threads)
-    steps = [line.split(",")[0] for line in (tmp_path / "work" / "metrics.jsonl").open()]
-    assert steps == [f'{{"step": {step}' for step in range(10, 91, 10)]
+    lines = (tmp_path / "work" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(10, 91, 10))
     assert (tmp_path / "model.safetensors").exists()
 
 
@@ -118,7 +121,7 @@ def test_a_process_that_dies_takes_the_others_along(tmp_path: Path) -> None:
     make_data(tmp_path)
     with launched(tmp_path) as process:
         os.kill(children(process)["1"], signal.SIGKILL)
-        printed = process.communicate(timeout=120)[0]
+        printed = process.communicate(timeout=300)[0]
     assert process.returncode != 0
     assert "another process of this training is gone" in printed, printed
     assert not (tmp_path / "model.safetensors").exists()
@@ -130,10 +133,9 @@ def test_gpus_and_parts_reach_the_command_of_a_training(project: Project) -> Non
     done = project.snakemake("--dry-run", "--printshellcmds", target, *local)
     assert done.returncode == 0, done.stdout
     shown = done.stdout
-    assert shown.count("torchrun --standalone") == 3
-    assert "--nproc-per-node 4 --module wsss train-irn" in shown
+    assert shown.count("--nproc-per-node 4 --module wsss train-") == 3
     assert shown.count("gpu=4") == 3
-    assert shown.count("--micro-batch 2") == 1
+    assert shown.count("--micro-batch 2 2>&1") == 1
     assert "wsss export-cams" in shown and "--module wsss export-cams" not in shown
 
 
