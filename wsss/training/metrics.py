@@ -3,17 +3,56 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
-from wsss.files import write_text
+from wsss.files import storage_error, storage_failure, write_text
 from wsss.heartbeat import beat
 
 METRICS_FILE = "metrics.jsonl"
 EVENTS_FOLDER = "tensorboard"
+
+
+class _Events:
+    """TensorBoard's events, written at once.
+
+    Its own writer has a thread do that, in which a full disk ends the writing and nothing else.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = open(folder / name, "ab", buffering=0)  # noqa: SIM115 - closed in `close`
+        self._records = RecordWriter(self._file)
+        self._add(Event(file_version="brain.Event:2"))
+        # What an earlier process has told of these steps and later ones does not count.
+        self._add(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
+
+    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
+        """Write the numbers among `values`."""
+        numbers = [
+            Summary.Value(tag=key, simple_value=value)
+            for key, value in values.items()
+            if isinstance(value, (int, float))
+        ]
+        self._add(Event(step=step, summary=Summary(value=numbers)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 class MetricsLog:
@@ -30,7 +69,7 @@ class MetricsLog:
         kept = [line for line in self._lines(path) if json.loads(line)["step"] <= resume_step]
         write_text(path, "".join(line + "\n" for line in kept) if resume_step else "")
         self._file = path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(folder / EVENTS_FOLDER), purge_step=resume_step + 1)
+        self._events = _Events(folder / EVENTS_FOLDER, resume_step + 1)
 
     @staticmethod
     def _lines(path: Path) -> list[str]:
@@ -42,11 +81,15 @@ class MetricsLog:
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Record `values` at `step` (steps finished so far)."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        for key, value in values.items():
-            if isinstance(value, (int, float)):
-                self._events.add_scalar(key, value, step)
+        try:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+            self._events.scalars(step, values)
+        except OSError as error:
+            number = storage_failure(error)
+            if number is None:
+                raise
+            raise storage_error(number, self._folder) from error
 
     def heartbeat(self, values: Mapping[str, Any]) -> None:
         """Show `values` to who asks how far this training is."""
@@ -54,5 +97,7 @@ class MetricsLog:
 
     def close(self) -> None:
         """Flush and close both."""
-        self._file.close()
+        # A disk that was full at the last line is still: that was told, if the training minds.
+        with suppress(OSError):
+            self._file.close()
         self._events.close()
