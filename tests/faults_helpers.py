@@ -1,0 +1,106 @@
+"""What the tests of faults share: a small disk, and a run whose first stages are done."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from conftest import TINY_RUN, skip_or_fail, write_tiny_data
+
+from wsss.cli import main
+from wsss.config import STAGES, load_config
+from wsss.files import write_json
+
+
+def _mount(*arguments: str) -> None:
+    done = subprocess.run(["mount", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        skip_or_fail("mount", f"file systems cannot be mounted here: {done.stderr.strip()}")
+
+
+class Disk:
+    """A file system of its own, of a size that can be changed, in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def remount(self, options: str) -> None:
+        """Change the size (`size=64k`), or what is allowed (`ro`)."""
+        _mount("-o", f"remount,{options}", str(self.folder))
+
+
+@contextmanager
+def disk(folder: Path, options: str = "size=64m") -> Iterator[Disk]:
+    """Mount a disk at `folder`; root writes through permissions, but not through this."""
+    folder.mkdir()
+    if shutil.which("mount") is None:
+        skip_or_fail("mount", "there is no `mount` here")
+    _mount("-t", "tmpfs", "-o", options, "tmpfs", str(folder))
+    try:
+        yield Disk(folder)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+MACHINE = ["--device", "cpu", "--threads", "1", "--workers", "0"]
+
+
+class Stages:
+    """Commands of the run `tiny` in `folder`, with the data beside it."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.folder, self.data = folder, data
+        self._common = ["--index", f"{folder}/index.csv", "--root", str(data)]
+
+    def prepare(self, configuration: Path, **cam: int) -> None:
+        """Write the settings and the index."""
+        run = load_config({"runs": {"tiny": {"cam": cam}}}, folder=configuration).run("tiny")
+        for stage in STAGES:
+            write_json(self.folder / "config" / f"{stage}.json", run.settings(stage))
+        output = ["--root", str(self.data), "--output", f"{self.folder}/index.csv"]
+        assert main(["index", *self._settings("index"), *output]) == 0
+
+    def _settings(self, stage: str) -> list[str]:
+        return ["--config", f"{self.folder}/config/{stage}.json"]
+
+    def train(self, *options: str) -> int:
+        """Train the classifier, with a checkpoint after every step."""
+        cam = self.folder / "cam"
+        output = ["--output", f"{cam}/model.safetensors", "--work-dir", f"{cam}/work"]
+        where = [*self._settings("cam"), *self._common, *output]
+        return main(["train-cam", *where, "--checkpoint-minutes", "0", *MACHINE, *options])
+
+    def export(self, *options: str) -> int:
+        """Export its CAMs."""
+        model = ["--model", f"{self.folder}/cam/model.safetensors"]
+        output = ["--output", f"{self.folder}/cams.h5"]
+        where = [*self._settings("export"), *model, *self._common, *output]
+        return main(["export-cams", *where, *MACHINE, *options])
+
+    def labels(self, *options: str) -> int:
+        """Mine labels from them."""
+        labels = self.folder / "irn" / "labels"
+        output = ["--output", str(labels), "--manifest", f"{labels}.sha256"]
+        where = [*self._settings("labels"), "--cams", f"{self.folder}/cams.h5", *self._common]
+        return main(["irn-labels", *where, *output, *MACHINE, *options])
+
+    def results(self) -> dict[str, str]:
+        """Return the hash of each result; hidden files too, unless they tell of a process."""
+        return {
+            path.relative_to(self.folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file()
+            and "work" not in path.parts
+            and not path.name.endswith(".heartbeat.json")
+        }
+
+
+def configured(folder: Path) -> Path:
+    """Return a folder with the configuration of the run `tiny` and its data."""
+    (folder / "config.yaml").write_text(TINY_RUN)
+    write_tiny_data(folder / "data" / "tiny")
+    return folder
