@@ -28,7 +28,8 @@ PROGRAMS = (
 )
 # A daemon ends with the process that started it, however that ends.
 WITH_US = ("setpriv", "--pdeathsig=TERM")
-NODE_CPUS = 2
+# Lets a stage that asks for two cores and one that asks for one run side by side.
+NODE_CPUS = 3
 # What the node claims to have: the stages ask for as much as their largest use needs.
 NODE_MEMORY_MB = 80_000
 # Partitions by name, with their time limits in minutes.

@@ -88,7 +88,7 @@ def jobs_of(cluster: SlurmCluster, project: Project) -> dict[str, list[dict[str,
 
 
 def trackable(job: dict[str, str]) -> dict[str, str]:
-    """Return what a job asked for: cpu, mem, gres/gpu."""
+    """Return what a job asked for on its node: cpu, mem."""
     return dict(entry.split("=", 1) for entry in job["TRES"].split(","))
 
 
@@ -126,7 +126,7 @@ def test_every_stage_went_through_sbatch(cluster: SlurmCluster, finished: Projec
     for rule, (*_, job) in jobs.items():
         assert (job["JobState"], job["Partition"]) == ("COMPLETED", "cpu"), rule
         assert job["NumCPUs"] == ("2" if rule.startswith("score_") else "1"), rule
-        assert "gres/gpu" not in trackable(job)
+        assert "TresPerJob" not in job  # that is, no GPU
         log = f"{RUN}/logs/{rule}.log"
         assert (finished.folder / log.replace("predict_crf", "predict")).exists(), rule
 
@@ -191,7 +191,7 @@ def test_a_gpu_stage_asks_for_a_gpu(cluster: SlurmCluster, finished: Project) ->
             )
             job = exports(cluster, finished)[-1]
             assert (job["JobState"], job["Partition"]) == ("PENDING", "gpu")
-            assert trackable(job)["gres/gpu"] == "1"
+            assert job["TresPerJob"] == "gres:gpu:1"
             assert trackable(job)["cpu"] == "2"  # a thread and a helper process
             assert trackable(job)["mem"] == memory  # more in an attempt after a failure
             if attempt == 0:
