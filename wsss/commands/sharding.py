@@ -73,8 +73,12 @@ def run(
         paths[name] = path
     if options.merge:
         from wsss.data.shard_files import merge_shards
+        from wsss.heartbeat import heartbeat_file
 
         merge_shards(options.merge, paths, _made_of(options, module, settings, inputs))
+        for folder in options.merge:
+            # Of these jobs nothing more is to be told.
+            heartbeat_file(folder).unlink(missing_ok=True)
     else:
         work(paths, WHOLE)
 
