@@ -59,6 +59,6 @@ def test_copied_results_are_taken_as_they_are(
         assert alone.planned(TARGET) == {}
         assert "Nothing to be done" in alone.make(TARGET)
         after = contents(alone.folder / "results")
-        assert {name: after[name] for name in made if "logs/" not in name} == {
-            name: made[name] for name in made if "logs/" not in name
-        }
+        for name, content in made.items():
+            # The plan is that of the last start.
+            assert after[name] == content or name == "tiny/plan.json", name

@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import Project
+from warm_wsss import warm_wsss
 
 MIOU = "results/tiny/miou.csv"
 # Not results: they hold times, or tell of the process that wrote them.
@@ -43,8 +45,8 @@ def with_more_steps(project: Project) -> None:
     path = project.folder / "config.local.yaml"
     values = yaml.safe_load(path.read_text())
     values["compute"]["checkpoint_minutes"] = 0
-    for stage in ("cam", "irn", "segmentation"):
-        values["runs"]["tiny"][stage]["epochs"] = 6
+    for stage, epochs in {"cam": 8, "irn": 5, "segmentation": 5}.items():
+        values["runs"]["tiny"][stage]["epochs"] = epochs
     path.write_text(yaml.safe_dump(values))
 
 
@@ -54,7 +56,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, di
     project = Project(tmp_path_factory.mktemp("stages"))
     with_more_steps(project)
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "killed_stages.py"), "20260101", "3", "8"],
+        [sys.executable, str(Path(__file__).parent / "killed_stages.py"), "20260101", "2", "5"],
         cwd=project.folder,
         env={**os.environ, "PYTHONPATH": str(project.folder), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -70,10 +72,107 @@ def test_stages_killed_at_random_end_with_the_same_bytes(
     stages: tuple[Path, dict[str, dict[str, int]]],
 ) -> None:
     folder, counted = stages
-    assert sum(counted["random"].values()) + sum(counted["rename"].values()) >= 50, counted
+    assert sum(counted["random"].values()) + sum(counted["rename"].values()) >= 40, counted
     for name, kills in counted["random"].items():
         assert kills >= 1, f"{name} was never killed at random: {counted}"
+        assert counted["rename"][name] >= 1, f"{name} was never killed at a rename: {counted}"
     for name in ("train-cam", "train-irn", "train-segmentation"):
         assert counted["resumed"][name] >= 1, f"{name} never went on from a checkpoint: {counted}"
     # Nothing is left of what was killed: no temporary file, no lock.
     assert_same(results(folder / "killed"), results(folder / "quiet"))
+
+
+class Killed:
+    """Snakemake at work on the run, for as long as it is let."""
+
+    def __init__(self, project: Project, log: Path) -> None:
+        self._project = project
+        self._log = log.open("w")
+        self.process = project.start("snakemake", "--cores", "2", MIOU, output=self._log)
+
+    def wait_for(self, output: str, state: str = "running") -> int:
+        """Wait until the stage that writes `output` tells of itself; return its process."""
+        path = self._project.folder / "results" / "tiny" / output
+        heartbeat = path.parent / f".{path.name}.heartbeat.json"
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            if heartbeat.exists():
+                told = json.loads(heartbeat.read_text())
+                if told["state"] == state and told["time"] > self._started:
+                    return int(told["pid"])
+            assert self.process.poll() is None, self.output()
+            time.sleep(0.005)
+        raise AssertionError(f"no {output} in time: {self.output()}")
+
+    def output(self) -> str:
+        return Path(self._log.name).read_text()
+
+    def kill(self) -> None:
+        """Kill Snakemake itself; what it started goes on without it."""
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> Killed:
+        self._started = time.time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.kill()
+        self._log.close()
+
+
+@pytest.mark.slow
+def test_snakemake_and_its_stages_killed_end_with_the_same_bytes(
+    stages: tuple[Path, dict[str, dict[str, int]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    project = Project(tmp_path)
+    shutil.copy(stages[0] / "config.local.yaml", project.folder / "config.local.yaml")
+    logs = project.folder / "results" / "tiny" / "logs"
+
+    def unlock() -> None:
+        locked = project.snakemake(MIOU)
+        assert locked.returncode != 0 and "--unlock" in locked.stdout, locked.stdout
+        status = project.run("wsss", "status", "results/tiny")
+        assert "snakemake --unlock" in status.stdout or "a Snakemake works" in status.stdout
+        assert project.snakemake("--unlock").returncode == 0
+
+    with warm_wsss(project.folder) as path:
+        monkeypatch.setenv("PATH", path)
+        # Snakemake alone; the training it leaves behind still holds its output when the next
+        # start comes to it, which waits.
+        with Killed(project, tmp_path / "first.log") as first:
+            orphan = first.wait_for("cam/model.safetensors")
+            os.kill(orphan, signal.SIGSTOP)
+            first.kill()
+        try:
+            unlock()
+            with Killed(project, tmp_path / "second.log") as second:
+                log = logs / "train_cam.log"
+                while "is writing it; waiting" not in log.read_text():
+                    assert second.process.poll() is None, second.output()
+                    time.sleep(0.02)
+                assert f"process {orphan} " in log.read_text()
+                os.kill(orphan, signal.SIGCONT)
+                # The stage alone, then: its Snakemake says so and ends.
+                os.kill(second.wait_for("irn/model.safetensors"), signal.SIGKILL)
+                assert second.process.wait() == 1
+                assert "Error in rule train_irn" in second.output()
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(orphan, signal.SIGCONT)
+        # Both at once, as when a machine goes down.
+        with Killed(project, tmp_path / "third.log") as third:
+            stage = third.wait_for("segmentation/model.safetensors")
+            third.kill()
+            os.kill(stage, signal.SIGKILL)
+        assert project.snakemake("--unlock").returncode == 0
+        project.make(MIOU)
+        assert "Nothing to be done" in project.make(MIOU)
+    found = results(project.folder / "results" / "tiny")
+    expected = results(stages[0] / "quiet")
+    assert_same({name: found[name] for name in expected}, expected)
+    left = [name for name in found if re.search(r"(^|/)\.[^/]*$", name)]
+    assert left == [], "temporary files or locks are left"
