@@ -7,6 +7,7 @@ it did as JSON.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -18,6 +19,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 TICKS_S = 1 / os.sysconf("SC_CLK_TCK")
+# What the stages would otherwise import each for itself.
+WARM = (
+    *("wsss.data.build", "wsss.cam.training", "wsss.cam.export", "wsss.irn.labels"),
+    *("wsss.irn.training", "wsss.irn.pseudo_labels", "wsss.segmentation.training"),
+    *("wsss.segmentation.prediction", "wsss.evaluation.scoring", "wsss.evaluation.panels"),
+)
 
 
 def commands(run: str, root: str) -> dict[str, list[str]]:
@@ -163,16 +170,8 @@ def main() -> None:
     """Run all stages undisturbed into `quiet`, and often killed into `killed`."""
     draw = random.Random(int(sys.argv[1]))
     kills_each, kills_of_trainings = int(sys.argv[2]), int(sys.argv[3])
-    import wsss.cam.export
-    import wsss.cam.training
-    import wsss.data.build
-    import wsss.evaluation.panels
-    import wsss.evaluation.scoring
-    import wsss.irn.labels
-    import wsss.irn.pseudo_labels
-    import wsss.irn.training
-    import wsss.segmentation.prediction
-    import wsss.segmentation.training
+    for module in WARM:
+        importlib.import_module(module)
     from wsss.config import STAGES, load_config
     from wsss.files import write_json
 
