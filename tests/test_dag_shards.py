@@ -94,8 +94,10 @@ def test_stages_are_shared_as_the_configuration_says(served: Project) -> None:
         failed = served.snakemake(labels)
     assert failed.returncode != 0 and "image_04.png" in failed.stdout
     assert served.planned(labels) == {"irn_labels_shard": 1, "irn_labels": 1}
-    # While there are no results, another number counts at once.
+    # Where there are no results, another number counts at once.
     configure(served, shards=5, foreground=0.35)
+    assert served.planned(labels) == {"irn_labels_shard": 1, "irn_labels": 1}
+    (served.folder / labels).unlink()
     assert served.planned(labels) == {"count_shards": 1, "irn_labels": 1}
     configure(served, shards=3, foreground=0.35)
     started = rules(served.make(labels))

@@ -1,6 +1,7 @@
 # Stages whose images several jobs share, as `shards:` says. How many is noted by a checkpoint, which
 # runs when such a stage must, and only then: so another number in the configuration makes nothing
-# run again that has its results, and a stage that was interrupted goes on with the jobs it had.
+# run again that has results, and a stage that was interrupted goes on with the jobs that it had.
+# Where there are no results, not even older ones, another number counts at once.
 from wsss.files import content_hash
 
 # Stage: the module that it runs, what it reads beside its settings and the index, what it makes.
