@@ -12,11 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import Project, skip_or_fail
+from conftest import REPOSITORY, Project, skip_or_fail
 from slurm_cluster import SlurmCluster, missing, running_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -214,10 +213,11 @@ def test_cluster_generic(cluster: SlurmCluster, project: Project) -> None:
     assert (time_limit_minutes(job), trackable(job)["mem"]) == (120, "4000M")
 
 
-def test_status_of_a_failed_and_of_an_unknown_job(cluster: SlurmCluster, project: Project) -> None:
-    status = Path("profiles/cluster-generic/status.sh")
+@pytest.mark.usefixtures("cluster")
+def test_status_of_a_failed_and_of_an_unknown_job() -> None:
+    status = REPOSITORY / "profiles/cluster-generic/status.sh"
     asked = ("sbatch", "--parsable", "--wait", "--mem=10", "--output=/dev/null", "--wrap=exit 3")
     done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
     for job in (done.stdout.strip(), "999999"):
-        answer = subprocess.run([status.resolve(), job], capture_output=True, text=True)
+        answer = subprocess.run([status, job], capture_output=True, text=True)
         assert answer.stdout.strip() == "failed", job
