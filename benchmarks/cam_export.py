@@ -96,7 +96,7 @@ def naive_cams(
 ) -> Iterator[tuple[torch.Tensor, bool]]:
     """The CAMs of all classes, (1, C, h, w), of an image file's views, one view at a time."""
     mean, std = (np.array(v, np.float32) for v in vars(classifier.normalisation).values())
-    picture = image_to_tensor(np.asarray(Image.open(path).convert("RGB")))
+    picture = image_to_tensor(np.array(Image.open(path).convert("RGB")))
     for scale in SCALES:
         # Resized as ours is: implementations of the bicubic kernel differ by a grey level or two.
         view = resize(picture, view_size((picture.shape[1], picture.shape[2]), scale))

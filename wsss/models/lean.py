@@ -22,21 +22,25 @@ from wsss.models.reconstructor import CamClassifier
 class LeanClassifier(Classifier):
     """CAMs of a classifier and nothing else; see `lean_classifier`."""
 
-    def __init__(self, graph: fx.GraphModule, like: Classifier, dtype: torch.dtype) -> None:
+    def __init__(self, graph: fx.GraphModule, like: CamClassifier, dtype: torch.dtype) -> None:
         super().__init__()
         self.graph = graph
+        self.head = like.head
         self.dtype = dtype
         self.normalisation = like.normalisation
         self.size_multiple = like.size_multiple
         self.map_epsilon = like.map_epsilon
 
     def inference_cam(self, x: Tensor, *, attention: bool = False) -> InferenceCam:
-        """Return the CAMs, (B, C, h, w) in `dtype`, of normalised images (B, 3, H, W)."""
+        """Return the CAMs, (B, C, h, w) float32, of normalised images (B, 3, H, W)."""
         if attention:
             return super().inference_cam(x, attention=True)
         rounds = self.dtype != torch.float32
         with torch.autocast(x.device.type, dtype=self.dtype if rounds else None, enabled=rounds):
-            return InferenceCam(self.graph(x), None)
+            feature = self.graph(x)
+        # A small part of the work, and the one whose rounding nothing evens out.
+        with torch.autocast(x.device.type, enabled=False):
+            return InferenceCam(self.head(feature.float()), None)
 
 
 def lean_classifier(classifier: Classifier, *, dtype: torch.dtype) -> Classifier:
@@ -44,7 +48,8 @@ def lean_classifier(classifier: Classifier, *, dtype: torch.dtype) -> Classifier
 
     Args:
         classifier: In eval mode, where it is to compute. It is taken apart: do not use it after.
-        dtype: What convolutions compute in, float32 or bfloat16; normalisation stays in float32.
+        dtype: What convolutions compute in, float32 or bfloat16; the head, and normalisation that
+            is left, stay in float32.
 
     Returns:
         The lean one; `classifier` itself, untouched, where it is not a CAM head on a network whose
@@ -66,15 +71,14 @@ def lean_classifier(classifier: Classifier, *, dtype: torch.dtype) -> Classifier
     return LeanClassifier(graph, classifier, dtype).eval()
 
 
-class _CamAlone(nn.Module):
+class _LastFeature(nn.Module):
     def __init__(self, classifier: CamClassifier) -> None:
         super().__init__()
         self.backbone = classifier.backbone
-        self.head = classifier.head
 
     def forward(self, x: Tensor) -> Tensor:
-        cam: Tensor = self.head(self.backbone(x)[-1])
-        return cam
+        feature: Tensor = self.backbone(x)[-1]
+        return feature
 
 
 class _Tracer(fx.Tracer):
@@ -85,8 +89,8 @@ class _Tracer(fx.Tracer):
 
 
 def _trace(classifier: CamClassifier) -> fx.GraphModule:
-    alone = _CamAlone(classifier)
-    graph = fx.GraphModule(alone, _Tracer().trace(alone))
+    last = _LastFeature(classifier)
+    graph = fx.GraphModule(last, _Tracer().trace(last))
     graph.graph.eliminate_dead_code()
     return graph
 
