@@ -127,7 +127,7 @@ def cam_source(
         device: Where to compute.
     """
     for network in filter(None, (classifier, attention_from)):
-        network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(device).to(memory_format=torch.channels_last)
     if attention_from is not classifier:
         classifier = lean_classifier(classifier, dtype=convolution_dtype(device, config.precision))
         release_freed_memory()
