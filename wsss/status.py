@@ -206,7 +206,10 @@ def _running(beat: Mapping[str, Any], now: float) -> tuple[State, str]:
     host = str(beat.get("host", "")).partition(" ")[0]
     if beat.get("host") == host_identity():
         if process_identity(int(beat["pid"])) != beat.get("process"):
-            return "failed", f"its process (pid {beat['pid']}) is gone: killed, without a word"
+            found = (
+                f"its process (pid {beat['pid']}) is gone without a word: killed, often because "
+            )
+            return "failed", f"{found}memory ran out (dmesg)"
     elif silent > SILENT_S:
         return "stalled?", f"no sign of life from {host} (pid {beat['pid']}) for {clock(silent)}"
     items_s = _seconds_an_item(beat)
