@@ -194,7 +194,7 @@ def _state(
     if state == "done" and job.outputs[0].startswith(f"{_PARTS}/"):
         return "done", ""  # a part goes when all are put together
     if state == "failed":
-        return "failed", str(beat.get("message", "")).splitlines()[0]
+        return "failed", (str(beat.get("message", "")).splitlines() or [""])[0]
     if state == "stopped":
         return "stopped", str(beat.get("message", ""))
     return "waiting", ""
@@ -206,10 +206,8 @@ def _running(beat: Mapping[str, Any], now: float) -> tuple[State, str]:
     host = str(beat.get("host", "")).partition(" ")[0]
     if beat.get("host") == host_identity():
         if process_identity(int(beat["pid"])) != beat.get("process"):
-            found = (
-                f"its process (pid {beat['pid']}) is gone without a word: killed, often because "
-            )
-            return "failed", f"{found}memory ran out (dmesg)"
+            found = f"its process (pid {beat['pid']}) is gone without a word"
+            return "failed", f"{found}: killed, often because memory ran out (dmesg)"
     elif silent > SILENT_S:
         return "stalled?", f"no sign of life from {host} (pid {beat['pid']}) for {clock(silent)}"
     items_s = _seconds_an_item(beat)
