@@ -23,6 +23,7 @@ from torch import Tensor
 from wsss.cam.config import AcrConfig, CamConfig
 from wsss.cam.methods import method
 from wsss.cam.vit_config import VitConfig
+from wsss.errors import UserError
 from wsss.irn.config import IrnConfig
 from wsss.irn.training import IrnTask
 from wsss.models.backbones import build_backbone, freeze_batchnorm
@@ -153,8 +154,9 @@ CASES: dict[str, Case] = {
 # Their losses divide by what only the images, or the networks, decide.
 COUNTED = ("acr", "irn", "deeplab v2")
 # What the program does to a case: each process divides by its own count; the second process is told
-# to stop, or its loss is no number.
+# to stop, or its loss is no number; each has a work folder of its own.
 APART, STOPPED, SPOILT = ", counted apart", ", stopped", ", spoilt"
+SCATTERED = ", scattered"
 # No BatchNorm learns: a batch may go through the networks in parts.
 FROZEN = ("cam", "acr", "mct", "acr-vit", "irn", "deeplab v2")
 
@@ -246,15 +248,21 @@ def main() -> None:
 
     with joined(CPU) as processes:
         for name in sys.argv[2:]:
-            case = name.removesuffix(APART).removesuffix(STOPPED).removesuffix(SPOILT)
+            case = name
+            for suffix in (APART, STOPPED, SPOILT, SCATTERED):
+                case = case.removesuffix(suffix)
+            work_dir = folder / (name + (str(processes.rank) if name.endswith(SCATTERED) else ""))
             Split.total = apart if name.endswith(APART) else total  # type: ignore[method-assign]
             trouble = {STOPPED: stop, SPOILT: spoil}.get(name.removeprefix(case))
             try:
-                result = run(case, folder / name, trouble=trouble)
+                result = run(case, work_dir, trouble=trouble)
             except SystemExit as stopped:
                 assert trouble is stop and stopped.code == 128 + signal.SIGTERM
                 continue
-            assert trouble is not stop
+            except UserError as error:
+                assert name.endswith(SCATTERED) and "others at another" in str(error)
+                continue
+            assert trouble is not stop and not name.endswith(SCATTERED)
             if processes.is_main:
                 torch.save(vars(result), folder / f"{name}.pt")
 

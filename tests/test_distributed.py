@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from distributed_cases import (
     CASES,
     COUNTED,
     FROZEN,
+    SCATTERED,
     SPOILT,
     STOPPED,
     Result,
@@ -29,6 +32,8 @@ from distributed_cases import (
 from torch import Tensor
 
 from wsss.errors import UserError
+from wsss.training import distributed
+from wsss.training.batchnorm import synchronise_batchnorm
 from wsss.training.compute import Compute, setup
 from wsss.training.distributed import Processes, images_each
 
@@ -104,12 +109,14 @@ class Together:
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
-    """Every training by two, some that divide by their own counts, one stopped, one resumed."""
+    """Every training by two, some of them with trouble, one resumed."""
     folder = tmp_path_factory.mktemp("together")
     with one_thread_count(), pytest.raises(SystemExit):
         run(RESUMED, folder / RESUMED, trouble=stop)
+    # Not what two processes should find that share a folder.
+    shutil.copytree(folder / RESUMED, folder / f"{RESUMED}{SCATTERED}1")
     names = [*CASES, *(name + APART for name in COUNTED), "cam" + SPOILT]
-    printed = finished(start_pair(folder, *names, RESUMED + STOPPED))
+    printed = finished(start_pair(folder, *names, RESUMED + STOPPED, RESUMED + SCATTERED))
     results = {name: Result(**torch.load(folder / f"{name}.pt")) for name in names}
     return Together(folder, results, printed)
 
@@ -211,6 +218,32 @@ def test_a_batch_in_parts_is_the_same_step(
 def test_batchnorm_that_learns_needs_the_whole_batch(tmp_path: Path) -> None:
     with one_thread_count(), pytest.raises(UserError, match="BatchNorm learns from all of them"):
         run("cam, BatchNorm learns", tmp_path, micro_batch=4)
+
+
+def test_batchnorm_of_an_unknown_kind_is_named() -> None:
+    class Odd(torch.nn.BatchNorm2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + 1
+
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(2), Odd(2))
+    with pytest.raises(UserError, match="Odd of Sequential"):
+        synchronise_batchnorm(network)
+    # Frozen, it is nobody's concern; and in one process nothing changes but the class.
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(2), Odd(2).eval())
+    names, x = list(network.state_dict()), torch.rand(3, 2, 4, 4)
+    before = copy.deepcopy(network)(x)
+    synchronise_batchnorm(network)
+    assert list(network.state_dict()) == names
+    assert torch.equal(network(x), before)
+
+
+def test_gradients_travel_in_buckets_of_one_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "_BUCKET", 10)
+    kinds = [(4, torch.float32), (6, torch.float32), (1, torch.float32), (2, torch.float64),
+             (30, torch.float64)]  # fmt: skip
+    tensors = [torch.zeros(size, dtype=dtype) for size, dtype in kinds]
+    found = [[len(tensor) for tensor in bucket] for bucket in distributed._buckets(tensors)]
+    assert found == [[4, 6], [1], [2], [30]]
 
 
 def test_a_batch_must_be_shared_evenly() -> None:
