@@ -226,7 +226,7 @@ def compare(
     words = f"mean {off.mean():.0e}, most {off.max():.0e}, {agree:.2%} of labels"
     # The store has half precision and a fourth of the size. Under a random head more is left of
     # bfloat16's rounding than under a trained one; `cam_precision` says what that does to seeds.
-    limit, least = (0.001, 0.98) if dtype == torch.float32 else (0.015, 0.96)
+    limit, least = (0.001, 0.98) if dtype == torch.float32 else (0.02, 0.93)
     return words, bool(off.mean() < limit and agree > least)
 
 

@@ -114,6 +114,14 @@ def test_the_walks_agree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_both_forms_export_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words = "--network lite0 --size 128 96 --repeats 1 --warm-up 0"
+    found = run("cam_export", words, monkeypatch, tmp_path / "rows")
+    assert len(found) == 2 and found[0].precision == "float32"
+    assert all(one.naive is not None and one.floor_s > 0 for one in found)
+
+
+@pytest.mark.slow
 def test_both_forms_take_the_same_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     words = "--small --batch 1 --steps 1 --warm-up 0"
     found = run("acr_step", words, monkeypatch, tmp_path / "rows")
