@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,30 @@ def test_a_job_waits_for_a_stage_that_saves_on_a_signal(
     os.killpg(job.pid, number)  # to all processes of the job at once
     assert job.communicate(timeout=30)[0] == "saved\n"
     assert job.returncode == 1
+
+
+@pytest.mark.slow
+def test_what_stands_around_a_training_lets_signals_pass(project: Project) -> None:
+    local = project.folder / "config.local.yaml"
+    # Long enough to be caught in the middle.
+    local.write_text(local.read_text().replace("epochs: 1", "epochs: 150", 1))
+    folder = project.folder / "results/tiny"
+    metrics = folder / "cam/work/metrics.jsonl"
+    with open(project.folder / "snakemake.txt", "w") as output:
+        # In a session of its own, so that the signal reaches it, the shell, `tee` and the stage,
+        # as a scheduler's does, and not these tests.
+        snakemake = project.start(
+            *("/usr/bin/setsid", sys.executable, "-m", "snakemake", "--cores", "1"),
+            "results/tiny/cam/model.safetensors",
+            output=output,
+        )
+    while snakemake.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.1)
+    assert snakemake.poll() is None, (project.folder / "snakemake.txt").read_text()
+    os.killpg(snakemake.pid, signal.SIGUSR1)
+    assert snakemake.wait(120) == 1  # Snakemake's own status, when a stage has failed
+    assert "SIGUSR1: saved at step" in (folder / "logs/train_cam.log").read_text()
+    assert (folder / "cam/work/checkpoint.pt").exists()
 
 
 @pytest.mark.slow
