@@ -166,8 +166,13 @@ def test_schema_accepts_the_configuration_and_refuses_typing_errors() -> None:
 
 
 def test_local_compute_has_what_stages_take() -> None:
-    ours = {field.name: field.default for field in dataclasses.fields(LocalCompute)}
-    theirs = {field.name: field.default for field in dataclasses.fields(Compute)}
+    ours, theirs = (
+        {field.name: getattr(of(), field.name) for field in dataclasses.fields(of)}
+        for of in (LocalCompute, Compute)
+    )
+    assert ours.pop("gpus") == 1  # processes, each of which has what stages take
+    per_stage = ours.pop("micro_batch")
+    assert set(dataclasses.asdict(per_stage).values()) == {theirs.pop("micro_batch")}
     assert ours == theirs
 
 
