@@ -18,7 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.harness import ROOT, load_rows, machine, markdown, save
+from benchmarks.harness import ROOT, load_rows, markdown, save
+from benchmarks.machine import machine
 
 SMALL: dict[str, list[str]] = {
     "random_walk": [],

@@ -39,8 +39,8 @@ from benchmarks.harness import (
     add_options,
     finish,
     measure,
-    product_rate,
 )
+from benchmarks.machine import product_rate
 from wsss.cam.acr import AcrMethod, StepInputs
 from wsss.cam.config import AcrConfig, CamConfig
 from wsss.cam.losses import SMALLEST_SEGMENT_PX, normalise_cam

@@ -32,7 +32,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.harness import Row, add_options, finish, interleave, measure, product_rate
+from benchmarks.harness import Row, add_options, finish, interleave, measure
+from benchmarks.machine import product_rate
 from wsss.cam.config import ExportConfig
 from wsss.cam.export import cam_source
 from wsss.cam.inference import convolution_dtype, multi_scale_cam, view_size

@@ -21,11 +21,11 @@ from benchmarks.harness import (
     Row,
     Timing,
     add_options,
-    copy_rate,
     finish,
     interleave,
     measure,
 )
+from benchmarks.machine import copy_rate
 from wsss.irn.affinity import FlatGrid, directions, pair_affinities
 from wsss.irn.inputs import label_values
 from wsss.irn.random_walk import power_coefficients, random_walk, random_walk_batch

@@ -31,9 +31,9 @@ from benchmarks.harness import (
     Timing,
     add_options,
     finish,
-    machine,
     measure,
 )
+from benchmarks.machine import machine
 from benchmarks.synthetic import CLASSES, write_data_set
 from wsss.cam.config import CamConfig, ExportConfig
 from wsss.cam.export import export_cams

@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.harness import Row, add_options, copy_rate, finish, interleave, measure
+from benchmarks.harness import Row, add_options, finish, interleave, measure
+from benchmarks.machine import copy_rate
 from benchmarks.synthetic import CLASSES, write_data_set
 from wsss.data.index import read_masks
 from wsss.data.map_store import MapStore, upsample
