@@ -149,8 +149,8 @@ def test_snakemake_and_its_stages_killed_end_with_the_same_bytes(
             assert_locked()  # the lock outlives its Snakemake
             assert project.snakemake("--unlock").returncode == 0
             with Killed(project, tmp_path / "second.log") as second:
-                log = logs / "train_cam.log"
-                while "is writing it; waiting" not in log.read_text():
+                log = logs / "train_cam.log"  # Snakemake removes the earlier one first
+                while not log.exists() or "is writing it; waiting" not in log.read_text():
                     assert second.process.poll() is None, second.output()
                     time.sleep(0.02)
                 assert f"process {orphan} " in log.read_text()
