@@ -34,7 +34,7 @@ class Machine:
         """A file name from hardware and versions."""
         parts = [self.gpu or self.processor, f"{self.cores}-cores"]
         parts += [f"{name}-{self.versions[name]}" for name in ("python", "torch")]
-        return re.sub(r"[^A-Za-z0-9.+_-]+", "-", "_".join(parts)).strip("-")
+        return "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-") for part in parts)
 
     def lines(self) -> list[str]:
         """Describe the machine in a few lines."""
