@@ -121,20 +121,21 @@ def test_one_on_another_machine_is_told_how_to_end(tmp_path: Path) -> None:
 
 def test_one_that_waits_goes_on_when_the_other_ends(tmp_path: Path) -> None:
     output = tmp_path / "cams.h5"
-    with holder(output) as first, holder(output, wait_s=60) as second, holder(output) as third:
+    with holder(output) as first:
         told(first)
-        assert second.poll() is None
-        third_out, third_err = third.communicate(timeout=60)
-        assert third_out == "" and "is writing this output" in third_err
-        first.communicate("")
-        told(second)
-        # It holds the file that is there now, not the one its predecessor removed.
-        with (
-            pytest.raises(UserError, match=f"process {second.pid} on"),
-            output_lock(output, "export-cams", wait_s=0),
-        ):
-            pytest.fail("two processes hold the lock")
-        second.communicate("")
+        with holder(output, wait_s=60) as second, holder(output) as third:
+            third_out, third_err = third.communicate(timeout=60)
+            assert third_out == "" and "is writing this output" in third_err
+            assert second.poll() is None
+            first.communicate("")
+            told(second)
+            # It holds the file that is there now, not the one its predecessor removed.
+            with (
+                pytest.raises(UserError, match=f"process {second.pid} on"),
+                output_lock(output, "export-cams", wait_s=0),
+            ):
+                pytest.fail("two processes hold the lock")
+            second.communicate("")
     assert list(tmp_path.iterdir()) == []
 
 
