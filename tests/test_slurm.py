@@ -26,8 +26,8 @@ ON_THE_CLUSTER = {
     *("pseudo_labels", "score_pseudo_labels", "train_segmentation", "predict_crf"),
     *("predict_sample", "score_segmentation", "score_segmentation_crf", "panels"),
 }
-# Seconds until the first look at a job; the next two follow after 13 and 23 more.
-IMPATIENT = ("--slurm-init-seconds-before-status-checks", "3")
+# Seconds until the first look at a job; the next two follow after 14 and 24 more.
+IMPATIENT = ("--slurm-init-seconds-before-status-checks", "4")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def finished(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) ->
     project = Project(tmp_path_factory.mktemp("slurm"))
     local = project.folder / "config.local.yaml"
     # Long enough to be caught in the middle.
-    local.write_text(local.read_text().replace("epochs: 1", "epochs: 150", 1))
+    local.write_text(local.read_text().replace("epochs: 1", "epochs: 75", 1))
     metrics = project.folder / RUN / "cam/work/metrics.jsonl"
     snakemake = Submission(project, f"{RUN}/miou.csv")
     try:
@@ -163,7 +163,7 @@ def test_a_training_whose_time_is_up_goes_on_in_another_job(
     second_log = (finished.folder / RUN / "logs/train_cam.log").read_text()
     assert f"resuming at {saved[1]}" in second_log
     lines = (finished.folder / RUN / "cam/work/metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == list(range(10, 301, 10))
+    assert [json.loads(line)["step"] for line in lines] == list(range(10, 151, 10))
     # It may have failed for want of memory.
     assert [trackable(job)["mem"] for job in (first, second)] == ["32000M", "62.50G"]
 
