@@ -26,9 +26,14 @@ WARM = (
     *("wsss.segmentation.prediction", "wsss.evaluation.scoring", "wsss.evaluation.panels"),
 )
 
+SCORED = ("cam", "pseudo_label", "segmentation", "segmentation_crf")
+
 
 def commands(run: str, root: str) -> dict[str, list[str]]:
-    """Return the arguments of each stage's command, in order."""
+    """Return the arguments of each stage's command, in order, by its name and a word beside it.
+
+    They are those of the workflow's rules, so that the results are too.
+    """
     index = ["--index", f"{run}/index.csv"]
     data = [*index, "--root", root]
     masks = ["--masks", f"{run}/masks.csv"]
@@ -48,9 +53,15 @@ def commands(run: str, root: str) -> dict[str, list[str]]:
     def score(name: str) -> list[str]:
         return ["--output", f"{run}/evaluation/{name}.csv", "--run", "tiny", "--stage", name]
 
+    def curve(name: str) -> list[str]:
+        path = f"{run}/evaluation/{name}_curve"
+        return [*score(name), "--curve", f"{path}.csv", "--plot", f"{path}.png"]
+
+    def value(stage: str, key: str) -> str:
+        return str(json.loads(Path(f"{run}/config/{stage}.json").read_text())[key])
+
     reconstructor = ["--reconstructor-output", f"{run}/cam/reconstructor.safetensors"]
     cams, walked = f"{run}/cams.h5", f"{run}/walked.h5"
-    curve = [f"--curve={run}/evaluation/cam_curve.csv", f"--plot={run}/evaluation/cam_curve.png"]
     predicted = ["--output-crf", f"{run}/predictions_crf"]
     predicted += ["--manifest-crf", f"{run}/predictions_crf.sha256"]
     return {
@@ -76,20 +87,33 @@ def commands(run: str, root: str) -> dict[str, list[str]]:
             *(*settings("prediction"), "--model", f"{run}/segmentation/model.safetensors", *data),
             *(*folder("predictions"), *predicted, *machine),
         ],
-        "score-maps": [
-            *(*settings("evaluation"), "--maps", cams, *data, *masks, *score("cam"), *curve),
-            *("--split", "train", "--background", "0.3", *machine),
+        "predict-split sample": [
+            *(*settings("prediction"), "--sample", f"{run}/config/evaluation.json", *data),
+            *("--model", f"{run}/segmentation/model.safetensors", *folder("sample"), *machine),
         ],
-        "score-labels": [
+        "score-maps cam": [
+            *(*settings("evaluation"), "--maps", cams, *data, *masks, *curve("cam")),
+            *("--split", "train", "--background", value("evaluation", "cam_background"), *machine),
+        ],
+        "score-maps pseudo_label": [
+            *(*settings("evaluation"), "--maps", walked, *data, *masks, *curve("pseudo_label")),
+            *("--split", "train", "--background", value("pseudo_labels", "background"), *machine),
+        ],
+        "score-labels segmentation": [
+            *("--labels", f"{run}/predictions", *data, *masks),
+            *(*score("segmentation"), "--split", "val"),
+        ],
+        "score-labels segmentation_crf": [
             *("--labels", f"{run}/predictions_crf", *data, *masks),
             *(*score("segmentation_crf"), "--split", "val"),
         ],
         "panels": [
             *(*settings("evaluation"), "--cams", cams, *data, *masks, "--split", "train"),
-            *("--pseudo-labels", f"{run}/pseudo_labels", *folder("panels")),
+            *("--pseudo-labels", f"{run}/pseudo_labels", "--predictions", f"{run}/sample"),
+            *folder("panels"),
         ],
         "collect": [
-            *(f"{run}/evaluation/cam.csv", f"{run}/evaluation/segmentation_crf.csv"),
+            *(f"{run}/evaluation/{name}.csv" for name in SCORED),
             *("--output", f"{run}/miou.csv"),
         ],
     }
@@ -182,15 +206,16 @@ def main() -> None:
     random_kills, rename_kills, resumed = {}, {}, {}
     killed = commands("killed", "data/tiny")
     for name, arguments in commands("quiet", "data/tiny").items():
-        log = Path(f"{name}.log")
+        word, place = name.split()[0], name.replace(" ", "-")
+        log = Path(f"{place}.log")
         # The process is asked how much CPU time it took before it is gone.
-        child = start([name, *arguments], log)
+        child = start([word, *arguments], log)
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
         needed_s = cpu_s(child)
         assert finished(child) == 0, log.read_text()
 
-        log = Path(f"{name}.killed.log")
-        command = [name, *killed[name]]
+        log = Path(f"{place}.killed.log")
+        command = [word, *killed[name]]
         wanted = kills_of_trainings if name.startswith("train") else kills_each
         random_kills[name] = rename_kills[name] = 0
         for _ in range(20 * wanted):
