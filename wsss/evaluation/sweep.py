@@ -62,7 +62,8 @@ class _Bands:
         place *= self._scale
         np.maximum(place, np.float32(0), out=place)
         np.minimum(place, self._last, out=place)
-        return place.astype(np.intp)
+        bins: npt.NDArray[np.intp] = place.astype(np.intp)
+        return bins
 
     def __call__(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
         """Return the band of each of the finite `values`; same shape."""
