@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from conftest import TINY_RUN, skip_or_fail, write_tiny_data
 
 from wsss.cli import main
@@ -104,3 +105,34 @@ def configured(folder: Path) -> Path:
     (folder / "config.yaml").write_text(TINY_RUN)
     write_tiny_data(folder / "data" / "tiny")
     return folder
+
+
+def used_kb(folder: Path) -> int:
+    """Return what is used of the disk that a folder is on."""
+    usage = shutil.disk_usage(folder)
+    return (usage.total - usage.free) // 1024
+
+
+def give(stages: Stages, undisturbed: Stages, *names: str) -> None:
+    """Let results be made already."""
+    for name in names:
+        target = stages.folder / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(undisturbed.folder / name, target)
+
+
+def assert_as_undisturbed(stages: Stages, undisturbed: Stages, *names: str) -> None:
+    """Check results, and that there is nothing else: no temporary file, no lock."""
+    expected = undisturbed.results()
+    made = stages.results()
+    assert {name: made.get(name) for name in names} == {name: expected[name] for name in names}
+    assert set(made) <= set(expected)
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Check that the message has all these words and no traceback; return it."""
+    message = capsys.readouterr().err
+    for word in words:
+        assert word in message, message
+    assert "Traceback" not in message, message
+    return message

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsss.data.crf import crf_from_label_maps, crf_from_labels, crf_from_probabilities
+from wsss.data.crf import crf_from_label_maps, crf_from_probabilities
 from wsss.errors import UserError
 
 SMOOTH = {
@@ -23,6 +23,12 @@ def picture(height: int = 16, width: int = 20) -> np.ndarray:
     image[:, width // 2 :] = (200, 60, 30)
     noise = np.random.default_rng(0).integers(-2, 3, image.shape)
     return (image.astype(int) + noise).astype(np.uint8)
+
+
+def refined(image: np.ndarray, labels: np.ndarray, n_labels: int) -> np.ndarray:
+    """Refine one label map alone."""
+    (found,) = crf_from_label_maps(image, [labels], n_labels, gt_prob=0.7, **SMOOTH)
+    return found
 
 
 def brute_force(image: np.ndarray, energy: np.ndarray, settings: dict[str, float]) -> np.ndarray:
@@ -80,7 +86,7 @@ def test_labels_snap_to_the_colour_edge() -> None:
     labels = np.zeros((24, 32), dtype=np.int64)
     labels[:, 18:] = 1  # two pixels beside the true edge at 16
     labels[3, 4] = 1
-    found = crf_from_labels(image, labels, 2, gt_prob=0.7, **SMOOTH)
+    found = refined(image, labels, 2)
     expected = np.zeros_like(labels)
     expected[:, 16:] = 1
     assert np.array_equal(found, expected)
@@ -92,12 +98,12 @@ def test_label_unary_equals_probabilities_of_the_same_values() -> None:
     probs = np.full((3, 16, 20), 0.15, dtype=np.float32)
     for k in range(3):
         probs[k][labels == k] = 0.7
-    found = crf_from_labels(image, labels, 3, gt_prob=0.7, **SMOOTH)
+    found = refined(image, labels, 3)
     assert np.array_equal(found, crf_from_probabilities(image, probs, **SMOOTH).argmax(0))
 
 
 def test_one_label_stays() -> None:
-    found = crf_from_labels(picture(), np.zeros((16, 20), int), 1, gt_prob=0.7, **SMOOTH)
+    found = refined(picture(), np.zeros((16, 20), int), 1)
     assert not found.any()
 
 
@@ -106,7 +112,7 @@ def test_one_label_stays() -> None:
 )
 def test_impossible_labels_are_named(labels: np.ndarray, n_labels: int) -> None:
     with pytest.raises(UserError, match=r"label"):
-        crf_from_labels(picture(), labels, n_labels, gt_prob=0.7, **SMOOTH)
+        refined(picture(), labels, n_labels)
 
 
 def test_a_grey_image_is_refused() -> None:
@@ -121,5 +127,5 @@ def test_maps_refined_together_are_those_refined_alone() -> None:
     maps.append(np.where(image[..., 0] > 100, 2, 0))
     together = crf_from_label_maps(image, maps, 3, gt_prob=0.7, **SMOOTH)
     for found, alone in zip(together, maps, strict=True):
-        assert np.array_equal(found, crf_from_labels(image, alone, 3, gt_prob=0.7, **SMOOTH))
+        assert np.array_equal(found, refined(image, alone, 3))
     assert not np.array_equal(together[0], together[2])

@@ -18,7 +18,15 @@ from typing import Any
 
 import pytest
 import torch
-from faults_helpers import Stages, configured, disk
+from faults_helpers import (
+    Stages,
+    assert_as_undisturbed,
+    configured,
+    disk,
+    give,
+    said,
+    used_kb,
+)
 
 from wsss.data.map_store import MapStore, MapStoreWriter
 from wsss.errors import UserError
@@ -56,22 +64,6 @@ def stages(undisturbed: Stages, source: Path, tmp_path: Path) -> Stages:
     return fresh
 
 
-def give(stages: Stages, undisturbed: Stages, *names: str) -> None:
-    """Let results be made already."""
-    for name in names:
-        target = stages.folder / name
-        target.parent.mkdir(exist_ok=True)
-        shutil.copy(undisturbed.folder / name, target)
-
-
-def assert_as_undisturbed(stages: Stages, undisturbed: Stages, *names: str) -> None:
-    """Check results, and that there is nothing else: no temporary file, no lock."""
-    expected = undisturbed.results()
-    made = stages.results()
-    assert {name: made.get(name) for name in names} == {name: expected[name] for name in names}
-    assert set(made) <= set(expected)
-
-
 @pytest.fixture
 def after_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
     """Return a function that lets something happen once, after a training step."""
@@ -107,15 +99,6 @@ def after_image(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], 
     return at
 
 
-def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Check that the message has all these words and no traceback; return it."""
-    message = capsys.readouterr().err
-    for word in words:
-        assert word in message, message
-    assert "Traceback" not in message, message
-    return message
-
-
 # ----- disks
 
 
@@ -126,11 +109,6 @@ def on_disk(stages: Stages, tmp_path: Path) -> Iterator[tuple[Stages, Any]]:
         moved = Stages(mounted.folder / "run", stages.data)
         shutil.copytree(stages.folder, moved.folder)
         yield moved, mounted
-
-
-def used_kb(folder: Path) -> int:
-    usage = shutil.disk_usage(folder)
-    return (usage.total - usage.free) // 1024
 
 
 def test_a_disk_fills_up_in_a_training(

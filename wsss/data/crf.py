@@ -16,53 +16,6 @@ from wsss.errors import UserError
 Array = npt.NDArray[Any]
 
 
-def crf_from_labels(
-    image_u8: Array,
-    label_map: Array,
-    n_labels: int,
-    *,
-    gt_prob: float,
-    gaussian_sxy: float,
-    gaussian_compat: float,
-    bilateral_sxy: float,
-    bilateral_srgb: float,
-    bilateral_compat: float,
-    iterations: int,
-) -> npt.NDArray[np.int64]:
-    """Refine a complete label map: each pixel trusts its own label with probability `gt_prob`.
-
-    Args:
-        image_u8: (H, W, 3) uint8 RGB.
-        label_map: (H, W) integers in 0..n_labels-1; there is no "unsure" label.
-        n_labels: How many labels compete; with one there is nothing to decide.
-        gt_prob: Probability of a pixel's own label, in (0, 1); the others share the rest.
-        gaussian_sxy: Width of the smoothness kernel, in pixels.
-        gaussian_compat: Potts weight of the smoothness kernel.
-        bilateral_sxy: Spatial width of the appearance kernel, in pixels.
-        bilateral_srgb: Colour width of the appearance kernel, in grey levels (0..255).
-        bilateral_compat: Potts weight of the appearance kernel.
-        iterations: Mean-field iterations.
-
-    Returns:
-        (H, W) int64, the most probable label; a tie goes to the smaller label.
-
-    Raises:
-        UserError: Shapes, label values or `gt_prob` are impossible.
-    """
-    return crf_from_label_maps(
-        image_u8,
-        [label_map],
-        n_labels,
-        gt_prob=gt_prob,
-        gaussian_sxy=gaussian_sxy,
-        gaussian_compat=gaussian_compat,
-        bilateral_sxy=bilateral_sxy,
-        bilateral_srgb=bilateral_srgb,
-        bilateral_compat=bilateral_compat,
-        iterations=iterations,
-    )[0]
-
-
 def crf_from_label_maps(
     image_u8: Array,
     label_maps: Sequence[Array],
@@ -76,16 +29,16 @@ def crf_from_label_maps(
     bilateral_compat: float,
     iterations: int,
 ) -> list[npt.NDArray[np.int64]]:
-    """Refine several label maps of one image, each as `crf_from_labels` does.
+    """Refine complete label maps of one image, each by itself.
 
-    The kernels depend on the image alone, so they are built once for all; the results are the
-    same to the bit.
+    A pixel trusts its own label with probability `gt_prob`. The kernels depend on the image alone,
+    so they are built once for all maps; that changes no bit of the results.
 
     Args:
         image_u8: (H, W, 3) uint8 RGB.
-        label_maps: (H, W) integers in 0..n_labels-1 each.
-        n_labels: As in `crf_from_labels`, and so are the others.
-        gt_prob: Probability of a pixel's own label, in (0, 1).
+        label_maps: (H, W) integers in 0..n_labels-1 each; there is no "unsure" label.
+        n_labels: How many labels compete; with one there is nothing to decide.
+        gt_prob: Probability of a pixel's own label, in (0, 1); the others share the rest.
         gaussian_sxy: Width of the smoothness kernel, in pixels.
         gaussian_compat: Potts weight of the smoothness kernel.
         bilateral_sxy: Spatial width of the appearance kernel, in pixels.
@@ -94,7 +47,7 @@ def crf_from_label_maps(
         iterations: Mean-field iterations.
 
     Returns:
-        One (H, W) int64 map of labels for each.
+        For each the most probable labels, (H, W) int64; a tie goes to the smaller label.
 
     Raises:
         UserError: Shapes, label values or `gt_prob` are impossible.
