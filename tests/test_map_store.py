@@ -63,6 +63,32 @@ def test_shards_read_as_one(tmp_path: Path) -> None:
         np.testing.assert_allclose(store.read("c").maps, first["c"], atol=1e-3)
 
 
+def test_files_are_opened_anew_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 keeps memory of every data set opened, until the file is closed."""
+    monkeypatch.setattr("wsss.data.map_store.RENEW_AFTER", 2)
+    names = ["a", "b", "c", "d", "e"]
+    written = write(tmp_path / "1.h5", names[:3]) | write(tmp_path / "2.h5", names[3:], seed=1)
+    opened: list[Path] = []
+    plain = MapStore._open
+
+    def counted(path: Path) -> h5py.File:
+        opened.append(path)
+        return plain(path)
+
+    monkeypatch.setattr(MapStore, "_open", staticmethod(counted))
+    with MapStore([tmp_path / "1.h5", tmp_path / "2.h5"]) as store:
+        for name in names:
+            np.testing.assert_allclose(store.read(name).maps, written[name], atol=1e-3)
+        assert len(opened) == 2 * (1 + 2)
+        # Another file of that name is not read on as if it were the same.
+        (tmp_path / "kept.h5").hardlink_to(tmp_path / "2.h5")
+        write(tmp_path / "2.h5", names[3:], seed=2)
+        with pytest.raises(UserError, match="replaced while it was read"):
+            store.read("d")
+
+
 def test_nothing_under_the_final_name_after_an_error(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
     with (
