@@ -21,13 +21,15 @@ help:
 environment: $(INSTALLED)
 
 # uv takes a minute where pip takes several. It does not read pip's configuration, so that pip
-# takes over on machines which only reach their packages through that.
+# takes over on machines which only reach their packages through that. Compiled here, as pip does
+# by itself: where PYTHONDONTWRITEBYTECODE is set, every stage would compile PyTorch anew (4 s).
 $(INSTALLED): pyproject.toml constraints.txt
 	@command -v $(PYTHON) > /dev/null || { \
 	  echo "make: $(PYTHON) is not here; name a Python of 3.11 or later: make PYTHON=python3.12 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]' \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
+	  -c constraints.txt -e '.[dev]' \
 	  || $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
