@@ -64,6 +64,11 @@ def _key(name: str) -> str:
     return quote(name, safe=" ()[]{}+,;=@!$&'")
 
 
+def _on_disk(file: h5py.File) -> os.stat_result:
+    """Return what identifies the file that is open, whatever its name stands for by now."""
+    return os.fstat(file.id.get_vfd_handle())
+
+
 def _damaged(path: object, what: str, error: Exception) -> UserError:
     return UserError(
         f"{what} cannot be read ({error})",
@@ -137,7 +142,7 @@ class MapStoreWriter:
 
 
 class MapStore:
-    """Reads one store, or several shards as one.
+    """Reads one store, or several shards as one; for one thread at a time.
 
     Raises:
         UserError: A file is missing, damaged, or of another format, or shards disagree.
@@ -150,7 +155,6 @@ class MapStore:
         self._groups: list[h5py.Group] = []
         self._reads = 0
         self._open_all()
-        self._opened = [path.stat() for path in self._paths]
         # By image, in which of the files its maps are.
         self._where = {unquote(key): i for i, group in enumerate(self._groups) for key in group}
         self.names: list[str] = sorted(self._where)
@@ -173,9 +177,10 @@ class MapStore:
 
     def _renew(self) -> None:
         """Close the files and open them again, the same ones."""
+        before = [_on_disk(file) for file in self._files]
         self._open_all()
-        for path, before in zip(self._paths, self._opened, strict=True):
-            if not os.path.samestat(path.stat(), before):
+        for path, file, then in zip(self._paths, self._files, before, strict=True):
+            if not os.path.samestat(_on_disk(file), then):
                 raise UserError(
                     "this map store was replaced while it was read",
                     where=path,
@@ -202,7 +207,11 @@ class MapStore:
         return file
 
     def read(self, name: str) -> StoredMaps:
-        """Return the maps of one image as float32."""
+        """Return the maps of one image as float32.
+
+        Raises:
+            UserError: The store has none of this name, is damaged, or was replaced meanwhile.
+        """
         position = self._where.get(name)
         if position is None:
             raise UserError(
