@@ -36,7 +36,7 @@ from benchmarks.harness import Row, add_options, finish, interleave, measure
 from benchmarks.machine import product_rate
 from wsss.cam.config import ExportConfig
 from wsss.cam.export import cam_source
-from wsss.cam.inference import convolution_dtype, multi_scale_cam, view_size
+from wsss.cam.inference import multi_scale_cam, view_size
 from wsss.cam.methods import load_cam_model
 from wsss.cam.source import CamSource
 from wsss.data.images import read_image
@@ -48,6 +48,7 @@ from wsss.models.classifier import Classifier
 from wsss.models.config import BackboneConfig
 from wsss.models.lean import lean_classifier
 from wsss.models.reconstructor import CamClassifier
+from wsss.training.compute import convolution_dtype
 
 CLASSES = 20
 SCALES = (0.5, 1.0, 1.5, 2.0)

@@ -1,17 +1,19 @@
-"""Classifiers rewritten for their CAMs alone, against the networks as they are."""
+"""Networks rewritten for inference, against the networks as they are."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from wsss.cam.inference import convolution_dtype
 from wsss.models.backbones import build_backbone, freeze_batchnorm
 from wsss.models.config import BackboneConfig
-from wsss.models.lean import LeanClassifier, lean_classifier
+from wsss.models.deeplab import DeepLab
+from wsss.models.deeplab_config import HeadConfig
+from wsss.models.lean import LeanClassifier, lean_classifier, lean_network
 from wsss.models.reconstructor import CamClassifier
+from wsss.training.compute import convolution_dtype
 
 CPU = torch.device("cpu")
 # Convolutions padded by the input's size; a network's own last convolution; another family.
@@ -52,6 +54,25 @@ def test_same_cams_at_any_size(name: str, frozen: bool) -> None:
         assert sum(isinstance(m, _BatchNorm) for m in lean.modules()) < norms / 4
         for image, cam in zip(images, wanted, strict=True):
             assert difference(lean.inference_cam(image).cam, cam) < 1e-4
+
+
+@pytest.mark.parametrize("head", ["v3plus", "largefov", "v2"])
+def test_same_logits_of_deeplab_at_any_size(head: str) -> None:
+    torch.manual_seed(0)
+    config = HeadConfig(name=head, channels=16, low_level_channels=8)
+    whole = DeepLab(build_backbone(NETWORKS["lite0-final"]), 5, config).eval()
+    images = [torch.rand(2, 3, 64, 96), torch.rand(1, 3, 65, 33)]
+    with torch.inference_mode():
+        for module in whole.modules():
+            if isinstance(module, _BatchNorm):
+                nn.init.uniform_(module.running_mean, -0.3, 0.3)
+                nn.init.uniform_(module.running_var, 0.5, 2.0)
+        wanted = [whole(image) for image in images]
+        lean = lean_network(whole, dtype=torch.float32)
+        assert isinstance(lean, fx.GraphModule)
+        assert not any(isinstance(module, _BatchNorm) for module in lean.modules())
+        for image, logits in zip(images, wanted, strict=True):
+            assert difference(lean(image), logits) < 1e-4
 
 
 def test_resnet38_keeps_the_norms_that_come_before_their_convolution() -> None:

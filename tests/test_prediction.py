@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -18,10 +20,17 @@ from wsss.models.backbones import IMAGENET, build_backbone
 from wsss.models.config import BackboneConfig
 from wsss.models.deeplab import DeepLab
 from wsss.segmentation.config import PredictionConfig
-from wsss.segmentation.inference import Views, class_probabilities, load_views, pad_to_multiple
+from wsss.segmentation.inference import (
+    Segmenter,
+    Views,
+    class_probabilities,
+    load_views,
+    pad_to_multiple,
+    segmenter,
+)
 from wsss.segmentation.model_file import load_segmentation_model, save_segmentation_model
 from wsss.segmentation.prediction import find_images, predict_images, predict_split
-from wsss.segmentation.refine import BoundedPool, refine, refine_to_file
+from wsss.segmentation.refine import refine
 from wsss.training.compute import Compute
 
 CPU = torch.device("cpu")
@@ -35,10 +44,6 @@ def _as_before():
     torch.set_num_threads(threads)
 
 
-class _Backbone(nn.Module):
-    normalisation = IMAGENET
-
-
 class _PixelNetwork(nn.Module):
     """Labels each 4 x 4 cell by itself: what it says of a place depends on that place alone."""
 
@@ -46,7 +51,6 @@ class _PixelNetwork(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.backbone = _Backbone()
         generator = torch.Generator().manual_seed(4)
         self.weight = torch.randn(3, 3, 1, 1, generator=generator)
         self.seen = []
@@ -69,9 +73,8 @@ def views_of(image, scales, tmp_path):
 
 
 def predict(network, views, *, mirror):
-    return class_probabilities(
-        network, views, mirror=mirror, precision="float32", device=CPU
-    ).numpy()
+    segments = Segmenter(network, IMAGENET, network.padding_stride, CPU, torch.float32)
+    return class_probabilities(segments, views, mirror=mirror).numpy()
 
 
 def test_padding_is_right_and_below_and_only_as_needed():
@@ -97,8 +100,8 @@ def test_views_are_padded_to_the_stride_and_averaged(tmp_path):
     views = views_of(image, (0.5, 1.0, 1.5), tmp_path)
     assert [tuple(view.shape) for view in views.images] == [(3, 18, 26), (3, 37, 51), (3, 56, 76)]
     got = predict(network, views, mirror=True)
-    # Image and mirror image in one batch.
-    assert network.seen == [(2, 3, 24, 32), (2, 3, 40, 56), (2, 3, 56, 80)]
+    # Image and mirror image.
+    assert network.seen == [(1, 3, *size) for size in ((24, 32), (40, 56), (56, 80)) for _ in "ab"]
     assert got.shape == (3, 37, 51)
     np.testing.assert_allclose(got.sum(0), 1, atol=1e-5)
     single = [
@@ -118,12 +121,30 @@ def test_a_mirrored_image_gets_the_mirrored_prediction(tmp_path):
     torch.manual_seed(0)
     backbone = build_backbone(BackboneConfig(weights="none"))
     network = DeepLab(backbone, 3, tiny_config().head).eval()
-    left = predict(network, views, mirror=True)
-    right = predict(network, mirrored, mirror=True)
-    np.testing.assert_allclose(left, right[..., ::-1], atol=1e-5)
+    segments = segmenter(network, precision="float32", device=CPU)
+    left = class_probabilities(segments, views, mirror=True)
+    right = class_probabilities(segments, mirrored, mirror=True)
+    torch.testing.assert_close(left, right.flip(-1), atol=1e-5, rtol=0)
     # Without the mirror the network is not symmetric, so the test can fail.
-    alone = predict(network, views, mirror=False)
-    assert np.abs(alone - predict(network, mirrored, mirror=False)[..., ::-1]).max() > 1e-4
+    alone, other = (class_probabilities(segments, v, mirror=False) for v in (views, mirrored))
+    assert (alone - other.flip(-1)).abs().max() > 1e-4
+
+
+def test_a_segmenter_rounds_as_told_and_only_so(tmp_path):
+    views = views_of(picture(61, 83), (0.5, 1.0), tmp_path)
+    torch.manual_seed(0)
+    network = DeepLab(build_backbone(BackboneConfig()), 3, tiny_config().head).eval()
+    # Logits that differ from place to place, as after training.
+    network.head.classifier.weight.data *= 20
+    normalisation, stride = network.backbone.normalisation, network.padding_stride
+    plain = Segmenter(network, normalisation, stride, CPU, torch.float32)
+    wanted = class_probabilities(plain, views, mirror=True)
+    assert wanted.std(dim=(1, 2)).max() > 0.01
+    far = {}
+    for precision in ("float32", "bfloat16"):
+        segments = segmenter(copy.deepcopy(network), precision=precision, device=CPU)
+        far[precision] = (class_probabilities(segments, views, mirror=True) - wanted).abs().max()
+    assert far["float32"] < 1e-4 < far["bfloat16"] < 0.1
 
 
 def test_padding_does_not_move_the_prediction(tmp_path):
@@ -172,10 +193,11 @@ def test_a_split_is_predicted_with_and_without_crf(data):
     plain, crf = contents(data / "predictions"), contents(data / "predictions_crf")
     assert list(plain) == list(crf) == [f"{name}.png" for name in names]
     trained = load_segmentation_model(data / "model.safetensors")
+    segments = segmenter(trained.network, precision="auto", device=CPU)
     for name in names:
         path = data / "data" / f"{name}.png"
         views = load_views(str(path), (0.75, 1.0))
-        probabilities = predict(trained.network, views, mirror=True)
+        probabilities = class_probabilities(segments, views, mirror=True).numpy()
         label = read_label(data / "predictions" / f"{name}.png")
         assert np.array_equal(label, probabilities.argmax(0))
         refined = refine(read_image(path), probabilities, PredictionConfig().crf_settings)
@@ -212,13 +234,12 @@ def test_other_classes_are_an_error(data):
         predict_split(**split_arguments(data))
 
 
-def test_errors_in_processes_arrive(tmp_path):
-    probabilities = np.ones((1, 2, 2), np.float32)
-    missing = tmp_path / "missing.png"
-    with pytest.raises(UserError, match="does not exist") as caught, BoundedPool(1) as pool:
-        settings = PredictionConfig().crf_settings
-        pool.submit(refine_to_file, missing, probabilities, settings, tmp_path / "out.png")
-    assert caught.value.where == str(missing)
+def test_errors_in_processes_arrive(data):
+    (data / "data" / "p05.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="cannot read this picture") as caught:
+        predict_split(**split_arguments(data, compute=Compute(device="cpu", threads=1, workers=2)))
+    assert caught.value.where == str(data / "data" / "p05.png")
+    assert not (data / "predictions").exists()
 
 
 @pytest.mark.parametrize("crf", [False, True])

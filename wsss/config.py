@@ -70,7 +70,8 @@ class LocalCompute:
     threads: int = 2
     """CPU threads of a stage: a setting, as the order of summation and so the bytes follow it."""
     workers: int = 2
-    """Helper processes that load images; never changes a result."""
+    """Helper processes: they load images, and on a CPU they share the images of IRN labels,
+    pseudo-labels and prediction, one thread each; never changes a result."""
     deterministic: bool = True
     """On a GPU: only deterministic kernels, so that a run repeats to the byte."""
     gpus: int = 1

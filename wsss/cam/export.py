@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from wsss.cam.config import ExportConfig
-from wsss.cam.inference import convolution_dtype, multi_scale_cam
+from wsss.cam.inference import multi_scale_cam
 from wsss.cam.methods import CamModel, load_cam_model
 from wsss.cam.source import CamSource, View
 from wsss.data.images import read_image
@@ -25,7 +25,13 @@ from wsss.models.classifier import Classifier
 from wsss.models.lean import LeanClassifier, lean_classifier
 from wsss.provenance import closure_hash
 from wsss.settings import to_dict
-from wsss.training.compute import Compute, autocast, resolve_precision, setup
+from wsss.training.compute import (
+    Compute,
+    autocast,
+    convolution_dtype,
+    resolve_precision,
+    setup,
+)
 from wsss.training.progress import progress
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -13,31 +13,11 @@ from torch import Tensor
 from wsss.data.map_store import map_size
 from wsss.data.transforms import image_to_tensor, normalise, resize
 from wsss.models.backbones import Normalisation
-from wsss.training.compute import Precision, resolve_precision
 
 # What keeps the division finite where a map is constant.
 EPSILON = 1e-5
 
-# Instructions that multiply bfloat16 numbers as they are.
-BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
-
 V = TypeVar("V")
-
-
-def convolution_dtype(device: torch.device, precision: Precision) -> torch.dtype:
-    """Return what the CAMs of a convolutional network are computed in.
-
-    "auto" is bfloat16 where the device multiplies it: on GPUs, and on CPUs with the instructions.
-    There it takes half the time of float32 or less, the depthwise convolutions of light networks
-    included (in training those lose by it), and changes the mIoU of EfficientNet-Lite0's seeds by
-    less than 0.1.
-    """
-    if precision == "auto" and device.type == "cpu":
-        # torch.cpu.get_capabilities is newer than the oldest PyTorch supported.
-        known: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-        native = any(known.get(name, False) for name in BFLOAT16_INSTRUCTIONS)
-        return torch.bfloat16 if native else torch.float32
-    return resolve_precision(device, precision)
 
 
 def view_size(size: tuple[int, int], scale: float, multiple: int = 1) -> tuple[int, int]:

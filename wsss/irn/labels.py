@@ -20,8 +20,8 @@ from wsss.data.shards import WHOLE, Shard
 from wsss.files import atomic_directory
 from wsss.irn.config import LabelsConfig
 from wsss.irn.inputs import check_store, read_sized_image, winner
-from wsss.irn.pool import ordered_map
 from wsss.training.compute import Compute
+from wsss.training.pool import ordered_map
 from wsss.training.progress import progress
 
 IGNORE = 255

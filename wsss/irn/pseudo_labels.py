@@ -19,13 +19,13 @@ from wsss.files import atomic_directory, content_hash
 from wsss.irn.config import PseudoLabelsConfig
 from wsss.irn.edges import Labeller, edge_network, image_edges
 from wsss.irn.inputs import check_store, read_sized_image
-from wsss.irn.pool import ordered_map
 from wsss.irn.random_walk import random_walk_batch
 from wsss.irn.walked import UPSAMPLING, Finisher, WalkJob
 from wsss.models.irnet import IrNet
 from wsss.provenance import closure_hash
 from wsss.settings import to_dict
 from wsss.training.compute import Compute, setup
+from wsss.training.pool import ordered_map
 from wsss.training.progress import progress
 
 # Images of one size go through the network together on a GPU. More do not make it faster.

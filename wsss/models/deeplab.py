@@ -50,7 +50,7 @@ class _GlobalPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # mean() rather than adaptive pooling, whose CUDA gradient is not deterministic.
         pooled = F.relu(self.project(x.mean((2, 3), keepdim=True)))
-        return pooled.expand(-1, -1, *x.shape[2:])
+        return pooled.expand(-1, -1, x.shape[2], x.shape[3])
 
 
 class V3PlusHead(nn.Module):

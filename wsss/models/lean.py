@@ -1,8 +1,8 @@
-"""A trained convolutional classifier rewritten for reading its CAMs: less work, less memory.
+"""Trained convolutional networks rewritten for inference: less work, less memory.
 
 What only training or other heads need is left out (class logits, the shallow features), a BatchNorm
 goes into the convolution before it, weights are rounded once instead of in every pass, and a tensor
-is freed after its last use. The CAMs stay the same but for rounding.
+is freed after its last use. The results stay the same but for rounding.
 """
 
 from __future__ import annotations
@@ -57,18 +57,36 @@ def lean_classifier(classifier: Classifier, *, dtype: torch.dtype) -> Classifier
     """
     if not isinstance(classifier, CamClassifier):
         return classifier
+    graph = lean_network(_LastFeature(classifier), dtype=dtype)
+    if not isinstance(graph, fx.GraphModule):
+        return classifier
+    return LeanClassifier(graph, classifier, dtype).eval()
+
+
+def lean_network(network: nn.Module, *, dtype: torch.dtype) -> nn.Module:
+    """Rewrite a trained network for inference.
+
+    Args:
+        network: In eval mode, where it is to compute. It is taken apart: do not use it after.
+        dtype: What convolutions compute in, float32 or bfloat16: the latter under autocast, which
+            gives them their input in it.
+
+    Returns:
+        The lean one, a `torch.fx.GraphModule`; `network` itself, untouched, where its operations
+        are not the same for every input.
+    """
     try:
-        graph = _trace(classifier)
+        graph = _trace(network)
     except (fx.proxy.TraceError, TypeError, RuntimeError):
         # Its Python code asks for values or sizes, which a recorded list of operations cannot.
-        return classifier
+        return network
     _fold_batchnorm(graph)
     for module in graph.modules():
         if isinstance(module, nn.Conv2d):
             for name, parameter in list(module.named_parameters(recurse=False)):
                 setattr(module, name, _frozen(parameter.to(dtype)))
     graph.to(memory_format=torch.channels_last)
-    return LeanClassifier(graph, classifier, dtype).eval()
+    return graph.eval()
 
 
 class _LastFeature(nn.Module):
@@ -88,9 +106,8 @@ class _Tracer(fx.Tracer):
         return leaf or super().is_leaf_module(m, module_qualified_name)
 
 
-def _trace(classifier: CamClassifier) -> fx.GraphModule:
-    last = _LastFeature(classifier)
-    graph = fx.GraphModule(last, _Tracer().trace(last))
+def _trace(network: nn.Module) -> fx.GraphModule:
+    graph = fx.GraphModule(network, _Tracer().trace(network))
     graph.graph.eliminate_dead_code()
     return graph
 

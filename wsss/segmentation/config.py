@@ -124,7 +124,7 @@ class PredictionConfig:
     crf_settings: CrfConfig = field(default_factory=CrfConfig)
     """The dense CRF."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of the network's arithmetic; auto: bfloat16 on a GPU."""
+    """Arithmetic of the network; `auto`: bfloat16 where the device has instructions for it."""
 
     def __post_init__(self) -> None:
         _check(

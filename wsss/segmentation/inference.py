@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsss.data.images import read_image
 from wsss.data.transforms import image_to_tensor, normalise, resize
+from wsss.models.backbones import Normalisation
 from wsss.models.deeplab import DeepLab
-from wsss.training.compute import Precision, autocast
+from wsss.models.lean import lean_network
+from wsss.training.compute import Precision, convolution_dtype
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,52 @@ def pad_to_multiple(image: Tensor, stride: int) -> Tensor:
     return F.pad(image, (0, -width % stride, 0, -height % stride))
 
 
-def view_probabilities(network: DeepLab, image: Tensor, size: tuple[int, int]) -> Tensor:
+@dataclass(frozen=True)
+class Segmenter:
+    """A trained network as it is applied to whole images; `segmenter` makes one.
+
+    Attributes:
+        network: Normalised images (B, 3, h, w) to logits; in eval mode, on `device`.
+        normalisation: Of the images.
+        padding_stride: What both sides of an image are padded to a multiple of.
+        device: Where the network is.
+        dtype: What its convolutions compute in.
+    """
+
+    network: nn.Module
+    normalisation: Normalisation
+    padding_stride: int
+    device: torch.device
+    dtype: torch.dtype
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Return the network's logits in float32."""
+        rounds = self.dtype != torch.float32
+        kind = image.device.type
+        with torch.autocast(kind, dtype=self.dtype if rounds else None, enabled=rounds):
+            logits: Tensor = self.network(image)
+        return logits.float()
+
+
+def segmenter(network: DeepLab, *, precision: Precision, device: torch.device) -> Segmenter:
+    """Bring a trained network to a device in the form that is applied fastest.
+
+    Args:
+        network: It is taken apart: do not use it after.
+        precision: Type of the network's arithmetic.
+        device: Where to compute.
+    """
+    network.to(device).to(memory_format=torch.channels_last).eval()
+    dtype = convolution_dtype(device, precision)
+    normalisation, stride = network.backbone.normalisation, network.padding_stride
+    return Segmenter(lean_network(network, dtype=dtype), normalisation, stride, device, dtype)
+
+
+def view_probabilities(segments: Segmenter, image: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the probabilities of normalised images at another size.
 
     Args:
-        network: In eval mode.
+        segments: What gives the logits.
         image: (B, 3, h, w) float, normalised.
         size: (H, W) of the result.
 
@@ -54,9 +97,8 @@ def view_probabilities(network: DeepLab, image: Tensor, size: tuple[int, int]) -
         (B, n_labels, H, W) float32, summing to 1 over the labels.
     """
     height, width = image.shape[2:]
-    padded = pad_to_multiple(image, network.padding_stride)
-    padded = padded.contiguous(memory_format=torch.channels_last)
-    logits = network(padded).float()
+    padded = pad_to_multiple(image, segments.padding_stride)
+    logits = segments.logits(padded.contiguous(memory_format=torch.channels_last))
     # First to the size of what was padded, so that the padding can be cut off exactly.
     logits = F.interpolate(logits, size=padded.shape[2:], mode="bilinear", align_corners=False)[
         ..., :height, :width
@@ -67,29 +109,28 @@ def view_probabilities(network: DeepLab, image: Tensor, size: tuple[int, int]) -
 
 
 @torch.inference_mode()
-def class_probabilities(
-    network: DeepLab, views: Views, *, mirror: bool, precision: Precision, device: torch.device
-) -> Tensor:
+def class_probabilities(segments: Segmenter, views: Views, *, mirror: bool) -> Tensor:
     """Return the mean probabilities over scales and mirror images.
 
     Args:
-        network: In eval mode, on `device`.
+        segments: The trained network.
         views: The image at all scales.
-        mirror: See every scale mirrored too; both go through the network as one batch.
-        precision: Type of the network's arithmetic.
-        device: Where to compute.
+        mirror: See every scale mirrored too.
 
     Returns:
         (n_labels, H, W) float32 on the device, at the image's size.
     """
     total: Tensor | None = None
-    normalisation = network.backbone.normalisation
     for view in views.images:
-        image = normalise(view.to(device)[None].float().div_(255), normalisation)
+        image = view.to(segments.device)[None].float().div_(255)
+        image = normalise(image, segments.normalisation)
         if mirror:
             image = torch.cat([image, image.flip(-1)])
-        with autocast(device, precision):
-            probabilities = view_probabilities(network, image, views.size)
+        # The mirror image along with its view keeps a GPU busy; on a CPU the two would push each
+        # other out of the caches.
+        parts = (image,) if segments.device.type == "cuda" else image.chunk(len(image))
+        found = [view_probabilities(segments, part, views.size) for part in parts]
+        probabilities = found[0] if len(found) == 1 else torch.cat(found)
         if mirror:
             probabilities = (probabilities[:1] + probabilities[1:].flip(-1)) / 2
         total = probabilities[0] if total is None else total + probabilities[0]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,38 +23,142 @@ from wsss.evaluation.sampling import sample_records
 from wsss.files import atomic_directory, atomic_file
 from wsss.models.deeplab import DeepLab
 from wsss.segmentation.config import CrfConfig, PredictionConfig
-from wsss.segmentation.inference import class_probabilities, load_views
+from wsss.segmentation.inference import Segmenter, class_probabilities, load_views, segmenter
 from wsss.segmentation.model_file import load_segmentation_model
 from wsss.segmentation.overlay import overlay
-from wsss.segmentation.refine import BoundedPool, refine, refine_to_file
-from wsss.training.compute import Compute, setup
+from wsss.segmentation.refine import refine
+from wsss.training.compute import Compute, Precision, setup
+from wsss.training.pool import ordered_map
 from wsss.training.progress import progress
 
 # Below this many images a process costs more to start than it saves.
 MIN_IMAGES_FOR_PROCESSES = 4
+# Images handed to a process ahead of the one awaited; on a GPU their probabilities with them.
+AHEAD = 2
+
+# An image file, and the name that its results get.
+Job = tuple[Path, str]
 
 
-def _probabilities(
+class Finish(Protocol):
+    """What is left to do to an image once its probabilities are there; picklable."""
+
+    def __call__(self, image: Path, name: str, probabilities: npt.NDArray[np.float32]) -> None:
+        """Refine, draw, write."""
+
+
+# One a process of the pool. The stamp stands for the file's content.
+@lru_cache(maxsize=1)
+def _kept_segmenter(model: Path, stamp: tuple[int, int], precision: Precision) -> Segmenter:
+    network = load_segmentation_model(model).network
+    return segmenter(network, precision=precision, device=torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class _OnCpu:
+    """All of an image's work."""
+
+    model: Path
+    config: PredictionConfig
+    finish: Finish
+
+    def __call__(self, job: Job) -> None:
+        image, name = job
+        status = self.model.stat()
+        stamp = status.st_mtime_ns, status.st_size
+        segments = _kept_segmenter(self.model, stamp, self.config.precision)
+        views = load_views(str(image), self.config.scales)
+        found = class_probabilities(segments, views, mirror=self.config.mirror)
+        self.finish(image, name, found.numpy())
+
+
+@dataclass(frozen=True)
+class _AfterGpu:
+    """What is left of an image's work."""
+
+    finish: Finish
+
+    def __call__(self, item: tuple[Job, npt.NDArray[np.float32]]) -> None:
+        (image, name), probabilities = item
+        self.finish(image, name, probabilities)
+
+
+def _on_gpu(
     network: DeepLab,
-    paths: Sequence[Path],
+    jobs: Sequence[Job],
     config: PredictionConfig,
     compute: Compute,
     device: torch.device,
-) -> Iterator[npt.NDArray[np.float32]]:
+) -> Iterator[tuple[Job, npt.NDArray[np.float32]]]:
     """Yield the (n_labels, H, W) probabilities of each image, reading ahead of the device."""
-    network.to(device).to(memory_format=torch.channels_last).eval()
+    segments = segmenter(network, precision=config.precision, device=device)
     ahead = prefetch(
-        lambda path: load_views(str(path), config.scales), paths, workers=compute.workers
+        lambda job: load_views(str(job[0]), config.scales), jobs, workers=compute.workers
     )
-    for views in progress(ahead, total=len(paths), description="predict", unit="img"):
-        mean = class_probabilities(
-            network, views, mirror=config.mirror, precision=config.precision, device=device
-        )
-        yield mean.cpu().numpy()
+    for job, views in zip(jobs, ahead, strict=True):
+        found = class_probabilities(segments, views, mirror=config.mirror)
+        yield job, found.cpu().numpy()
+
+
+def _predict(
+    model: Path,
+    jobs: Sequence[Job],
+    finish: Finish,
+    config: PredictionConfig,
+    compute: Compute,
+    *,
+    few_share_threads: bool,
+) -> None:
+    """Predict images and finish them.
+
+    Args:
+        model: Model file.
+        jobs: The images.
+        finish: What to do with the probabilities.
+        config: Scales, mirror, precision.
+        compute: Device, threads, workers. On a CPU `workers` processes of one thread each share
+            the images; the results do not depend on their number.
+        few_share_threads: Let few images have the threads of this process one after the other,
+            which is quicker; their rounding then follows from the number of threads.
+    """
+    device = setup(compute, 0)
+    few = len(jobs) < MIN_IMAGES_FOR_PROCESSES
+    workers = 0 if few else compute.workers
+    finished: Iterator[None]
+    if device.type == "cuda":
+        items = _on_gpu(load_segmentation_model(model).network, jobs, config, compute, device)
+        finished = ordered_map(_AfterGpu(finish), items, workers, ahead=AHEAD)
+    elif few and few_share_threads:
+        finished = map(_OnCpu(model, config, finish), jobs)
+    else:
+        # All of an image's work in one process: the network in this one, its threads beside the
+        # processes of the CRF, would make both wait for each other.
+        finished = ordered_map(_OnCpu(model, config, finish), jobs, workers, ahead=AHEAD)
+    for _ in progress(finished, total=len(jobs), description="predict", unit="img"):
+        pass
 
 
 def _label(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.asarray(probabilities.argmax(axis=0), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class _SplitLabels:
+    """Writes an image's label PNGs: of the network, and after the CRF."""
+
+    crf: CrfConfig
+    folder: Path
+    crf_folder: Path | None
+
+    def __call__(self, image: Path, name: str, probabilities: npt.NDArray[np.float32]) -> None:
+        self._write(self.folder, name, _label(probabilities))
+        if self.crf_folder is not None:
+            self._write(self.crf_folder, name, refine(read_image(image), probabilities, self.crf))
+
+    def _write(self, folder: Path, name: str, label: npt.NDArray[np.uint8]) -> None:
+        target = folder / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_label(target, label)
 
 
 def predict_split(
@@ -97,24 +204,15 @@ def predict_split(
             expected=f"the index's: {', '.join(everything.classes)}",
             fix="train the segmentation with this index",
         )
-    device = setup(compute, 0)
-    paths = [root / record.path for record in records]
-    workers = compute.workers if len(paths) >= MIN_IMAGES_FOR_PROCESSES else 0
+    jobs = [(root / record.path, record.name) for record in records]
     with ExitStack() as stack:
         folder = stack.enter_context(atomic_directory(output))
-        crf_folder, pool = None, None
+        crf_folder = None
         if output_crf is not None:
             crf_folder = stack.enter_context(atomic_directory(output_crf))
-            pool = stack.enter_context(BoundedPool(workers))
-        results = _probabilities(trained.network, paths, config, compute, device)
-        for record, path, probabilities in zip(records, paths, results, strict=True):
-            target = folder / f"{record.name}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_label(target, _label(probabilities))
-            if crf_folder is not None and pool is not None:
-                target = crf_folder / f"{record.name}.png"
-                target.parent.mkdir(parents=True, exist_ok=True)
-                pool.submit(refine_to_file, path, probabilities, config.crf_settings, target)
+        finish = _SplitLabels(config.crf_settings, folder, crf_folder)
+        # However few its images, a shard gives what the whole split gives.
+        _predict(model, jobs, finish, config, compute, few_share_threads=False)
 
 
 def find_images(inputs: Sequence[Path]) -> list[Path]:
@@ -171,20 +269,23 @@ def _check_outputs(images: Sequence[Path], output: Path) -> None:
             )
 
 
-def write_prediction(
-    image: Path,
-    probabilities: npt.NDArray[np.float32],
-    crf: CrfConfig | None,
-    output: Path,
-    classes: Sequence[str],
-) -> None:
-    """Write NAME.png (labels, VOC palette) and NAME_overlay.png for one image."""
-    picture = read_image(image)
-    label = _label(probabilities) if crf is None else refine(picture, probabilities, crf)
-    with atomic_file(output / f"{image.stem}.png") as temporary:
-        write_label(temporary, label)
-    with atomic_file(output / f"{image.stem}_overlay.png") as temporary:
-        Image.fromarray(overlay(picture, label, classes)).save(temporary, format="PNG")
+@dataclass(frozen=True)
+class _Pictures:
+    """Writes NAME.png (labels, VOC palette) and NAME_overlay.png of an image."""
+
+    crf: CrfConfig | None
+    output: Path
+    classes: tuple[str, ...]
+
+    def __call__(self, image: Path, name: str, probabilities: npt.NDArray[np.float32]) -> None:
+        picture = read_image(image)
+        label = _label(probabilities)
+        if self.crf is not None:
+            label = refine(picture, probabilities, self.crf)
+        with atomic_file(self.output / f"{name}.png") as temporary:
+            write_label(temporary, label)
+        with atomic_file(self.output / f"{name}_overlay.png") as temporary:
+            Image.fromarray(overlay(picture, label, self.classes)).save(temporary, format="PNG")
 
 
 def predict_images(
@@ -210,10 +311,6 @@ def predict_images(
     paths = find_images(inputs)
     _check_outputs(paths, output)
     trained = load_segmentation_model(model)
-    device = setup(compute, 0)
-    crf = config.crf_settings if config.crf else None
-    workers = compute.workers if crf and len(paths) >= MIN_IMAGES_FOR_PROCESSES else 0
-    with BoundedPool(workers) as pool:
-        results = _probabilities(trained.network, paths, config, compute, device)
-        for path, probabilities in zip(paths, results, strict=True):
-            pool.submit(write_prediction, path, probabilities, crf, output, trained.classes)
+    finish = _Pictures(config.crf_settings if config.crf else None, output, trained.classes)
+    jobs = [(path, path.stem) for path in paths]
+    _predict(model, jobs, finish, config, compute, few_share_threads=True)

@@ -7,6 +7,7 @@ and outside every hash.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,9 @@ from wsss.errors import UserError
 from wsss.training.distributed import Processes
 
 Precision = Literal["auto", "float32", "bfloat16"]
+
+# Instructions that multiply bfloat16 numbers as they are.
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,22 @@ def resolve_precision(device: torch.device, precision: Precision) -> torch.dtype
     if precision == "bfloat16" or (precision == "auto" and device.type == "cuda"):
         return torch.bfloat16
     return torch.float32
+
+
+def convolution_dtype(device: torch.device, precision: Precision) -> torch.dtype:
+    """Return what a trained convolutional network is applied in.
+
+    "auto" is bfloat16 where the device multiplies it: on GPUs, and on CPUs with the instructions.
+    There it takes half the time of float32 or less, the depthwise convolutions of light networks
+    included (in training those lose by it), and changes the mIoU of EfficientNet-Lite0's seeds and
+    predictions by less than 0.1.
+    """
+    if precision == "auto" and device.type == "cpu":
+        # torch.cpu.get_capabilities is newer than the oldest PyTorch supported.
+        known: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        native = any(known.get(name, False) for name in BFLOAT16_INSTRUCTIONS)
+        return torch.bfloat16 if native else torch.float32
+    return resolve_precision(device, precision)
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

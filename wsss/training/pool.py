@@ -35,13 +35,16 @@ def _single_threaded() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+def ordered_map(
+    function: Callable[[T], R], items: Iterable[T], workers: int, *, ahead: int = AHEAD
+) -> Iterator[R]:
     """Yield function(item) for every item, in order; the results do not depend on `workers`.
 
     Args:
         function: Picklable, and so are items and results.
         items: Consumed lazily, in this process.
         workers: Processes; below 2 everything runs in this one.
+        ahead: Items handed out ahead of the one awaited, per process.
     """
     if workers < 2:
         for item in items:
@@ -56,7 +59,7 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) ->
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) >= AHEAD * workers:
+            if len(waiting) >= ahead * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
