@@ -248,8 +248,7 @@ def rows_of(name: str, width: int, height: int, options: argparse.Namespace) -> 
                 for _ in range(options.images)
             ]
         }
-        precisions = options.precision or ["float32", "auto"]
-        for precision in precisions:
+        for precision in options.precision:
             source = our_source(name, options.model, precision, device)
             forms[precision] = partial(
                 our_export, source, [picture] * options.images, tags, folder / f"{precision}.h5"
@@ -263,7 +262,7 @@ def rows_of(name: str, width: int, height: int, options: argparse.Namespace) -> 
             keys = ("name", "model", "device", "path", "tags", "folder")
             arguments = dict(zip(keys, common, strict=True))
             peaks[form] = measure(alone, form=form, **arguments).grown_mb
-        for precision in precisions:
+        for precision in options.precision:
             dtype = convolution_dtype(device, precision)
             words, agrees = compare(
                 added_up(raw, map_size(height, width)),
@@ -360,11 +359,16 @@ def main() -> int:
     )
     parser.add_argument("--repeats", type=int, help="timed calls of each form (3; 1 of minutes)")
     parser.add_argument("--warm-up", type=int, help="calls before these (1; none of minutes)")
-    parser.add_argument("--no-memory", action="store_true", help="leave the memory out")
+    parser.add_argument(
+        "--no-memory",
+        action="store_true",
+        help="leave the memory out, as where a call takes minutes",
+    )
     parser.add_argument("--parts", action="store_true", help="what each change brings, instead")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    repeats, warm_up = options.repeats, options.warm_up
+    repeats, warm_up, precision = options.repeats, options.warm_up, options.precision
+    no_memory = options.no_memory
     rows: list[Row] = []
     for name in [options.network] if options.network else sorted(NETWORKS):
         whole = name == "lite0" or options.full or options.device != "cpu"
@@ -372,6 +376,8 @@ def main() -> int:
         minutes = name == "resnet38" and options.device == "cpu" and width * height > 300**2
         options.repeats = (1 if minutes else 3) if repeats is None else repeats
         options.warm_up = (0 if minutes else 1) if warm_up is None else warm_up
+        options.precision = precision or (["auto"] if minutes else ["float32", "auto"])
+        options.no_memory = no_memory or minutes
         rows += (parts_of if options.parts else rows_of)(name, width, height, options)
     return finish(rows, options)
 

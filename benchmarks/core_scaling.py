@@ -1,4 +1,4 @@
-"""IRN labels (CRF) and pseudo-labels over a data set: what a second process brings.
+"""IRN labels (CRF), pseudo-labels, prediction over a data set: what a second process brings.
 
     python -m benchmarks.core_scaling                # 8 images of 250x188 a stage
     python -m benchmarks.core_scaling --full         # 60 images of 500x375, 2 classes
@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.harness import Measured, Row, Timing, add_options, finish, measure
-from benchmarks.synthetic import write_data_set
+from benchmarks.synthetic import CLASSES, write_data_set
 from wsss.data.index import Index, read_index, write_index
 from wsss.data.map_store import MapStore, MapStoreWriter
 from wsss.irn.config import IrnConfig, LabelsConfig, PseudoLabelsConfig
@@ -29,10 +29,15 @@ from wsss.irn.labels import mine_labels
 from wsss.irn.model_file import save_irn_model
 from wsss.irn.pseudo_labels import make_pseudo_labels
 from wsss.models.backbones import build_backbone
+from wsss.models.deeplab import DeepLab
 from wsss.models.irnet import IrNet
+from wsss.segmentation.config import PredictionConfig, SegmentationConfig
+from wsss.segmentation.model_file import save_segmentation_model
+from wsss.segmentation.prediction import predict_split
 from wsss.training.compute import Compute
 
 SHARE = 0.9
+STAGES = ("irn-labels", "pseudo-labels", "prediction")
 
 
 def write_model(path: Path) -> None:
@@ -40,6 +45,14 @@ def write_model(path: Path) -> None:
     config = IrnConfig()
     torch.manual_seed(0)
     save_irn_model(path, IrNet(build_backbone(config.backbone)), config=config, training={})
+
+
+def write_segmentation(path: Path) -> None:
+    """A DeepLabV3+ on EfficientNet-Lite0 as it is before training: it costs the same."""
+    config = SegmentationConfig()
+    torch.manual_seed(0)
+    network = DeepLab(build_backbone(config.backbone), len(CLASSES) + 1, config.head)
+    save_segmentation_model(path, network, classes=CLASSES, config=config, training={})
 
 
 def cut(folder: Path, count: int) -> None:
@@ -63,8 +76,8 @@ def stage(name: str, folder: str, count: int, workers: int) -> Callable[[], None
     base, inputs = Path(folder), Path(folder) / str(count)
     output = base / f"{name}-{workers}"
     compute = Compute(device="cpu", threads=1, workers=workers)
+    cams = inputs / "cams.h5"
     common = {
-        "cams": inputs / "cams.h5",
         "index": inputs / "index.csv",
         "root": base / "data",
         "output": output,
@@ -73,10 +86,18 @@ def stage(name: str, folder: str, count: int, workers: int) -> Callable[[], None
 
     def run() -> None:
         if name == "irn-labels":
-            mine_labels(config=LabelsConfig(), **common)
+            mine_labels(config=LabelsConfig(), cams=cams, **common)
+        elif name == "prediction":
+            predict_split(
+                config=PredictionConfig(split="train", scales=(0.75, 1.0, 1.25)),
+                model=base / "segmentation.safetensors",
+                output_crf=base / f"{name}-crf-{workers}",
+                **common,
+            )
         else:
             make_pseudo_labels(
                 config=PseudoLabelsConfig(),
+                cams=cams,
                 model=base / "irn.safetensors",
                 maps=base / f"walked-{workers}.h5",
                 **common,
@@ -118,9 +139,10 @@ def main() -> int:
         folder = Path(name)
         write_data_set(folder, count=count, size=(height, width))
         write_model(folder / "irn.safetensors")
+        write_segmentation(folder / "segmentation.safetensors")
         for part in (count // 2, count):
             cut(folder, part)
-        for what in ("irn-labels", "pseudo-labels"):
+        for what in STAGES:
             time = {
                 (part, workers): best(what, folder, part, workers, options.repeats)
                 for part in (count // 2, count)
