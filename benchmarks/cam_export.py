@@ -362,7 +362,7 @@ def main() -> int:
     parser.add_argument(
         "--no-memory",
         action="store_true",
-        help="leave the memory out, as where a call takes minutes",
+        help="leave the memory out (so it is for minutes)",
     )
     parser.add_argument("--parts", action="store_true", help="what each change brings, instead")
     options = parser.parse_args()
