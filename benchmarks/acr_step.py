@@ -30,7 +30,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness import (
     Measured,
@@ -40,7 +39,7 @@ from benchmarks.harness import (
     finish,
     measure,
 )
-from benchmarks.machine import product_rate
+from benchmarks.machine import flop_counter, product_rate
 from wsss.cam.acr import AcrMethod, StepInputs
 from wsss.cam.config import AcrConfig, CamConfig
 from wsss.cam.losses import SMALLEST_SEGMENT_PX, normalise_cam
@@ -237,7 +236,7 @@ def form(arguments: dict[str, Any], plain: bool, precision: str) -> Callable[[],
             busy.append(time.process_time() - cpu)
         cuda = device.type == "cuda"
         peak = torch.cuda.max_memory_allocated(device) / 1e6 if cuda else 0.0
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             take_step(plain, method, 0, total)
         kept = slice(options.warm_up, None)
         return {

@@ -30,10 +30,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness import Row, add_options, finish, interleave, measure
-from benchmarks.machine import product_rate
+from benchmarks.machine import flop_counter, product_rate
 from wsss.cam.config import ExportConfig
 from wsss.cam.export import cam_source
 from wsss.cam.inference import multi_scale_cam, view_size
@@ -190,7 +189,7 @@ def flops(name: str, width: int, height: int) -> int:
     total = 0
     for scale in SCALES:
         x = torch.empty(1, 3, *view_size((height, width), scale), device="meta")
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with flop_counter() as counter, torch.no_grad():
             classifier(x)
         total += 2 * counter.get_total_flops()
     return total

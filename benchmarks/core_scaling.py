@@ -169,7 +169,7 @@ def main() -> int:
                     naive_peak_mb=alone.grown_mb,
                     floor_s=alone.seconds / cores,
                     floor=f"one process over {cores} cores",
-                    target=SHARE * cores,
+                    target=SHARE * cores if options.full else None,
                     note=f"{cores} processes; steady: {share:.0%} of {cores}x",
                     threads=1,
                 )

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -146,3 +147,19 @@ def test_labels_of_two_processes_are_those_of_one(
         importlib.import_module("benchmarks.core_scaling").STAGES
     )
     assert all(one.same == "same bytes" for one in found)
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize("layer", [nn.Conv2d, nn.ConvTranspose2d])
+def test_gradients_of_a_convolution_count_as_two_of_it(layer: type, groups: int) -> None:
+    convolution = layer(8, 16, 3, groups=groups, bias=False)
+    image = torch.rand(2, 8, 10, 10, requires_grad=True)
+    flop_counter = importlib.import_module("benchmarks.machine").flop_counter
+    with flop_counter() as forward:
+        result = convolution(image)
+    with flop_counter() as backward:
+        result.sum().backward()
+    places = result if layer is nn.Conv2d else image
+    expected = 2 * places[:, 0].numel() * 9 * 8 * 16 // groups
+    assert forward.get_total_flops() == expected
+    assert backward.get_total_flops() == 2 * expected
