@@ -1,7 +1,8 @@
-"""Time and memory of stages over more and more images: the first linear, the second flat.
+r"""Time and memory of stages over more and more images: the first linear, the second flat.
 
     python -m benchmarks.scaling                                   # 100 and 400 images
-    python -m benchmarks.scaling --sizes 1000 10000 82000 --export-up-to 20000 --save scaling
+    python -m benchmarks.scaling --sizes 1000 10000 82000 --export-sizes 1000 10000 20000 \
+        --save scaling
 
 The pictures are tiny (32 x 32 px), so that what is measured is everything but their pixels; code
 paths are the real ones, in one process each. `index` builds and writes index and masks, `export`
@@ -17,8 +18,9 @@ import argparse
 import csv
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -131,19 +133,17 @@ def stage(name: str, folder: str) -> Callable[[], None]:
 Point = tuple[str, int, Measured]
 
 
-def points(sizes: list[int], stages: list[str], export_up_to: int) -> list[Point]:
-    """Measure every stage at every size, the sizes ascending."""
+def points(sizes: Mapping[str, Sequence[int]]) -> list[Point]:
+    """Measure every stage at each of its sizes, the sizes ascending."""
     found = []
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
         write_model(base / "irn.safetensors")
         write_classifier(base / "classifier.safetensors")
-        for count in sizes:
+        for count in sorted(set(chain(*sizes.values()))):
             folder = base / str(count)
             write_data_set(folder, count=count, size=(SIDE, SIDE), suffix="png", distinct=40)
-            for what in stages:
-                if what == "export" and count > export_up_to:
-                    continue
+            for what in (name for name, counts in sizes.items() if count in counts):
                 run = measure(stage, name=what, folder=str(folder))
                 per = 1e3 * run.seconds / count
                 print(f"{what}: {count} images, {per:.2f} ms each, {run.grown_mb:.0f} MB more")
@@ -212,11 +212,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 400], help="ascending")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--export-up-to", type=int, default=20000, help="images exported at most")
+    parser.add_argument("--export-sizes", type=int, nargs="+", help="of the export, if others")
     add_options(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = points(sorted(options.sizes), options.stages, options.export_up_to)
+    sizes = dict.fromkeys(options.stages, options.sizes)
+    if "export" in sizes and options.export_sizes:
+        sizes["export"] = options.export_sizes
+    found = points(sizes)
     if options.save:
         keep(found, options.save)
     return finish(rows_of(found), options)

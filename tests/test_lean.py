@@ -11,7 +11,7 @@ from wsss.models.backbones import build_backbone, freeze_batchnorm
 from wsss.models.config import BackboneConfig
 from wsss.models.deeplab import DeepLab
 from wsss.models.deeplab_config import HeadConfig
-from wsss.models.lean import LeanClassifier, lean_classifier, lean_network
+from wsss.models.lean import LeanClassifier, lean_backbone, lean_classifier, lean_network
 from wsss.models.reconstructor import CamClassifier
 from wsss.training.compute import convolution_dtype
 
@@ -133,3 +133,18 @@ def test_precision_of_the_export(monkeypatch: pytest.MonkeyPatch) -> None:
         for device in (CPU, gpu):
             assert convolution_dtype(device, "float32") == torch.float32
             assert convolution_dtype(device, "bfloat16") == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_same_features_of_a_backbone(name: str) -> None:
+    whole = classifier(NETWORKS[name]).backbone
+    image = torch.rand(2, 3, 64, 96)
+    with torch.inference_mode():
+        wanted = whole(image)
+        lean = lean_backbone(whole, dtype=torch.float32)
+        features = lean(image)
+    assert lean is not whole
+    assert (lean.channels, lean.strides) == (whole.channels, whole.strides)
+    assert lean.normalisation == whole.normalisation
+    for feature, other in zip(features, wanted, strict=True):
+        assert difference(feature, other) < 1e-4

@@ -100,7 +100,9 @@ class MapStoreWriter:
         self._stack = ExitStack()
         temporary = self._stack.enter_context(atomic_file(self._path))
         self._sink = self._stack.enter_context(Hdf5Sink(temporary))
-        self._file = self._stack.enter_context(h5py.File(self._sink, "w", libver="latest"))
+        self._file = h5py.File(self._sink, "w", libver="latest")
+        self._stack.callback(self._close)
+        self._added = 0
         self._file.attrs["format"] = FORMAT
         self._file.attrs["format_version"] = FORMAT_VERSION
         self._file.attrs["classes"] = np.array(self._classes, dtype=h5py.string_dtype())
@@ -131,6 +133,15 @@ class MapStoreWriter:
         data.attrs["classes"] = np.asarray(class_indices, np.int64)
         data.attrs["size"] = np.asarray(size, np.int64)
         self._sink.check()
+        self._added += 1
+        if self._added % RENEW_AFTER == 0:
+            self._close()
+            self._sink.check()
+            self._file = h5py.File(self._sink, "r+", libver="latest")
+            self._group = self._file["maps"]
+
+    def _close(self) -> None:
+        self._file.close()
 
     def __exit__(
         self,

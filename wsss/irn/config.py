@@ -138,7 +138,8 @@ class PseudoLabelsConfig:
     mirror: bool = True
     """Average the edge logits with the mirrored image's (IRN does)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the network; the walk is float32 always."""
+    """Arithmetic of the network; `auto`: bfloat16 where the device has instructions for it. The
+    walk is float32 always."""
 
     def __post_init__(self) -> None:
         _check(self.radius >= 2, "pseudo_labels.radius", self.radius, "2 or more")

@@ -19,51 +19,62 @@ from wsss.irn.model_file import load_irn_model
 from wsss.irn.random_walk import random_walk
 from wsss.irn.walked import Finisher, WalkJob
 from wsss.models.irnet import IrNet, edge_map
-from wsss.training.compute import autocast
+from wsss.models.lean import lean_backbone
+from wsss.training.compute import cast_to, convolution_dtype
 
 _CPU = torch.device("cpu")
 
 
-def edge_network(model: Path, device: torch.device) -> IrNet:
-    """Return the network of a model file on `device`, ready for `image_edges`.
+@dataclass(frozen=True)
+class EdgeFinder:
+    """A trained IRNet as it is applied to images; `edge_finder` makes one.
+
+    Attributes:
+        network: On `device`.
+        mirror: Whether mirrored images are averaged in.
+        device: Where the network is.
+        dtype: What its convolutions compute in.
+    """
+
+    network: IrNet
+    mirror: bool
+    device: torch.device
+    dtype: torch.dtype
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Sequence[np.ndarray]) -> Tensor:
+        """Return the boundaries of images of one size.
+
+        Args:
+            pictures: (H, W, 3) uint8 RGB each.
+
+        Returns:
+            (B, h, w) float32 in 0..1 at stride 4, on `device`.
+        """
+        image = torch.stack([image_to_tensor(picture) for picture in pictures]).to(self.device)
+        normalised = normalise(image.float().div_(255), self.network.backbone.normalisation)
+        normalised = normalised.contiguous(memory_format=torch.channels_last)
+        with cast_to(self.device, self.dtype):
+            return edge_map(self.network, normalised, mirror=self.mirror)
+
+
+def edge_finder(config: PseudoLabelsConfig, model: Path, device: torch.device) -> EdgeFinder:
+    """Bring the network of a model file to `device` in the form that is applied fastest.
 
     Raises:
         UserError: The file is missing, damaged, of another stage, or of another version.
     """
     network = load_irn_model(model)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network
-
-
-@torch.inference_mode()
-def image_edges(
-    config: PseudoLabelsConfig,
-    network: IrNet,
-    pictures: Sequence[np.ndarray],
-    device: torch.device,
-) -> Tensor:
-    """Return the boundaries of images of one size.
-
-    Args:
-        config: Mirror and precision.
-        network: On `device`.
-        pictures: (H, W, 3) uint8 RGB each.
-        device: Where the network is.
-
-    Returns:
-        (B, h, w) float32 in 0..1 at stride 4, on `device`.
-    """
-    image = torch.stack([image_to_tensor(picture) for picture in pictures]).to(device)
-    normalised = normalise(image.float().div_(255), network.backbone.normalisation)
-    normalised = normalised.contiguous(memory_format=torch.channels_last)
-    with autocast(device, config.precision):
-        return edge_map(network, normalised, mirror=config.mirror)
+    dtype = convolution_dtype(device, config.precision)
+    network.backbone = lean_backbone(network.backbone, dtype=dtype)
+    return EdgeFinder(network, config.mirror, device, dtype)
 
 
 # One a process of the pool. The stamp stands for the file's content.
 @lru_cache(maxsize=1)
-def _kept_network(model: Path, stamp: tuple[int, int]) -> IrNet:
-    return edge_network(model, _CPU)
+def _kept_finder(config: PseudoLabelsConfig, model: Path, stamp: tuple[int, int]) -> EdgeFinder:
+    return edge_finder(config, model, _CPU)
 
 
 @dataclass(frozen=True)
@@ -81,8 +92,7 @@ class Labeller:
         picture = read_sized_image(self.root, job.record)
         status = self.model.stat() if self.model.exists() else None
         stamp = (0, 0) if status is None else (status.st_mtime_ns, status.st_size)
-        network = _kept_network(self.model, stamp)
-        edge = image_edges(config, network, [picture], _CPU)[0]
+        edge = _kept_finder(config, self.model, stamp)([picture])[0]
         walked = random_walk(
             torch.from_numpy(job.maps),
             edge,

@@ -17,11 +17,10 @@ from wsss.data.shards import WHOLE, Shard
 from wsss.errors import UserError
 from wsss.files import atomic_directory, content_hash
 from wsss.irn.config import PseudoLabelsConfig
-from wsss.irn.edges import Labeller, edge_network, image_edges
+from wsss.irn.edges import EdgeFinder, Labeller, edge_finder
 from wsss.irn.inputs import check_store, read_sized_image
 from wsss.irn.random_walk import random_walk_batch
 from wsss.irn.walked import UPSAMPLING, Finisher, WalkJob
-from wsss.models.irnet import IrNet
 from wsss.provenance import closure_hash
 from wsss.settings import to_dict
 from wsss.training.compute import Compute, setup
@@ -74,9 +73,9 @@ def make_pseudo_labels(
         batches = shard.of(list(_batches(_labelled(store, known, cams), size)))
         finish: Callable[[WalkJob], tuple[ImageRecord, np.ndarray, np.ndarray]]
         if device.type == "cuda":
-            network = edge_network(model, device)
+            find_edges = edge_finder(config, model, device)
             finish = Finisher(config, folder)
-            jobs = _walked_jobs(config, network, store, batches, root, device)
+            jobs = _walked_jobs(config, find_edges, store, batches, root, device)
         else:
             # All of an image's work in one process: the network in this one, its threads beside
             # the pool's processes, would make both wait for each other.
@@ -116,7 +115,7 @@ def _job(store: MapStore, record: ImageRecord) -> WalkJob:
 
 def _walked_jobs(
     config: PseudoLabelsConfig,
-    network: IrNet,
+    find_edges: EdgeFinder,
     store: MapStore,
     batches: Sequence[Sequence[ImageRecord]],
     root: Path,
@@ -128,7 +127,7 @@ def _walked_jobs(
         return batch, [read_sized_image(root, record) for record in batch]
 
     for batch, pictures in prefetch(load, batches, workers=1):
-        edges = image_edges(config, network, pictures, device)
+        edges = find_edges(pictures)
         jobs = [_job(store, record) for record in batch]
         walked = random_walk_batch(
             [torch.from_numpy(job.maps).to(device) for job in jobs],

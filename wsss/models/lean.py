@@ -15,6 +15,7 @@ from timm.layers import BatchNormAct2d  # type: ignore[attr-defined]  # moved wi
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from wsss.models.backbones import Backbone
 from wsss.models.classifier import Classifier, InferenceCam
 from wsss.models.reconstructor import CamClassifier
 
@@ -87,6 +88,19 @@ def lean_network(network: nn.Module, *, dtype: torch.dtype) -> nn.Module:
                 setattr(module, name, _frozen(parameter.to(dtype)))
     graph.to(memory_format=torch.channels_last)
     return graph.eval()
+
+
+def lean_backbone(backbone: Backbone, *, dtype: torch.dtype) -> Backbone:
+    """Rewrite a trained backbone for inference; `lean_network` says how."""
+    graph = lean_network(backbone, dtype=dtype)
+    if graph is backbone:
+        return backbone
+    return Backbone(
+        graph,
+        channels=backbone.channels,
+        strides=backbone.strides,
+        normalisation=backbone.normalisation,
+    ).eval()
 
 
 class _LastFeature(nn.Module):

@@ -14,7 +14,7 @@ from wsss.data.transforms import image_to_tensor, normalise, resize
 from wsss.models.backbones import Normalisation
 from wsss.models.deeplab import DeepLab
 from wsss.models.lean import lean_network
-from wsss.training.compute import Precision, convolution_dtype
+from wsss.training.compute import Precision, cast_to, convolution_dtype
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,7 @@ class Segmenter:
 
     def logits(self, image: Tensor) -> Tensor:
         """Return the network's logits in float32."""
-        rounds = self.dtype != torch.float32
-        kind = image.device.type
-        with torch.autocast(kind, dtype=self.dtype if rounds else None, enabled=rounds):
+        with cast_to(self.device, self.dtype):
             logits: Tensor = self.network(image)
         return logits.float()
 

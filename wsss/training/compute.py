@@ -154,9 +154,13 @@ def convolution_dtype(device: torch.device, precision: Precision) -> torch.dtype
     return resolve_precision(device, precision)
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Return an autocast context for `precision`; a null context in float32."""
-    dtype = resolve_precision(device, precision)
+def cast_to(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Return an autocast context for `dtype`; a null context in float32."""
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype=dtype)
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Return an autocast context for `precision`; a null context in float32."""
+    return cast_to(device, resolve_precision(device, precision))
