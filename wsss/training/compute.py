@@ -143,8 +143,8 @@ def convolution_dtype(device: torch.device, precision: Precision) -> torch.dtype
 
     "auto" is bfloat16 where the device multiplies it: on GPUs, and on CPUs with the instructions.
     There it takes half the time of float32 or less, the depthwise convolutions of light networks
-    included (in training those lose by it), and changes the mIoU of EfficientNet-Lite0's seeds and
-    predictions by less than 0.1.
+    included (in training those lose by it), and changes the mIoU of EfficientNet-Lite0's seeds,
+    pseudo-labels and predictions by less than 0.1.
     """
     if precision == "auto" and device.type == "cpu":
         # torch.cpu.get_capabilities is newer than the oldest PyTorch supported.
