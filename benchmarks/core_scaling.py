@@ -39,7 +39,7 @@ from wsss.models.irnet import IrNet
 from wsss.segmentation.config import PredictionConfig, SegmentationConfig
 from wsss.segmentation.model_file import save_segmentation_model
 from wsss.segmentation.prediction import predict_split
-from wsss.training.compute import Compute
+from wsss.training.compute import Compute, convolution_dtype
 
 SHARE = 0.9
 STAGES = ("irn-labels", "pseudo-labels", "prediction")
@@ -148,6 +148,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     cores = len(os.sched_getaffinity(0))
+    network = convolution_dtype(torch.device("cpu"), "auto")
     count = options.images or (60 if options.full else 8)
     width = options.side or (500 if options.full else 250)
     height = width * 3 // 4
@@ -180,6 +181,7 @@ def main() -> int:
                     stage=what,
                     case=f"{count} images {width}x{height}, 2 classes",
                     backbone="-" if what == "irn-labels" else "Lite0",
+                    precision="float32" if what == "irn-labels" else str(network).split(".")[-1],
                     ours=Timing(many.seconds, many.cpu_s),
                     naive=Timing(alone.seconds, alone.cpu_s),
                     same="same bytes" if equal else "other bytes",
