@@ -148,7 +148,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     cores = len(os.sched_getaffinity(0))
-    network = convolution_dtype(torch.device("cpu"), "auto")
+    dtype = str(convolution_dtype(torch.device("cpu"), "auto")).removeprefix("torch.")
     count = options.images or (60 if options.full else 8)
     width = options.side or (500 if options.full else 250)
     height = width * 3 // 4
@@ -181,7 +181,7 @@ def main() -> int:
                     stage=what,
                     case=f"{count} images {width}x{height}, 2 classes",
                     backbone="-" if what == "irn-labels" else "Lite0",
-                    precision="float32" if what == "irn-labels" else str(network).split(".")[-1],
+                    precision="float32" if what == "irn-labels" else dtype,
                     ours=Timing(many.seconds, many.cpu_s),
                     naive=Timing(alone.seconds, alone.cpu_s),
                     same="same bytes" if equal else "other bytes",
