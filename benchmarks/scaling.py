@@ -55,6 +55,8 @@ SIDE = 32
 STAGES = ("index", "export", "pseudo-labels", "evaluation")
 # Most by which the time of an image may grow from the fewest to the most images.
 SLOWER = 1.3
+# Seconds beyond that which say nothing: small sizes take but a fraction of one.
+NOISE_S = 0.5
 # Most that memory may grow by: what an image may cost that only stands in the lists, and what
 # the caches of the libraries may take until they are full.
 BYTES_AN_IMAGE = 2000
@@ -159,6 +161,7 @@ def rows_of(found: list[Point]) -> list[Row]:
         (few, first), (many, last) = mine[0], mine[-1]
         # Of the processor: what else runs on the machine does not make it longer.
         slower = (last.cpu_s / many) / max(first.cpu_s / few, 1e-9)
+        late = last.cpu_s - SLOWER * first.cpu_s * many / few
         grown = last.grown_mb - first.grown_mb
         allowed = CACHES_MB + BYTES_AN_IMAGE * (many - few) / 1e6
         rows.append(
@@ -169,7 +172,7 @@ def rows_of(found: list[Point]) -> list[Row]:
                 images=many,
                 peak_mb=last.grown_mb,
                 same=f"an image takes {slower:.2f} times as long; {grown:+.0f} MB",
-                agrees=slower <= SLOWER and grown <= allowed,
+                agrees=late <= NOISE_S and grown <= allowed,
                 threads=1,
             )
         )
