@@ -142,3 +142,27 @@ def test_upsampling_against_the_formula() -> None:
         np.testing.assert_allclose(got, want, atol=1e-6)
     with pytest.raises(UserError, match="unknown upsampling"):
         upsample(small, (height, width), "nearest")
+
+
+def test_a_writer_that_opens_its_file_again_writes_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 keeps memory of every data set made, until the file is closed."""
+    monkeypatch.setattr("wsss.data.map_store.RENEW_AFTER", 2)
+    closed: list[MapStoreWriter] = []
+    plain = MapStoreWriter._close
+
+    def counted(writer: MapStoreWriter) -> None:
+        closed.append(writer)
+        plain(writer)
+
+    monkeypatch.setattr(MapStoreWriter, "_close", counted)
+    names = ["a", "b", "c", "d", "e"]
+    written = write(tmp_path / "1.h5", names)
+    assert len(closed) == 2 + 1
+    write(tmp_path / "2.h5", names)
+    assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "2.h5").read_bytes()
+    with MapStore(tmp_path / "1.h5") as store:
+        assert store.names == names
+        for name in names:
+            np.testing.assert_allclose(store.read(name).maps, written[name], atol=1e-3)

@@ -33,8 +33,9 @@ FORMAT = "wsss-maps"
 FORMAT_VERSION = 1
 # Level 1 is within 3 % of level 9's size on CAMs and several times faster.
 GZIP_LEVEL = 1
-# HDF5 keeps some kilobytes of every data set it has opened until the file is closed; so the memory
-# of a reader stays flat (10 MB more, however many images), for a millisecond now and then.
+# HDF5 keeps some kilobytes of every data set it has opened or made until the file is closed. Closed
+# and opened again after so many images, readers and the writer stay flat in memory (10 MB more,
+# however many images), for a millisecond now and then.
 RENEW_AFTER = 1000
 
 Attribute = str | int | float
