@@ -40,11 +40,11 @@ from benchmarks.harness import (
     measure,
 )
 from benchmarks.machine import flop_counter, product_rate
-from wsss.cam.acr import AcrMethod, StepInputs
 from wsss.cam.config import AcrConfig, CamConfig
 from wsss.cam.losses import SMALLEST_SEGMENT_PX, normalise_cam
-from wsss.config import load_config
-from wsss.training.compute import Compute, setup
+from wsss.cam.methods.acr import AcrMethod, StepInputs
+from wsss.project.config import load_config
+from wsss.runtime.compute import Compute, setup
 from wsss.training.loop import StepContext
 
 CLASSES = 20

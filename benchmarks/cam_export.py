@@ -36,18 +36,18 @@ from benchmarks.machine import flop_counter, product_rate
 from wsss.cam.config import ExportConfig
 from wsss.cam.export import cam_source
 from wsss.cam.inference import multi_scale_cam, view_size
-from wsss.cam.methods import load_cam_model
+from wsss.cam.model_file import load_cam_model
 from wsss.cam.source import CamSource
 from wsss.data.images import read_image
-from wsss.data.map_store import MapStore, MapStoreWriter, map_size, upsample
 from wsss.data.prefetch import prefetch
 from wsss.data.transforms import image_to_tensor, resize
+from wsss.maps.map_store import MapStore, MapStoreWriter, map_size, upsample
 from wsss.models.backbones import build_backbone, freeze_batchnorm
 from wsss.models.classifier import Classifier
 from wsss.models.config import BackboneConfig
 from wsss.models.lean import lean_classifier
 from wsss.models.reconstructor import CamClassifier
-from wsss.training.compute import convolution_dtype
+from wsss.runtime.compute import convolution_dtype
 
 CLASSES = 20
 SCALES = (0.5, 1.0, 1.5, 2.0)

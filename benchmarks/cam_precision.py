@@ -24,14 +24,14 @@ import torch
 from benchmarks.harness import Row, add_options, finish, timed
 from wsss.cam.config import ExportConfig
 from wsss.cam.export import export_cams
-from wsss.cam.methods import load_cam_model
+from wsss.cam.model_file import load_cam_model
 from wsss.data.build import build_masks
 from wsss.data.config import IndexConfig
 from wsss.data.index import Index, read_index, write_index, write_masks
 from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.scoring import score_maps
-from wsss.settings import from_dict
-from wsss.training.compute import Compute
+from wsss.runtime.compute import Compute
+from wsss.runtime.settings import from_dict
 
 LIMIT = 0.1  # of the mIoU, in percent
 

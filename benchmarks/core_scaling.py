@@ -28,18 +28,18 @@ import torch
 from benchmarks.harness import Measured, Row, Timing, add_options, finish, measure
 from benchmarks.synthetic import CLASSES, write_data_set
 from wsss.data.index import Index, read_index, write_index
-from wsss.data.map_store import MapStore, MapStoreWriter
 from wsss.irn.config import IrnConfig, LabelsConfig, PseudoLabelsConfig
 from wsss.irn.labels import mine_labels
 from wsss.irn.model_file import save_irn_model
 from wsss.irn.pseudo_labels import make_pseudo_labels
+from wsss.maps.map_store import MapStore, MapStoreWriter
 from wsss.models.backbones import build_backbone
 from wsss.models.deeplab import DeepLab
 from wsss.models.irnet import IrNet
+from wsss.runtime.compute import Compute, convolution_dtype
 from wsss.segmentation.config import PredictionConfig, SegmentationConfig
 from wsss.segmentation.model_file import save_segmentation_model
 from wsss.segmentation.prediction import predict_split
-from wsss.training.compute import Compute, convolution_dtype
 
 SHARE = 0.9
 STAGES = ("irn-labels", "pseudo-labels", "prediction")

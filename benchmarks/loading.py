@@ -33,7 +33,7 @@ from wsss.data.index import Index, read_index
 from wsss.data.loader import random_generator
 from wsss.data.transforms import normalise
 from wsss.models.backbones import EFFICIENTNET_LITE
-from wsss.training.compute import Compute
+from wsss.runtime.compute import Compute
 
 SIZE = (375, 500)
 WAIT_LIMIT = 0.05

@@ -39,7 +39,7 @@ from benchmarks.machine import machine
 from benchmarks.synthetic import CLASSES, write_data_set
 from wsss.cam.config import CamConfig, ExportConfig
 from wsss.cam.export import export_cams
-from wsss.cam.methods import method, save_cam_model
+from wsss.cam.model_file import method, save_cam_model
 from wsss.data.build import build_index, build_masks
 from wsss.data.config import IndexConfig
 from wsss.data.index import write_index, write_masks
@@ -48,7 +48,7 @@ from wsss.evaluation.scoring import score_labels, score_maps
 from wsss.files import atomic_file
 from wsss.irn.config import PseudoLabelsConfig
 from wsss.irn.pseudo_labels import make_pseudo_labels
-from wsss.training.compute import Compute
+from wsss.runtime.compute import Compute
 from wsss.training.loop import TrainingSummary
 
 SIDE = 32

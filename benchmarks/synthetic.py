@@ -11,7 +11,7 @@ from scipy.ndimage import zoom
 
 from wsss.data.images import write_label
 from wsss.data.index import ImageRecord, Index, write_index, write_masks
-from wsss.data.map_store import MapStoreWriter, map_size
+from wsss.maps.map_store import MapStoreWriter, map_size
 
 CLASSES = tuple(f"class_{number:02d}" for number in range(20))
 

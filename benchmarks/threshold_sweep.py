@@ -31,9 +31,9 @@ from benchmarks.harness import Row, add_options, finish, interleave, measure
 from benchmarks.machine import copy_rate
 from benchmarks.synthetic import CLASSES, write_data_set
 from wsss.data.index import read_masks
-from wsss.data.map_store import MapStore, upsample
 from wsss.evaluation.scoring import _count_maps, _Truth
 from wsss.evaluation.sweep import SweepCounts, as_thresholds
+from wsss.maps.map_store import MapStore, upsample
 
 SIZE = (375, 500)
 SCORES = [round(0.02 + 0.03 * number, 2) for number in range(30)]

@@ -27,12 +27,12 @@ from PIL import Image
 
 from benchmarks.harness import ROOT, Row, Timing, add_options, finish
 from wsss.cam.config import CamConfig, ExportConfig
-from wsss.cam.methods import method, save_cam_model
-from wsss.config import ProjectConfig, load_config
+from wsss.cam.model_file import method, save_cam_model
 from wsss.data.index import ImageRecord, Index, write_index
 from wsss.files import write_json
-from wsss.settings import to_dict
-from wsss.training.compute import convolution_dtype
+from wsss.project.config import ProjectConfig, load_config
+from wsss.runtime.compute import convolution_dtype
+from wsss.runtime.settings import to_dict
 from wsss.training.loop import TrainingSummary
 
 CLASSES = tuple(f"class_{number:02d}" for number in range(20))

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from wsss.cam.config import CamConfig
-from wsss.cam.methods import method
-from wsss.config import load_config
-from wsss.training.compute import Compute, setup
+from wsss.cam.model_file import method
+from wsss.project.config import load_config
+from wsss.runtime.compute import Compute, setup
 from wsss.training.loop import StepContext
 
 CLASSES = 20

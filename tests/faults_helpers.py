@@ -13,8 +13,8 @@ import pytest
 from conftest import TINY_RUN, skip_or_fail, write_tiny_data
 
 from wsss.cli import main
-from wsss.config import STAGES, load_config
 from wsss.files import write_json
+from wsss.project.config import STAGES, load_config
 
 
 def _mount(*arguments: str) -> None:

@@ -48,7 +48,7 @@ def test_interrupting_is_tidy(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("wsss.config.load_config", interrupted)
+    monkeypatch.setattr("wsss.project.config.load_config", interrupted)
     assert main(["config", "check"]) == 130
     assert capsys.readouterr().err == "\nwsss config: interrupted\n"
 
@@ -57,7 +57,7 @@ def test_mistakes_of_our_own_keep_their_traceback(monkeypatch: pytest.MonkeyPatc
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("wsss.config.load_config", broken)
+    monkeypatch.setattr("wsss.project.config.load_config", broken)
     with pytest.raises(ZeroDivisionError):
         main(["config", "check"])
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsss.errors import UserError
-from wsss.stage_process import explained, stage_process
+from wsss.runtime.stage_process import explained, stage_process
 
 # name: (module in wsss.commands, what it does)
 STAGE_COMMANDS = {

@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from wsss.config import STAGES, load_config, parse_texts
+from wsss.project.config import STAGES, load_config, parse_texts
 from wsss.provenance import closure_hash, file_fingerprint
 
 # `.venv/bin/snakemake` also works in a shell where the environment is not activated.

@@ -46,7 +46,7 @@ rule demo_data:
         runtime=10,
         gpu=0,
     params:
-        code=code("wsss.data.demo"),
+        code=code("wsss.data.formats.demo"),
     shell:
         "wsss demo-data --output {output.data:q} --manifest {output.manifest:q}"
         " 2>&1 | tee {log:q}"
@@ -96,7 +96,7 @@ rule coco_masks:
         gpu=0,
         root=root,
     params:
-        code=code("wsss.data.coco_masks"),
+        code=code("wsss.data.formats.coco_masks"),
         listing=partial(listing, function_name="mask_fingerprint"),
     shell:
         "wsss coco-masks --root {resources.root:q} --record {output.record:q}"

@@ -136,7 +136,7 @@ rule panels:
         gpu=0,
         root=root,
     params:
-        code=code("wsss.evaluation.panels"),
+        code=code("wsss.figures.panels"),
         split=panel_split,
         sources=lambda wildcards, input: options(input, "cams", "pseudo_labels", "predictions"),
     shell:

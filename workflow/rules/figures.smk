@@ -30,7 +30,7 @@ rule figure_cam:
         gpu=0,
         root=root,
     params:
-        code=code("wsss.evaluation.panels"),
+        code=code("wsss.figures.panels"),
         kind="cams",
         columns=columns("CAM", "run"),
         split=setting("evaluation", "seed_split"),
@@ -56,7 +56,7 @@ use rule figure_cam as figure_segmentation with:
     benchmark:
         "results/{run}/benchmarks/figure_segmentation.tsv"
     params:
-        code=code("wsss.evaluation.panels"),
+        code=code("wsss.figures.panels"),
         kind="labels",
         columns=columns("DeepLab", "run"),
         split=setting("prediction", "split"),
@@ -78,7 +78,7 @@ use rule figure_cam as figure_cam_versus with:
     benchmark:
         "results/{run}/benchmarks/figure_cam_versus_{other}.tsv"
     params:
-        code=code("wsss.evaluation.panels"),
+        code=code("wsss.figures.panels"),
         kind="cams",
         columns=columns("CAM", "other", "run"),
         split=setting("evaluation", "seed_split"),
@@ -99,7 +99,7 @@ use rule figure_cam as figure_segmentation_versus with:
     benchmark:
         "results/{run}/benchmarks/figure_segmentation_versus_{other}.tsv"
     params:
-        code=code("wsss.evaluation.panels"),
+        code=code("wsss.figures.panels"),
         kind="labels",
         columns=columns("DeepLab", "other", "run"),
         split=setting("prediction", "split"),
@@ -129,7 +129,7 @@ rule figure_reconstructions:
         root=root,
         compute=COMPUTE,
     params:
-        code=code("wsss.cam.figures"),
+        code=code("wsss.figures.reconstruction"),
         split=setting("evaluation", "seed_split"),
     shell:
         "wsss figures reconstructions --config {input.config:q} --model {input.model:q}"

@@ -1,6 +1,6 @@
 # What this start will do, for `wsss status`: one file a run, which nothing depends on.
 from wsss.errors import UserError
-from wsss.plan import relative_job, write_plan
+from wsss.monitor.plan import relative_job, write_plan
 
 
 def planned_jobs(dag):

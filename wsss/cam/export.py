@@ -11,28 +11,28 @@ import torch
 
 from wsss.cam.config import ExportConfig
 from wsss.cam.inference import multi_scale_cam
-from wsss.cam.methods import CamModel, load_cam_model
+from wsss.cam.model_file import CamModel, load_cam_model
 from wsss.cam.source import CamSource, View
 from wsss.data.images import read_image
 from wsss.data.index import ImageRecord, read_index
-from wsss.data.map_store import Attribute, MapStoreWriter
 from wsss.data.prefetch import prefetch
-from wsss.data.shards import WHOLE, Shard
 from wsss.errors import UserError
 from wsss.files import content_hash
-from wsss.memory import release_freed_memory, return_large_blocks
+from wsss.maps.map_store import Attribute, MapStoreWriter
+from wsss.maps.shards import WHOLE, Shard
 from wsss.models.classifier import Classifier
 from wsss.models.lean import LeanClassifier, lean_classifier
 from wsss.provenance import closure_hash
-from wsss.settings import to_dict
-from wsss.training.compute import (
+from wsss.runtime.compute import (
     Compute,
     autocast,
     convolution_dtype,
     resolve_precision,
     setup,
 )
-from wsss.training.progress import progress
+from wsss.runtime.memory import release_freed_memory, return_large_blocks
+from wsss.runtime.progress import progress
+from wsss.runtime.settings import to_dict
 
 
 def export_cams(

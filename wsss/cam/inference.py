@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.data.map_store import map_size
 from wsss.data.transforms import image_to_tensor, normalise, resize
+from wsss.maps.map_store import map_size
 from wsss.models.backbones import Normalisation
 
 # What keeps the division finite where a map is constant.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from wsss.cam.acr import untrained_reconstructor
 from wsss.cam.config import CamConfig
-from wsss.cam.methods import RECONSTRUCTOR, save_cam_model
-from wsss.cam.plain import build_classifier
+from wsss.cam.methods.acr import untrained_reconstructor
+from wsss.cam.methods.plain import build_classifier
+from wsss.cam.model_file import RECONSTRUCTOR, save_cam_model
 from wsss.data.index import read_index
 from wsss.errors import UserError
-from wsss.models.acr_checkpoint import load_acr_checkpoint
 from wsss.models.config import RESNET38
+from wsss.models.published.acr_checkpoint import load_acr_checkpoint
 from wsss.training.loop import TrainingSummary
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from wsss.cam.config import CamConfig
-from wsss.cam.methods import RECONSTRUCTOR, method, save_cam_model
+from wsss.cam.model_file import RECONSTRUCTOR, method, save_cam_model
 from wsss.data.augment import rand_augment, random_erasing
 from wsss.data.images import read_image
 from wsss.data.index import Index, read_index
@@ -17,9 +17,9 @@ from wsss.data.transforms import image_to_tensor, random_crop, random_flip, rand
 from wsss.errors import UserError
 from wsss.files import content_hash
 from wsss.provenance import closure_hash
-from wsss.settings import to_dict
-from wsss.training.compute import Compute, setup
-from wsss.training.distributed import Processes
+from wsss.runtime.compute import Compute, setup
+from wsss.runtime.processes import Processes
+from wsss.runtime.settings import to_dict
 from wsss.training.loop import finish, train
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wsss.commands import options as shared
 from wsss.commands import sharding
-from wsss.data.shards import Shard
+from wsss.maps.shards import Shard
 
 
 def configure(name: str, parser: argparse.ArgumentParser) -> None:

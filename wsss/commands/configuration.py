@@ -39,8 +39,8 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from wsss.config import load_config
-    from wsss.runs import STAGES
+    from wsss.project.config import load_config
+    from wsss.project.runs import STAGES
 
     config = load_config()
     if options.name is None:
@@ -57,8 +57,8 @@ def _check(options: argparse.Namespace) -> None:
 def _show(options: argparse.Namespace) -> None:
     import yaml
 
-    from wsss.config import load_config
-    from wsss.runs import STAGES
+    from wsss.project.config import load_config
+    from wsss.project.runs import STAGES
 
     config = load_config()
     run = config.run(options.name)
@@ -73,8 +73,8 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _schema(options: argparse.Namespace) -> None:
-    from wsss.config_schema import config_schema
     from wsss.files import write_text
+    from wsss.project.schema import config_schema
 
     text = json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n"
     if options.output is None:
@@ -84,8 +84,8 @@ def _schema(options: argparse.Namespace) -> None:
 
 
 def _defaults(options: argparse.Namespace) -> None:
-    from wsss.config_schema import defaults_yaml, replace_defaults
     from wsss.files import write_text
+    from wsss.project.schema import defaults_yaml, replace_defaults
 
     if options.into is None:
         print(defaults_yaml(), end="")
@@ -96,8 +96,8 @@ def _defaults(options: argparse.Namespace) -> None:
 def _write(options: argparse.Namespace) -> None:
     from wsss.errors import UserError
     from wsss.files import write_json
-    from wsss.runs import stage_class
-    from wsss.settings import from_dict, to_dict
+    from wsss.project.runs import stage_class
+    from wsss.runtime.settings import from_dict, to_dict
 
     try:
         values = json.loads(options.settings)

@@ -30,7 +30,7 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _demo_data(options: argparse.Namespace) -> None:
-    from wsss.data.demo import generate_demo
+    from wsss.data.formats.demo import generate_demo
 
     generate_demo(options.output)
     shared.manifest(options, options.output)
@@ -55,7 +55,7 @@ def _masks(options: argparse.Namespace) -> None:
 
 
 def _coco_masks(options: argparse.Namespace) -> None:
-    from wsss.data.coco_masks import draw_once
+    from wsss.data.formats.coco_masks import draw_once
 
     drawn = draw_once(options.root, options.record, workers=options.workers)
     folder = options.root / "masks"

@@ -114,7 +114,7 @@ def _ablation_table(options: argparse.Namespace) -> None:
 
 
 def _panels(options: argparse.Namespace) -> None:
-    from wsss.evaluation.panels import write_panels
+    from wsss.figures.panels import write_panels
 
     config = shared.settings(options, "evaluation")
     write_panels(

@@ -38,7 +38,7 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _columns(options: argparse.Namespace) -> None:
-    from wsss.evaluation.panels import write_figure
+    from wsss.figures.panels import write_figure
 
     config = shared.settings(options, "evaluation")
     write_figure(
@@ -56,7 +56,7 @@ def _columns(options: argparse.Namespace) -> None:
 
 
 def _reconstructions(options: argparse.Namespace) -> None:
-    from wsss.cam.figures import write_reconstructions
+    from wsss.figures.reconstruction import write_reconstructions
 
     config = shared.settings(options, "evaluation")
     write_reconstructions(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wsss.errors import UserError
 
 if TYPE_CHECKING:
-    from wsss.training.compute import Compute
+    from wsss.runtime.compute import Compute
 
 _PATHS = {
     "config": "the stage's settings: results/<run>/config/<stage>.json",
@@ -57,7 +57,7 @@ def add_weights_file(parser: argparse.ArgumentParser) -> None:
 
 def add_compute(parser: argparse.ArgumentParser, *, trains: bool = False) -> None:
     """Add the options that say how to compute; they change no result beyond rounding."""
-    from wsss.config import LocalCompute
+    from wsss.project.config import LocalCompute
 
     group = parser.add_argument_group("this machine")
     group.add_argument("--device", default=LocalCompute.device, help="auto, cuda, cuda:N or cpu")
@@ -97,7 +97,7 @@ def _true_or_false(text: str) -> bool:
 
 def compute(options: argparse.Namespace) -> Compute:
     """Return what `add_compute` read."""
-    from wsss.training.compute import Compute
+    from wsss.runtime.compute import Compute
 
     given = {
         name: getattr(options, name)
@@ -130,8 +130,8 @@ def named_paths(words: Sequence[str]) -> dict[str, Path]:
 
 def settings(options: argparse.Namespace, stage: str) -> Any:
     """Read the settings of `stage` from `--config`."""
-    from wsss.runs import stage_class
-    from wsss.settings import read_settings
+    from wsss.project.runs import stage_class
+    from wsss.runtime.settings import read_settings
 
     return read_settings(stage_class(stage), options.config)
 

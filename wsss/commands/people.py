@@ -65,7 +65,7 @@ def _configure_predict(parser: argparse.ArgumentParser) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     model = _segmentation_model(options.model)
-    from wsss.runs import stage_class
+    from wsss.project.runs import stage_class
     from wsss.segmentation.prediction import predict_images
 
     if options.config is None:
@@ -115,7 +115,7 @@ def _table(options: argparse.Namespace) -> None:
 
 
 def _cams_info(options: argparse.Namespace) -> None:
-    from wsss.data.map_store import MapStore
+    from wsss.maps.map_store import MapStore
 
     for path in options.files:
         if not path.is_file():

@@ -9,7 +9,7 @@ from typing import Any
 
 from wsss.commands import options as shared
 from wsss.commands import sharding
-from wsss.data.shards import Shard
+from wsss.maps.shards import Shard
 
 
 def configure(name: str, parser: argparse.ArgumentParser) -> None:
@@ -59,7 +59,7 @@ def _train(options: argparse.Namespace) -> None:
 def _predict_split(options: argparse.Namespace) -> None:
     from wsss.evaluation.config import EvaluationConfig
     from wsss.provenance import write_manifest
-    from wsss.settings import read_settings
+    from wsss.runtime.settings import read_settings
 
     sample: dict[str, Any] = {}
     if options.sample is not None:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from wsss.data.shards import WHOLE, Shard, parse_shard
 from wsss.errors import UserError
+from wsss.maps.shards import WHOLE, Shard, parse_shard
 
 # Makes one part of a stage's results, under the paths given by their names.
 Work = Callable[[Mapping[str, Path], Shard], None]
@@ -57,8 +57,8 @@ def run(
         UserError: `--shard` is not I/N, an output is not given, or parts do not go together.
     """
     if options.shard is not None:
-        from wsss.data.shard_files import record_shard
         from wsss.files import atomic_directory
+        from wsss.maps.shard_files import record_shard
 
         shard = parse_shard(options.shard)
         made_of = _made_of(options, module, settings, inputs)
@@ -72,8 +72,8 @@ def run(
             raise UserError(f"the path for '{name}' is not given", expected="an option with it")
         paths[name] = path
     if options.merge:
-        from wsss.data.shard_files import merge_shards
-        from wsss.heartbeat import heartbeat_file
+        from wsss.maps.shard_files import merge_shards
+        from wsss.runtime.heartbeat import heartbeat_file
 
         merge_shards(options.merge, paths, _made_of(options, module, settings, inputs))
         for folder in options.merge:
@@ -88,7 +88,7 @@ def _made_of(
 ) -> dict[str, str]:
     from wsss.files import content_hash
     from wsss.provenance import closure_hash, file_fingerprint
-    from wsss.settings import to_dict
+    from wsss.runtime.settings import to_dict
 
     index = hashlib.sha256(options.index.read_bytes()).hexdigest()[:16]
     found = {"settings": content_hash(to_dict(settings)), "code": closure_hash(module)}

@@ -29,8 +29,8 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from wsss.status import run_status
-    from wsss.status_text import format_status
+    from wsss.monitor.status import run_status
+    from wsss.monitor.status_text import format_status
 
     if options.watch is not None and options.watch <= 0:
         raise UserError(f"--watch {options.watch:g}", expected="more than 0 seconds")

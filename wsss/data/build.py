@@ -16,14 +16,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from wsss.data import coco, voc
 from wsss.data.config import IndexConfig
-from wsss.data.folder import find_folder_masks, list_folder, require_folder
+from wsss.data.formats import coco, voc
+from wsss.data.formats.folder import find_folder_masks, list_folder, require_folder
 from wsss.data.images import probe_image, read_label
 from wsss.data.index import ImageRecord, Index
 from wsss.data.listing import Entry, Listing, Problem, raise_problems
 from wsss.errors import UserError
-from wsss.training.progress import progress
+from wsss.runtime.progress import progress
 
 _THREADS = 8  # files are waited for more than computed on
 _PART = 64

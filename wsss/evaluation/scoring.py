@@ -21,7 +21,7 @@ from wsss.evaluation.sweep import SweepCounts, as_thresholds
 from wsss.evaluation.tables import CurvePoint, rows_of_scores, write_curve, write_rows
 
 if TYPE_CHECKING:
-    from wsss.training.compute import Compute
+    from wsss.runtime.compute import Compute
 
 MAX_LISTED = 50
 
@@ -95,7 +95,7 @@ def _count_maps(
     untagged: frozenset[str],
 ) -> SweepCounts:
     # Here, so that scoring label PNGs starts without torch and HDF5.
-    from wsss.data.map_store import MapStore, upsample
+    from wsss.maps.map_store import MapStore, upsample
 
     total = SweepCounts(truth.n_classes, thresholds)
     with MapStore(maps) as store:
@@ -157,7 +157,7 @@ def score_maps(
         UserError: The split is empty, an image has no mask or no map, or the store holds other
             classes than the index.
     """
-    from wsss.data.map_store import MapStore
+    from wsss.maps.map_store import MapStore
 
     if not 0.0 <= background <= 1.0:
         raise UserError(f"the background score is {background}", expected="a number in 0..1")

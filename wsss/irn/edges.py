@@ -20,7 +20,7 @@ from wsss.irn.random_walk import random_walk
 from wsss.irn.walked import Finisher, WalkJob
 from wsss.models.irnet import IrNet, edge_map
 from wsss.models.lean import lean_backbone
-from wsss.training.compute import cast_to, convolution_dtype
+from wsss.runtime.compute import cast_to, convolution_dtype
 
 _CPU = torch.device("cpu")
 

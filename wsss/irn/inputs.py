@@ -9,8 +9,8 @@ import numpy as np
 
 from wsss.data.images import read_image
 from wsss.data.index import ImageRecord, Index
-from wsss.data.map_store import MapStore
 from wsss.errors import UserError
+from wsss.maps.map_store import MapStore
 
 MAX_LISTED = 50
 

@@ -15,14 +15,14 @@ import numpy as np
 from wsss.data.crf import crf_from_label_maps
 from wsss.data.images import write_label
 from wsss.data.index import ImageRecord, read_index
-from wsss.data.map_store import MapStore, StoredMaps, upsample
-from wsss.data.shards import WHOLE, Shard
 from wsss.files import atomic_directory
 from wsss.irn.config import LabelsConfig
 from wsss.irn.inputs import check_store, read_sized_image, winner
-from wsss.training.compute import Compute
-from wsss.training.pool import ordered_map
-from wsss.training.progress import progress
+from wsss.maps.map_store import MapStore, StoredMaps, upsample
+from wsss.maps.shards import WHOLE, Shard
+from wsss.runtime.compute import Compute
+from wsss.runtime.pool import ordered_map
+from wsss.runtime.progress import progress
 
 IGNORE = 255
 

@@ -11,7 +11,7 @@ from wsss.irn.config import IrnConfig
 from wsss.models.backbones import build_backbone
 from wsss.models.irnet import IrNet
 from wsss.models.weights import load_model_file, load_strict, save_model
-from wsss.settings import from_dict, to_dict
+from wsss.runtime.settings import from_dict, to_dict
 
 STAGE = "irn"
 

@@ -11,9 +11,7 @@ import numpy as np
 import torch
 
 from wsss.data.index import ImageRecord, Index, read_index
-from wsss.data.map_store import MapStore, MapStoreWriter, StoredMaps, map_size
 from wsss.data.prefetch import prefetch
-from wsss.data.shards import WHOLE, Shard
 from wsss.errors import UserError
 from wsss.files import atomic_directory, content_hash
 from wsss.irn.config import PseudoLabelsConfig
@@ -21,11 +19,13 @@ from wsss.irn.edges import EdgeFinder, Labeller, edge_finder
 from wsss.irn.inputs import check_store, read_sized_image
 from wsss.irn.random_walk import random_walk_batch
 from wsss.irn.walked import UPSAMPLING, Finisher, WalkJob
+from wsss.maps.map_store import MapStore, MapStoreWriter, StoredMaps, map_size
+from wsss.maps.shards import WHOLE, Shard
 from wsss.provenance import closure_hash
-from wsss.settings import to_dict
-from wsss.training.compute import Compute, setup
-from wsss.training.pool import ordered_map
-from wsss.training.progress import progress
+from wsss.runtime.compute import Compute, setup
+from wsss.runtime.pool import ordered_map
+from wsss.runtime.progress import progress
+from wsss.runtime.settings import to_dict
 
 # Images of one size go through the network together on a GPU. More do not make it faster.
 GPU_BATCH = 8

@@ -24,10 +24,10 @@ from wsss.irn.model_file import save_irn_model
 from wsss.models.backbones import build_backbone
 from wsss.models.irnet import STRIDE, IrNet
 from wsss.provenance import closure_hash
-from wsss.settings import to_dict
-from wsss.training.compute import Compute, autocast, setup
+from wsss.runtime.compute import Compute, autocast, setup
+from wsss.runtime.processes import Processes
+from wsss.runtime.settings import to_dict
 from wsss.training.descent import descend
-from wsss.training.distributed import Processes
 from wsss.training.loop import StepContext, finish, train
 
 

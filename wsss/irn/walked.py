@@ -13,9 +13,9 @@ import numpy as np
 
 from wsss.data.images import write_label
 from wsss.data.index import ImageRecord
-from wsss.data.map_store import upsample
 from wsss.irn.config import PseudoLabelsConfig
 from wsss.irn.inputs import label_values
+from wsss.maps.map_store import upsample
 
 UPSAMPLING = "times4"
 

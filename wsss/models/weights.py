@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wsss.errors import UserError
 from wsss.files import atomic_file
-from wsss.models.mxnet import read_mxnet_params
+from wsss.models.published.mxnet import read_mxnet_params
 
 METADATA_KEY = "wsss"
 MODEL_FORMAT_VERSION = 1

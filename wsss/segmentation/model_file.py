@@ -11,8 +11,8 @@ from typing import Any
 from wsss.models.backbones import build_backbone
 from wsss.models.deeplab import DeepLab
 from wsss.models.weights import load_model_file, load_strict, save_model
+from wsss.runtime.settings import from_dict, to_dict
 from wsss.segmentation.config import SegmentationConfig
-from wsss.settings import from_dict, to_dict
 
 STAGE = "segmentation"
 

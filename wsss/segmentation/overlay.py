@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from wsss.evaluation import drawing
+from wsss.data import drawing
 
 MIN_LEGEND_WIDTH_PX = 240
 

@@ -17,19 +17,19 @@ from PIL import Image
 from wsss.data.images import IMAGE_SUFFIXES, read_image, write_label
 from wsss.data.index import read_index
 from wsss.data.prefetch import prefetch
-from wsss.data.shards import WHOLE, Shard
+from wsss.data.sampling import sample_records
 from wsss.errors import UserError
-from wsss.evaluation.sampling import sample_records
 from wsss.files import atomic_directory, atomic_file
+from wsss.maps.shards import WHOLE, Shard
 from wsss.models.deeplab import DeepLab
+from wsss.runtime.compute import Compute, Precision, setup
+from wsss.runtime.pool import ordered_map
+from wsss.runtime.progress import progress
 from wsss.segmentation.config import CrfConfig, PredictionConfig
 from wsss.segmentation.inference import Segmenter, class_probabilities, load_views, segmenter
 from wsss.segmentation.model_file import load_segmentation_model
 from wsss.segmentation.overlay import overlay
 from wsss.segmentation.refine import refine
-from wsss.training.compute import Compute, Precision, setup
-from wsss.training.pool import ordered_map
-from wsss.training.progress import progress
 
 # Below this many images a process costs more to start than it saves.
 MIN_IMAGES_FOR_PROCESSES = 4

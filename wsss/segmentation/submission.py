@@ -13,9 +13,9 @@ import tarfile
 from pathlib import Path
 from typing import Literal
 
+from wsss.data.formats.voc import VOC_CLASSES
 from wsss.data.images import read_label, write_label
 from wsss.data.index import ImageRecord, read_index
-from wsss.data.voc import VOC_CLASSES
 from wsss.errors import UserError
 from wsss.files import atomic_file
 

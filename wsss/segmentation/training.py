@@ -14,14 +14,14 @@ from wsss.files import content_hash
 from wsss.models.backbones import build_backbone, freeze_batchnorm
 from wsss.models.deeplab import DeepLab
 from wsss.provenance import closure_hash
+from wsss.runtime.compute import Compute, autocast, setup
+from wsss.runtime.processes import Processes
+from wsss.runtime.settings import to_dict
 from wsss.segmentation.config import SegmentationConfig
 from wsss.segmentation.dataset import open_dataset
 from wsss.segmentation.losses import labelled_pixels, multi_scale_loss
 from wsss.segmentation.model_file import save_segmentation_model
-from wsss.settings import to_dict
-from wsss.training.compute import Compute, autocast, setup
 from wsss.training.descent import descend
-from wsss.training.distributed import Processes
 from wsss.training.loop import StepContext, finish, train
 
 

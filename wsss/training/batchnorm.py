@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsss.errors import UserError
-from wsss.training.distributed import Processes
+from wsss.runtime.processes import Processes
 
 
 def learns(modules: Iterable[nn.Module]) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from wsss.training.distributed import Split
+from wsss.training.distributed import Split, sum_gradients
 from wsss.training.step import NonFiniteLoss
 
 TOTAL = "total"
@@ -44,7 +44,7 @@ def descend(
         sums = _sum_over_processes(sums, sum(p.grad is not None for p in parameters), split)
     if not torch.isfinite(sums[TOTAL]):
         raise NonFiniteLoss(f"the {what} loss is {float(sums[TOTAL])}")
-    split.processes.sum_gradients(parameters)
+    sum_gradients(split.processes, parameters)
     optimizer.step()
     return sums
 

@@ -24,11 +24,12 @@ from torch.optim import Optimizer
 
 from wsss.data.loader import EpochDataset, batches, steps_per_epoch
 from wsss.errors import UserError
+from wsss.runtime.compute import Compute
+from wsss.runtime.processes import Processes, joined
 from wsss.training.batchnorm import learns, synchronise_batchnorm
 from wsss.training.checkpoint import load_checkpoint, save_checkpoint
-from wsss.training.compute import Compute
-from wsss.training.distributed import Processes, Split, images_each, joined
-from wsss.training.memory import out_of_memory
+from wsss.training.distributed import Split, equalise, images_each
+from wsss.training.out_of_memory import out_of_memory
 from wsss.training.reporting import Reporter
 from wsss.training.schedule import Schedule, apply_factor, poly
 from wsss.training.step import NonFiniteLoss as NonFiniteLoss
@@ -284,7 +285,7 @@ def _start_alike(
             expected="one checkpoint that all processes see",
             fix="put the work folder where all nodes share it",
         )
-    processes.equalise(modules)
+    equalise(processes, modules)
     for module in modules.values():
         synchronise_batchnorm(module)
 

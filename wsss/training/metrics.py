@@ -16,7 +16,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from wsss.files import storage_error, storage_failure, write_text
-from wsss.heartbeat import beat
+from wsss.runtime.heartbeat import beat
 
 METRICS_FILE = "metrics.jsonl"
 EVENTS_FOLDER = "tensorboard"

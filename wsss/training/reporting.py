@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from wsss.runtime.progress import Progress
 from wsss.training.metrics import MetricsLog
-from wsss.training.progress import Progress
 from wsss.training.step import Plan
 
 

@@ -1,0 +1,117 @@
+"""Published checkpoints become model files by one command."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from irn_checkpoint import published_state
+from torch import Tensor
+
+from wsss.cam import published
+from wsss.cli import main
+from wsss.data.formats.voc import VOC_CLASSES
+from wsss.data.index import Index, write_index
+from wsss.irn.model_file import load_irn_model
+from wsss.models.backbones import build_backbone
+from wsss.models.config import BackboneConfig
+from wsss.models.irnet import IrNet
+from wsss.project.config import load_config
+
+REPOSITORY = Path(__file__).parents[2]
+NAMES = Path(__file__).parents[1] / "reference" / "acr_official_checkpoint_names.json"
+
+
+def write_settings(folder: Path, run: str, stage: str) -> str:
+    path = folder / f"{stage}.json"
+    path.write_text(json.dumps(load_config(folder=REPOSITORY).run(run).settings(stage)))
+    return str(path)
+
+
+def value_of(name: str) -> float:
+    return zlib.crc32(name.encode()) / 2**32
+
+
+def constant(name: str, shape: list[int]) -> Tensor:
+    if name.endswith("num_batches_tracked"):
+        return torch.zeros(shape, dtype=torch.int64)
+    # One number in memory and in the file, whatever the shape.
+    return torch.full((1,), value_of(name)).expand(shape)
+
+
+@pytest.mark.slow
+def test_the_authors_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[str, list[int]] = json.loads(NAMES.read_text())
+    state = {name: constant(name, shape) for name, shape in names.items()}
+    torch.save({"state_dict": state, "epoch": 39}, tmp_path / "acr.ckpt")
+    write_index(Index(VOC_CLASSES, ()), tmp_path / "index.csv")
+    written: dict[Path, Any] = {}
+
+    def keep(path: Path, network: Any, config: Any, classes: Any, *rest: Any, **more: Any) -> None:
+        assert (config.head, tuple(classes)) == ("official", VOC_CLASSES)
+        written[path] = network.state_dict()
+
+    # A gigabyte that need not go through the disk.
+    monkeypatch.setattr(published, "save_cam_model", keep)
+    status = main(
+        [
+            *("import-weights", "acr", str(tmp_path / "acr.ckpt")),
+            *("--config", write_settings(tmp_path, "voc-official", "cam")),
+            *("--index", str(tmp_path / "index.csv"), "--output", str(tmp_path / "F")),
+            *("--reconstructor-output", str(tmp_path / "G")),
+        ]
+    )
+    assert status == 0
+    for path, ours, theirs in (
+        ("F", "head.classes.weight", "net_main.fc9.weight"),
+        ("F", "backbone.body.conv1a.weight", "net_main.conv1a.weight"),
+        ("G", "encoder.head.hidden.weight", "net_recon.fc8.weight"),
+        ("G", "gather.2.weight", "net_recon.fc_recon.weight"),
+        ("G", "decoder.colour.bias", "net_recon.genUnet.final.1.bias"),
+    ):
+        tensor = written[tmp_path / path][ours]
+        assert torch.equal(tensor, torch.full_like(tensor, value_of(theirs))), ours
+
+
+def test_settings_of_other_networks_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(
+        [
+            *("import-weights", "acr", "nowhere.ckpt"),
+            *("--config", write_settings(tmp_path, "voc", "cam")),
+            *("--index", "nowhere.csv", "--output", str(tmp_path / "F")),
+        ]
+    )
+    assert status == 2 and "voc-official" in capsys.readouterr().err
+    status = main(
+        [
+            *("import-weights", "irn", "nowhere.pth"),
+            *("--config", write_settings(tmp_path, "demo", "irn")),
+            *("--output", str(tmp_path / "irn")),
+        ]
+    )
+    assert status == 2 and "resnet50" in capsys.readouterr().err
+    assert not (tmp_path / "F").exists() and not (tmp_path / "irn").exists()
+
+
+def test_irns_published_weights(tmp_path: Path) -> None:
+    config = BackboneConfig("resnet50", weights="none", output_stride=16)
+    state = published_state(IrNet(build_backbone(config), dilation=False))
+    torch.save(state, tmp_path / "res50_irn.pth")
+    status = main(
+        [
+            *("import-weights", "irn", str(tmp_path / "res50_irn.pth")),
+            *("--config", write_settings(tmp_path, "voc", "irn")),
+            *("--output", str(tmp_path / "model.safetensors")),
+        ]
+    )
+    assert status == 0
+    network = load_irn_model(tmp_path / "model.safetensors")
+    own = network.state_dict()
+    assert torch.equal(own["edge_out.bias"], state["fc_edge6.bias"])
+    assert torch.equal(own["backbone.body.layer4.1.conv2.weight"], state["stage5.0.1.conv2.weight"])

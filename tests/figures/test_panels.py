@@ -1,0 +1,186 @@
+"""Panels and the sample of images that they show."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from segmentation_helpers import CLASSES, make_data
+
+from wsss.data import drawing
+from wsss.data.images import read_image, read_label, voc_palette, write_label
+from wsss.data.index import read_index
+from wsss.data.sampling import sample_records
+from wsss.errors import UserError
+from wsss.figures.panels import TILE_WIDTH_PX, write_figure, write_panels
+from wsss.maps.map_store import MapStoreWriter
+
+
+@pytest.fixture
+def data(tmp_path):
+    return make_data(tmp_path, train=7, val=2)
+
+
+def names(records):
+    return [record.name for record in records]
+
+
+def test_the_sample_is_evenly_spaced(data):
+    index = read_index(data / "index.csv")
+    assert names(sample_records(index, split="train", count=3)) == ["p01", "p03", "p05"]
+    assert names(sample_records(index, split="train", count=1)) == ["p03"]
+    assert len(sample_records(index, split="train", count=99)) == 7
+    assert len(sample_records(index, split="train")) == 7
+    chosen = sample_records(index, split="train", names=("p06", "p00"), count=1)
+    assert names(chosen) == ["p06", "p00"]
+    with pytest.raises(UserError, match="not in split 'train': p08"):
+        sample_records(index, split="train", names=("p01", "p08"))
+
+
+def arguments(data, **changes):
+    values = {
+        "index": data / "index.csv",
+        "masks": data / "masks.csv",
+        "root": data / "data",
+        "cams": data / "cams.h5",
+        "pseudo_labels": data / "pseudo",
+        "predictions": data / "predictions",
+        "output": data / "panels",
+        "split": "train",
+        "count": 2,
+    }
+    return values | changes
+
+
+@pytest.fixture
+def stages(data):
+    index = read_index(data / "index.csv")
+    (data / "predictions").mkdir()
+    with MapStoreWriter(data / "cams.h5", classes=CLASSES, attributes={}) as store:
+        for record in index.subset("train").records:
+            size = (record.height, record.width)
+            maps = np.zeros((1, (size[0] - 1) // 4 + 1, (size[1] - 1) // 4 + 1))
+            maps[0, 1:9, 1:10] = 1
+            store.add(record.name, index.class_indices(record), maps, size)
+            write_label(data / "predictions" / f"{record.name}.png", np.zeros(size, np.uint8))
+    return data
+
+
+def test_a_panel_shows_every_stage(stages):
+    write_panels(**arguments(stages))
+    assert sorted(p.name for p in (stages / "panels").iterdir()) == [
+        "index.png",
+        "p01.png",
+        "p05.png",
+    ]
+    shown = read_image(stages / "panels" / "p01.png")
+    assert shown.shape[1] == 5 * TILE_WIDTH_PX + 4 * 4
+    image = read_image(stages / "data" / "p01.png")
+    label = read_label(stages / "pseudo" / "p01.png")
+    height = round(image.shape[0] * TILE_WIDTH_PX / image.shape[1])
+    tiles = [
+        shown[drawing.LINE_PX : drawing.LINE_PX + height, x : x + TILE_WIDTH_PX]
+        for x in range(0, shown.shape[1], TILE_WIDTH_PX + 4)
+    ]
+    picture, cam, pseudo, prediction, truth = tiles
+    assert np.array_equal(picture, drawing.resized(image, TILE_WIDTH_PX))
+    # Predicted background: the image itself. Pseudo-label and mask are the same here.
+    assert np.array_equal(prediction, picture)
+    assert np.array_equal(pseudo, truth)
+    assert not np.array_equal(pseudo, picture)
+    inside = np.argwhere(label > 0).mean(0)
+    y, x = (inside * TILE_WIDTH_PX / image.shape[1]).astype(int)
+    colour = voc_palette()[label[tuple(inside.astype(int))]]
+    np.testing.assert_allclose(pseudo[y, x], 0.4 * picture[y, x] + 0.6 * colour, atol=6)
+    # The map is 1 on cells 1..8 by 1..9 of 4 pixels, 0 elsewhere; its name stands at its corner.
+    place_y, place_x = (int(4 * cell * TILE_WIDTH_PX / image.shape[1]) for cell in (7, 7))
+    heat = (cam - 0.4 * picture) / 0.6
+    hot = heat[place_y - 5 : place_y + 5, place_x - 5 : place_x + 5].mean((0, 1))
+    # The ends of the colour scale jet.
+    np.testing.assert_allclose(hot, (128, 0, 0), atol=3)
+    np.testing.assert_allclose(heat[-20:, -20:].mean((0, 1)), (0, 0, 128), atol=3)
+    assert shown.shape[0] == height + 2 * drawing.LINE_PX  # title and one line of legend
+
+
+def test_a_figure_puts_two_runs_side_by_side(stages):
+    write_figure(
+        index=stages / "index.csv",
+        masks=stages / "masks.csv",
+        root=stages / "data",
+        cams={"CAM: a": stages / "cams.h5", "CAM: b": stages / "cams.h5"},
+        labels={"DeepLab: a": stages / "predictions"},
+        output=stages / "figure",
+        split="train",
+        # Of another split: left out.
+        names=("p08", "p03"),
+    )
+    assert sorted(p.name for p in (stages / "figure").iterdir()) == ["index.png", "p03.png"]
+    shown = read_image(stages / "figure" / "p03.png")
+    step = TILE_WIDTH_PX + 4
+    assert shown.shape[1] == 5 * step - 4
+    columns = [shown[:, i * step : i * step + TILE_WIDTH_PX] for i in range(5)]
+    below_title = slice(drawing.LINE_PX, 100)
+    assert np.array_equal(columns[1][below_title], columns[2][below_title])
+    # Told apart by their titles.
+    assert not np.array_equal(columns[1][: drawing.LINE_PX], columns[2][: drawing.LINE_PX])
+    assert np.array_equal(columns[3][below_title], columns[0][below_title])
+
+
+def test_the_contact_sheet_holds_all_panels(stages):
+    write_panels(**arguments(stages))
+    sheet = read_image(stages / "panels" / "index.png")
+    first, second = (read_image(stages / "panels" / f"p0{i}.png") for i in (1, 5))
+    assert np.array_equal(sheet[: first.shape[0]], first)
+    assert np.array_equal(sheet[-second.shape[0] :], second)
+
+
+def test_columns_without_a_source_are_left_out(data):
+    sources = {"masks": None, "cams": None, "predictions": None}
+    write_panels(**arguments(data, **sources, names=("p02",)))
+    shown = read_image(data / "panels" / "p02.png")
+    assert shown.shape[1] == 2 * TILE_WIDTH_PX + 4
+
+
+def test_what_a_source_lacks_is_a_grey_tile(stages):
+    write_panels(**arguments(stages, split="val", names=("p07",)))
+    shown = read_image(stages / "panels" / "p07.png")
+    for column in (1, 2, 3):
+        corner = shown[drawing.LINE_PX + 5, column * (TILE_WIDTH_PX + 4) + 5]
+        assert corner.tolist() == [225, 225, 225]
+
+
+def test_the_same_inputs_give_the_same_bytes(stages):
+    write_panels(**arguments(stages))
+    first = {p.name: p.read_bytes() for p in (stages / "panels").iterdir()}
+    write_panels(**arguments(stages))
+    assert {p.name: p.read_bytes() for p in (stages / "panels").iterdir()} == first
+
+
+def test_a_label_map_of_another_size_is_an_error(stages):
+    write_label(stages / "pseudo" / "p01.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(UserError, match="this label map is 4 x 4 px"):
+        write_panels(**arguments(stages))
+    assert not (stages / "panels").exists()
+
+
+def test_a_long_legend_breaks_into_lines():
+    entries = [(i, f"a rather long class name {i}") for i in range(1, 9)]
+    one, many = drawing.legend(4000, entries), drawing.legend(220, entries)
+    assert one.shape == (drawing.LINE_PX, 4000, 3)
+    assert many.shape == (8 * drawing.LINE_PX, 220, 3)
+    assert drawing.legend(100, []).shape == (0, 100, 3)
+    # Each entry's colour is there.
+    for i in range(8):
+        middle = many[i * drawing.LINE_PX + drawing.LINE_PX // 2, 10]
+        assert np.array_equal(middle, voc_palette()[i + 1])
+
+
+def test_texts_stay_inside_the_picture():
+    grey = np.full((40, 120, 3), 128, np.uint8)
+    written = drawing.write_text_at(grey, [("aeroplane", (0, 0))])
+    assert (written != grey).any()
+    # White strokes complete: as many as in the middle of the picture.
+    centre = drawing.write_text_at(grey, [("aeroplane", (60, 20))])
+    assert (written == 255).all(2).sum() == (centre == 255).all(2).sum()
+    with Image.fromarray(written) as picture:
+        assert picture.size == (120, 40)

@@ -1,0 +1,234 @@
+"""The three IRN stages on a tiny folder of pictures, through their entry points."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wsss.data.images import read_label
+from wsss.data.index import ImageRecord, Index, write_index
+from wsss.errors import UserError
+from wsss.irn import edges
+from wsss.irn.config import IrnConfig, LabelsConfig, PseudoLabelsConfig
+from wsss.irn.inputs import label_values
+from wsss.irn.labels import confident_labels, mine_labels
+from wsss.irn.model_file import load_irn_model
+from wsss.irn.pseudo_labels import make_pseudo_labels
+from wsss.irn.training import labels_at_stride, train_irn
+from wsss.irn.walked import walked_scores
+from wsss.maps.map_store import MapStore, MapStoreWriter, map_size
+from wsss.models.config import BackboneConfig
+from wsss.runtime.compute import Compute
+
+CLASSES = ("cat", "dog", "fish")
+COMPUTE = Compute(device="cpu", threads=1, workers=0)
+IRN = IrnConfig(
+    backbone=BackboneConfig(weights="none"),
+    epochs=1,
+    batch_size=2,
+    crop_px=40,
+    radius=4,
+    learning_rate=0.01,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    root: Path
+    index: Path
+    cams: Path
+
+
+def picture(height: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A red square on green, and where the square is."""
+    rng = np.random.default_rng(seed)
+    inside = np.zeros((height, width), bool)
+    inside[height // 4 : -height // 4, width // 4 : -width // 4] = True
+    image = np.where(inside[..., None], (200, 40, 30), (30, 150, 60))
+    return (image + rng.integers(-4, 5, image.shape)).astype(np.uint8), inside
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    sizes = {"a": (41, 53), "b": (41, 53), "c": (60, 40), "only_val": (20, 20)}
+    records = []
+    cams = tmp_path / "cams.h5"
+    with MapStoreWriter(cams, classes=CLASSES, attributes={}) as store:
+        for i, (name, (height, width)) in enumerate(sizes.items()):
+            image, inside = picture(height, width, i)
+            Image.fromarray(image).save(tmp_path / f"{name}.png")
+            tags = ("cat", "fish") if name == "c" else ("dog",)
+            sets = ("val",) if name == "only_val" else ("train",)
+            records.append(ImageRecord(name, sets, tags, width, height, f"{name}.png"))
+            if name == "only_val":
+                continue
+            small = inside[::4, ::4].astype(np.float32)
+            assert small.shape == map_size(height, width)
+            maps = np.stack([small * 0.9, small * 0.2])[: len(tags)]
+            indices = (0, 2) if name == "c" else (1,)
+            store.add(name, indices, maps, (height, width))
+    write_index(Index(CLASSES, tuple(records)), tmp_path / "index.csv")
+    return Folder(tmp_path, tmp_path / "index.csv", cams)
+
+
+def mine(folder: Folder, output: str, workers: int = 0) -> Path:
+    mine_labels(
+        config=LabelsConfig(),
+        cams=folder.cams,
+        index=folder.index,
+        root=folder.root,
+        output=folder.root / output,
+        compute=dataclasses.replace(COMPUTE, workers=workers),
+    )
+    return folder.root / output
+
+
+def train(folder: Folder, labels: Path) -> Path:
+    train_irn(
+        config=IRN,
+        labels=labels,
+        index=folder.index,
+        root=folder.root,
+        output=folder.root / "irn.safetensors",
+        work_dir=folder.root / "work",
+        compute=COMPUTE,
+        weights_file=None,
+    )
+    return folder.root / "irn.safetensors"
+
+
+def test_confident_labels_follow_both_thresholds() -> None:
+    image, inside = picture(40, 40, 0)
+    # Sure of the object, of the background beside it, and not of the yellow strip.
+    image[30:] = (220, 210, 20)
+    score = np.where(inside, 0.9, 0.0).astype(np.float32)
+    score[30:, :] = 0.15
+    score[15:17, 15:17] = 0.31
+    found = confident_labels(image, score[None], np.array([6]), LabelsConfig())
+    expected = np.where(inside, 7, 0)
+    expected[30:] = 255
+    assert np.array_equal(found, expected)
+
+
+def test_two_equal_thresholds_leave_nothing_open() -> None:
+    image, inside = picture(30, 30, 1)
+    config = LabelsConfig(foreground_threshold=0.3, background_threshold=0.3)
+    maps = np.stack([inside * 0.5, inside * 0.6]).astype(np.float32)
+    found = confident_labels(image, maps, np.array([0, 4]), config)
+    assert np.array_equal(found, np.where(inside, 5, 0))
+
+
+def test_ties_go_to_background() -> None:
+    scores = np.array([[[0.25, 0.26, 0.1]], [[0.1, 0.26, 0.25]]], np.float32)
+    assert label_values(scores, 0.25, np.array([3, 8])).tolist() == [[0, 4, 0]]
+    assert label_values(scores[:0], 0.25, np.array([], int)).tolist() == [[0, 0, 0]]
+
+
+def test_mining_writes_one_label_map_an_image_whatever_the_workers(folder: Folder) -> None:
+    alone, many = mine(folder, "alone"), mine(folder, "many", workers=2)
+    assert sorted(path.name for path in alone.iterdir()) == ["a.png", "b.png", "c.png"]
+    for path in alone.iterdir():
+        assert path.read_bytes() == (many / path.name).read_bytes()
+    assert set(np.unique(read_label(alone / "a.png"))) <= {0, 2, 255}
+    assert read_label(alone / "c.png")[30, 20] == 1
+
+
+def test_walked_scores_are_divided_by_the_images_maximum() -> None:
+    walked = np.random.default_rng(0).random((2, 5, 6), dtype=np.float32) * 0.01
+    kept, scores = walked_scores(walked, (18, 21))
+    assert scores.shape == (2, 18, 21)
+    assert scores.max() == pytest.approx(1)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(walked)[None], scale_factor=4.0, mode="bilinear"
+    )[0, :, :18, :21].numpy()
+    np.testing.assert_allclose(scores, expected / expected.max(), rtol=1e-5)
+    np.testing.assert_allclose(kept, walked / expected.max(), rtol=1e-5)
+    assert not walked_scores(np.zeros((1, 5, 6), np.float32), (18, 21))[1].any()
+
+
+def test_labels_at_stride_take_the_middle_of_each_cell() -> None:
+    target = torch.arange(9 * 10).reshape(1, 9, 10)
+    found = labels_at_stride(target)
+    assert found.shape == (1, 3, 3)
+    assert found[0, 0].tolist() == [22, 26, 29]
+    assert found[0, 2, 0] == 82
+
+
+def test_the_stages_run_one_after_the_other(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = train(folder, mine(folder, "labels"))
+    assert not load_irn_model(model).training
+
+    one, many = folder.root / "one", folder.root / "many"
+    pseudo(folder, model, "one", workers=0)
+    pseudo(folder, model, "many", workers=2)
+    assert sorted(path.name for path in one.iterdir()) == ["a.png", "b.png", "c.png"]
+    for path in one.iterdir():
+        assert path.read_bytes() == (many / path.name).read_bytes()
+    with MapStore(folder.root / "one.h5") as store:
+        assert store.upsampling == "times4" and store.classes == CLASSES
+        stored = store.read("c")
+        assert stored.maps.shape == (2, 15, 10) and stored.size == (60, 40)
+        assert stored.class_indices.tolist() == [0, 2]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(edges, "edge_map", square_edges)
+        pseudo(folder, model, "walled", workers=0)
+    label = read_label(folder.root / "walled" / "a.png")
+    assert label[20, 26] == 2 and label[2, 2] == 0
+
+
+def square_edges(network: object, image: torch.Tensor, *, mirror: bool) -> torch.Tensor:
+    """The square's outline, where a barely trained network has nothing to say."""
+    rows, columns = map_size(*image.shape[-2:])
+    edge = torch.full((len(image), rows, columns), 0.02)
+    top, left = rows // 4, columns // 4
+    edge[:, top : rows - top, left : columns - left] = 0.99
+    edge[:, top + 1 : rows - top - 1, left + 1 : columns - left - 1] = 0.02
+    return edge
+
+
+def pseudo(folder: Folder, model: Path, output: str, workers: int) -> None:
+    make_pseudo_labels(
+        config=PseudoLabelsConfig(),
+        cams=folder.cams,
+        model=model,
+        index=folder.index,
+        root=folder.root,
+        output=folder.root / output,
+        maps=folder.root / f"{output}.h5",
+        compute=dataclasses.replace(COMPUTE, workers=workers),
+    )
+
+
+def test_missing_labels_and_foreign_cams_are_named(folder: Folder) -> None:
+    labels = mine(folder, "labels")
+    (labels / "b.png").unlink()
+    with pytest.raises(UserError, match=r"1 of 3 training images have no label map: b"):
+        train(folder, labels)
+    write_index(Index(("cat",), ()), folder.root / "other" / "index.csv")
+    record = ImageRecord("a", ("train",), ("cat",), 53, 41, "a.png")
+    write_index(Index(("cat",), (record,)), folder.root / "other" / "index.csv")
+    with pytest.raises(UserError, match="classes cat, dog, fish"):
+        mine(dataclasses.replace(folder, index=folder.root / "other" / "index.csv"), "x")
+    assert not (folder.root / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "key"),
+    [
+        (LabelsConfig, {"background_threshold": 0.4}, "labels.background_threshold"),
+        (IrnConfig, {"crop_px": 64}, "irn.crop_px"),
+        (IrnConfig, {"scale_min": 2.0}, "irn.scale_min"),
+        (PseudoLabelsConfig, {"steps": 0}, "pseudo_labels.steps"),
+    ],
+)
+def test_impossible_settings_are_named(kind: type, values: dict[str, float], key: str) -> None:
+    with pytest.raises(UserError, match=key.replace(".", r"\.")):
+        kind(**values)

@@ -1,0 +1,317 @@
+"""Prediction: averaging over views, the CRF beside it, and pictures for people."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from segmentation_helpers import CLASSES, make_data, tiny_config
+from torch import nn
+
+from wsss.data.images import read_image, read_label, voc_palette
+from wsss.data.index import Index, read_index, write_index
+from wsss.data.transforms import image_to_tensor
+from wsss.errors import UserError
+from wsss.models.backbones import IMAGENET, build_backbone
+from wsss.models.config import BackboneConfig
+from wsss.models.deeplab import DeepLab
+from wsss.runtime.compute import Compute
+from wsss.segmentation.config import PredictionConfig
+from wsss.segmentation.inference import (
+    Segmenter,
+    Views,
+    class_probabilities,
+    load_views,
+    pad_to_multiple,
+    segmenter,
+)
+from wsss.segmentation.model_file import load_segmentation_model, save_segmentation_model
+from wsss.segmentation.prediction import find_images, predict_images, predict_split
+from wsss.segmentation.refine import refine
+
+CPU = torch.device("cpu")
+COMPUTE = Compute(device="cpu", threads=1, workers=0)
+
+
+@pytest.fixture(autouse=True)
+def _as_before():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+class _PixelNetwork(nn.Module):
+    """Labels each 4 x 4 cell by itself: what it says of a place depends on that place alone."""
+
+    padding_stride = 8
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(4)
+        self.weight = torch.randn(3, 3, 1, 1, generator=generator)
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(tuple(x.shape))
+        assert x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0
+        return F.conv2d(F.avg_pool2d(x, 4), self.weight)
+
+
+def picture(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, size=(6, 5, 3)).astype(np.uint8)
+    return np.array(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def views_of(image, scales, tmp_path):
+    Image.fromarray(image).save(tmp_path / "view.png")
+    return load_views(str(tmp_path / "view.png"), scales)
+
+
+def predict(network, views, *, mirror):
+    segments = Segmenter(network, IMAGENET, network.padding_stride, CPU, torch.float32)
+    return class_probabilities(segments, views, mirror=mirror).numpy()
+
+
+def test_padding_is_right_and_below_and_only_as_needed():
+    image = torch.ones(1, 3, 9, 16)
+    padded = pad_to_multiple(image, 8)
+    assert padded.shape == (1, 3, 16, 16)
+    assert (padded[:, :, :9] == 1).all() and (padded[:, :, 9:] == 0).all()
+
+
+def test_one_view_equals_the_formula(tmp_path):
+    network, image = _PixelNetwork(), picture(32, 40)
+    got = predict(network, views_of(image, (1.0,), tmp_path), mirror=False)
+    mean, std = np.array(IMAGENET.mean), np.array(IMAGENET.std)
+    x = torch.from_numpy((image / 255.0 - mean) / std).permute(2, 0, 1)[None]
+    logits = F.conv2d(F.avg_pool2d(x, 4), network.weight.double())
+    logits = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
+    expected = (logits.exp() / logits.exp().sum(1, keepdim=True))[0]
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_views_are_padded_to_the_stride_and_averaged(tmp_path):
+    network, image = _PixelNetwork(), picture(37, 51)
+    views = views_of(image, (0.5, 1.0, 1.5), tmp_path)
+    assert [tuple(view.shape) for view in views.images] == [(3, 18, 26), (3, 37, 51), (3, 56, 76)]
+    got = predict(network, views, mirror=True)
+    # Image and mirror image.
+    assert network.seen == [(1, 3, *size) for size in ((24, 32), (40, 56), (56, 80)) for _ in "ab"]
+    assert got.shape == (3, 37, 51)
+    np.testing.assert_allclose(got.sum(0), 1, atol=1e-5)
+    single = [
+        predict(network, Views(views.size, (each,)), mirror=False)
+        for view in views.images
+        for each in (view, view.flip(-1))
+    ]
+    mirrored_back = [p if i % 2 == 0 else p[..., ::-1] for i, p in enumerate(single)]
+    np.testing.assert_allclose(got, np.mean(mirrored_back, axis=0), atol=1e-6)
+
+
+def test_a_mirrored_image_gets_the_mirrored_prediction(tmp_path):
+    # Width a multiple of the stride: only then does the padding mirror, too.
+    image = picture(40, 56)
+    views = views_of(image, (1.0,), tmp_path)
+    mirrored = Views(views.size, tuple(view.flip(-1) for view in views.images))
+    torch.manual_seed(0)
+    backbone = build_backbone(BackboneConfig(weights="none"))
+    network = DeepLab(backbone, 3, tiny_config().head).eval()
+    segments = segmenter(network, precision="float32", device=CPU)
+    left = class_probabilities(segments, views, mirror=True)
+    right = class_probabilities(segments, mirrored, mirror=True)
+    torch.testing.assert_close(left, right.flip(-1), atol=1e-5, rtol=0)
+    # Without the mirror the network is not symmetric, so the test can fail.
+    alone, other = (class_probabilities(segments, v, mirror=False) for v in (views, mirrored))
+    assert (alone - other.flip(-1)).abs().max() > 1e-4
+
+
+def test_a_segmenter_rounds_as_told_and_only_so(tmp_path):
+    views = views_of(picture(61, 83), (0.5, 1.0), tmp_path)
+    torch.manual_seed(0)
+    network = DeepLab(build_backbone(BackboneConfig()), 3, tiny_config().head).eval()
+    # Logits that differ from place to place, as after training.
+    network.head.classifier.weight.data *= 20
+    normalisation, stride = network.backbone.normalisation, network.padding_stride
+    plain = Segmenter(network, normalisation, stride, CPU, torch.float32)
+    wanted = class_probabilities(plain, views, mirror=True)
+    assert wanted.std(dim=(1, 2)).max() > 0.01
+    far = {}
+    for precision in ("float32", "bfloat16"):
+        segments = segmenter(copy.deepcopy(network), precision=precision, device=CPU)
+        far[precision] = (class_probabilities(segments, views, mirror=True) - wanted).abs().max()
+    assert far["float32"] < 1e-4 < far["bfloat16"] < 0.1
+
+
+def test_padding_does_not_move_the_prediction(tmp_path):
+    # Cells of 4 pixels: cutting the image inside the padding keeps the cells before it.
+    network, image = _PixelNetwork(), picture(40, 64)
+    whole = predict(network, views_of(image, (1.0,), tmp_path), mirror=False)
+    cut = predict(network, views_of(image[:36, :60], (1.0,), tmp_path), mirror=False)
+    np.testing.assert_allclose(cut[:, :30, :54], whole[:, :30, :54], atol=1e-6)
+
+
+@pytest.fixture
+def data(tmp_path):
+    make_data(tmp_path, train=2, val=5)
+    torch.manual_seed(0)
+    config = tiny_config()
+    backbone = build_backbone(config.backbone)
+    network = DeepLab(backbone, 3, config.head)
+    # Strong opinions, so that labels vary over the image.
+    network.head.classifier.weight.data *= 20
+    save_segmentation_model(
+        tmp_path / "model.safetensors", network, classes=CLASSES, config=config, training={}
+    )
+    return tmp_path
+
+
+def split_arguments(data, **changes):
+    values = {
+        "config": PredictionConfig(scales=(0.75, 1.0)),
+        "model": data / "model.safetensors",
+        "index": data / "index.csv",
+        "root": data / "data",
+        "output": data / "predictions",
+        "output_crf": data / "predictions_crf",
+        "compute": COMPUTE,
+    }
+    return values | changes
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_split_is_predicted_with_and_without_crf(data):
+    predict_split(**split_arguments(data))
+    names = [record.name for record in read_index(data / "index.csv").subset("val").records]
+    plain, crf = contents(data / "predictions"), contents(data / "predictions_crf")
+    assert list(plain) == list(crf) == [f"{name}.png" for name in names]
+    trained = load_segmentation_model(data / "model.safetensors")
+    segments = segmenter(trained.network, precision="auto", device=CPU)
+    for name in names:
+        path = data / "data" / f"{name}.png"
+        views = load_views(str(path), (0.75, 1.0))
+        probabilities = class_probabilities(segments, views, mirror=True).numpy()
+        label = read_label(data / "predictions" / f"{name}.png")
+        assert np.array_equal(label, probabilities.argmax(0))
+        refined = refine(read_image(path), probabilities, PredictionConfig().crf_settings)
+        assert np.array_equal(read_label(data / "predictions_crf" / f"{name}.png"), refined)
+    assert plain != crf
+
+
+def test_processes_change_nothing(data):
+    predict_split(**split_arguments(data))
+    first = contents(data / "predictions"), contents(data / "predictions_crf")
+    predict_split(**split_arguments(data, compute=Compute(device="cpu", threads=1, workers=2)))
+    assert (contents(data / "predictions"), contents(data / "predictions_crf")) == first
+
+
+def test_without_crf_there_is_one_folder(data):
+    predict_split(**split_arguments(data, output_crf=None, split="train", count=1))
+    assert len(contents(data / "predictions")) == 1
+    assert not (data / "predictions_crf").exists()
+
+
+def test_a_failure_leaves_nothing(data):
+    (data / "data" / "p05.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="cannot read this picture"):
+        predict_split(**split_arguments(data))
+    assert not (data / "predictions").exists()
+    assert not (data / "predictions_crf").exists()
+
+
+def test_other_classes_are_an_error(data):
+    index = read_index(data / "index.csv")
+    bare = tuple(r.__class__(r.name, r.sets, (), r.width, r.height, r.path) for r in index.records)
+    write_index(Index(("cow",), bare), data / "index.csv")
+    with pytest.raises(UserError, match="the model knows the classes red, blue"):
+        predict_split(**split_arguments(data))
+
+
+def test_errors_in_processes_arrive(data):
+    (data / "data" / "p05.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="cannot read this picture") as caught:
+        predict_split(**split_arguments(data, compute=Compute(device="cpu", threads=1, workers=2)))
+    assert caught.value.where == str(data / "data" / "p05.png")
+    assert not (data / "predictions").exists()
+
+
+@pytest.mark.parametrize("crf", [False, True])
+def test_people_get_masks_and_overlays(data, crf):
+    (data / "photos").mkdir()
+    for name, size in (("a.jpg", (50, 64)), ("b.PNG", (64, 300))):
+        Image.fromarray(picture(*size)).save(data / "photos" / name)
+    (data / "photos" / "notes.txt").write_text("not a picture")
+    Image.fromarray(np.full((40, 40), 90, np.uint8)).save(data / "grey.png")
+    (data / "out").mkdir()
+    (data / "out" / "kept.txt").write_text("kept")
+    predict_images(
+        model=data / "model.safetensors",
+        inputs=[data / "photos", data / "grey.png"],
+        output=data / "out",
+        config=PredictionConfig(scales=(1.0,), crf=crf),
+        compute=COMPUTE,
+    )
+    names = [p.name for p in sorted((data / "out").iterdir())]
+    expected = [f"{s}{kind}.png" for s in ("a", "b", "grey") for kind in ("", "_overlay")]
+    assert names == sorted([*expected, "kept.txt"])
+    with Image.open(data / "out" / "a.png") as mask:
+        assert mask.mode == "P"
+        assert mask.size == (64, 50)
+        assert np.array_equal(np.reshape(mask.getpalette(), (256, 3)), voc_palette())
+    for name, width in (("a", 240), ("b", 300)):
+        label = read_label(data / "out" / f"{name}.png")
+        overlay = read_image(data / "out" / f"{name}_overlay.png")
+        image = read_image(data / "photos" / ("a.jpg" if name == "a" else "b.PNG"))
+        assert overlay.shape[1] == width
+        assert overlay.shape[0] > label.shape[0]  # the legend
+        shown = overlay[: label.shape[0], : label.shape[1]]
+        right, lower = label != np.roll(label, -1, 1), label != np.roll(label, -1, 0)
+        right[:, -1], lower[-1] = False, False
+        inside = ~(right | lower)
+        background, coloured = inside & (label == 0), inside & (label > 0)
+        assert np.array_equal(shown[background], image[background])
+        mixed = 0.4 * image[coloured] + 0.6 * voc_palette()[label[coloured]]
+        np.testing.assert_allclose(shown[coloured], mixed, atol=1)
+
+
+def test_inputs_that_cannot_be_are_named(data):
+    (data / "empty").mkdir()
+    (data / "other").mkdir()
+    for path in (data / "x.png", data / "other" / "x.jpg", data / "x_overlay.jpg"):
+        Image.fromarray(picture(16, 16)).save(path)
+    with pytest.raises(UserError, match="no images directly in it"):
+        find_images([data / "empty"])
+    with pytest.raises(UserError, match="does not exist"):
+        find_images([data / "nowhere"])
+    with pytest.raises(UserError, match=r"written as x\.png"):
+        find_images([data / "x.png", data / "other"])
+    with pytest.raises(UserError, match="no images were given"):
+        find_images([])
+    arguments = {
+        "model": data / "model.safetensors",
+        "config": PredictionConfig(scales=(1.0,), crf=False),
+        "compute": COMPUTE,
+    }
+    before = (data / "x.png").read_bytes()
+    with pytest.raises(UserError, match="over an input image"):
+        predict_images(inputs=[data / "x.png"], output=data, **arguments)
+    with pytest.raises(UserError, match="share a file"):
+        inputs = [data / "x.png", data / "x_overlay.jpg"]
+        predict_images(inputs=inputs, output=data / "out", **arguments)
+    assert (data / "x.png").read_bytes() == before
+
+
+def test_the_model_file_is_all_that_is_needed(data):
+    first = load_segmentation_model(data / "model.safetensors")
+    again = load_segmentation_model(data / "model.safetensors")
+    x = image_to_tensor(picture(32, 32))[None].float()
+    with torch.inference_mode():
+        assert torch.equal(first.network(x), again.network(x))
+    assert not first.network.training

@@ -1,0 +1,272 @@
+"""Every training at a tiny size; as a program, one of several processes that run them together.
+
+    RANK=... WORLD_SIZE=... python distributed_cases.py FOLDER CASE...
+
+writes what came out, of the first process, to FOLDER/CASE.pt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsss.cam.config import AcrConfig, CamConfig
+from wsss.cam.model_file import method
+from wsss.cam.vit_config import VitConfig
+from wsss.errors import UserError
+from wsss.irn.config import IrnConfig
+from wsss.irn.training import IrnTask
+from wsss.models.backbones import build_backbone, freeze_batchnorm
+from wsss.models.config import BackboneConfig
+from wsss.models.deeplab import DeepLab
+from wsss.models.deeplab_config import HeadConfig
+from wsss.models.irnet import IrNet
+from wsss.runtime.compute import Compute, setup
+from wsss.runtime.processes import Processes, joined
+from wsss.segmentation.config import SegmentationConfig
+from wsss.segmentation.training import SegmentationTask
+from wsss.training.distributed import Split
+from wsss.training.loop import StepContext, train
+from wsss.training.schedule import Schedule
+
+CPU = torch.device("cpu")
+NET = BackboneConfig(name="test_efficientnet", weights="none", output_stride=16)
+CLASSES = 3
+# Decoded at 8 px and with few remnants some non-target segments have more than 50 px, some not.
+CAM = CamConfig(
+    backbone=NET,
+    crop_px=64,
+    batch_size=8,
+    learning_rate=0.02,
+    precision="float32",
+    acr=AcrConfig(
+        decode_px=8, decoder_depth=2, decoder_width=4, feature_channels=(4, 4, 4), q_initial=0.1
+    ),
+    # No stochastic depth, whose draws follow the shape of what a process has.
+    vit=VitConfig(
+        name="deit_tiny_patch16_224",
+        depth=1,
+        class_attention_layers=1,
+        drop_path=0.0,
+        warmup_epochs=0,
+        learning_rate_at_512=0.1,
+    ),
+)
+IRN = IrnConfig(backbone=NET, radius=3, crop_px=48, batch_size=8, learning_rate=0.05)
+DEEPLAB = SegmentationConfig(
+    backbone=NET,
+    head=HeadConfig(channels=8, low_level_channels=4, dropout=0.0),
+    crop_px=64,
+    batch_size=8,
+    learning_rate=0.005,
+)
+
+
+class Pictures:
+    """Noise of one size; labels, padding and unlabelled pixels differ much between images."""
+
+    def __init__(self, side_px: int, count: int = 16) -> None:
+        self._side = side_px
+        self.names = [f"picture{i:02d}" for i in range(count)]
+
+    def load(self, position: int, rng: np.random.Generator) -> dict[str, Any]:
+        side = self._side
+        image = torch.from_numpy(rng.random((3, side, side), dtype=np.float32))
+        image[position % 3] += 1.0
+        valid = torch.ones(1, side, side, dtype=torch.bool)
+        valid[..., side - position :] = False
+        cells = torch.from_numpy(rng.integers(0, CLASSES, (4, 4)))
+        target = cells.repeat_interleave(side // 4, 0).repeat_interleave(side // 4, 1)
+        target[:, side - 3 * position :] = 255
+        label = torch.zeros(CLASSES)
+        label[[position % CLASSES, position * 7 % 4 % CLASSES]] = 1
+        return {
+            "image": image,
+            "valid": valid,
+            "label": label,
+            "target": target,
+            "name": self.names[position],
+        }
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training: its task, with the schedules that it brings, and its pictures' side."""
+
+    build: Callable[[], tuple[Any, Mapping[str, Schedule]]]
+    side_px: int = 64
+
+
+def _cam(name: str, **changes: Any) -> Case:
+    config = replace(CAM, method=name, **changes)
+    if config.uses_transformer:
+        config = replace(config, crop_px=32)
+
+    def build() -> tuple[Any, Mapping[str, Schedule]]:
+        task = method(name).task(config, CLASSES, device=CPU)
+        return task, task.schedules
+
+    return Case(build, config.crop_px)
+
+
+def _irn() -> tuple[Any, Mapping[str, Schedule]]:
+    return IrnTask(IrNet(build_backbone(NET)), IRN, CPU), {}
+
+
+def _deeplab(head: str, *, frozen: bool, **changes: Any) -> Case:
+    config = replace(DEEPLAB, freeze_batchnorm=frozen, **changes)
+    config = replace(config, head=replace(config.head, name=head))
+
+    def build() -> tuple[Any, Mapping[str, Schedule]]:
+        backbone = build_backbone(NET)
+        if frozen:
+            freeze_batchnorm(backbone)
+        network = DeepLab(backbone, CLASSES, config.head)
+        if not frozen:
+            # So many BatchNorms and ReLUs in a row, at random weights, make percents of the
+            # gradient out of a rounded last digit in float32.
+            network.double().register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+        return SegmentationTask(network, config, CPU), {}
+
+    return Case(build)
+
+
+CASES: dict[str, Case] = {
+    "cam": _cam("cam"),
+    "acr": _cam("acr"),
+    "mct": _cam("mct"),
+    "acr-vit": _cam("acr-vit"),
+    "cam, BatchNorm learns": _cam("cam", freeze_batchnorm=False),
+    "acr, BatchNorm learns": _cam("acr", freeze_batchnorm=False),
+    "irn": Case(_irn, IRN.crop_px),
+    "deeplab v3plus, BatchNorm learns": _deeplab("v3plus", frozen=False),
+    "deeplab v2": _deeplab("v2", frozen=True, loss_scales=(1.0, 0.75)),
+}
+# Their losses divide by what only the images, or the networks, decide.
+COUNTED = ("acr", "irn", "deeplab v2")
+# What the program does to a case: each process divides by its own count; the second process is told
+# to stop, or its loss is no number; each has a work folder of its own.
+APART, STOPPED, SPOILT = ", counted apart", ", stopped", ", spoilt"
+SCATTERED = ", scattered"
+# No BatchNorm learns: a batch may go through the networks in parts.
+FROZEN = ("cam", "acr", "mct", "acr-vit", "irn", "deeplab v2")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training logged, step by step, and its parameters and buffers before and after."""
+
+    logged: list[dict[str, float]]
+    before: dict[str, Tensor]
+    after: dict[str, Tensor]
+
+
+def stop(batch: dict[str, Any]) -> None:
+    """Tell this process to stop."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def spoil(batch: dict[str, Any]) -> None:
+    """Make the loss of the last image something that is no number."""
+    batch["image"][-1, 0, 0, 0] = torch.nan
+
+
+def _trouble_in_second_step(task: Any, trouble: Callable[[dict[str, Any]], None]) -> None:
+    step = task.step
+
+    def troubled(batch: dict[str, Any], context: StepContext) -> Any:
+        if context.step == 1:
+            trouble(batch)
+        return step(batch, context)
+
+    task.step = troubled
+
+
+def _state(task: Any) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": tensor.detach().clone().double()
+        for name, module in task.modules.items()
+        for key, tensor in module.state_dict().items()
+    }
+
+
+def run(
+    name: str,
+    work_dir: Path,
+    *,
+    micro_batch: int | None = None,
+    trouble: Callable[[dict[str, Any]], None] | None = None,
+) -> Result:
+    """Run a training of two epochs, two steps each; goes on where `work_dir` has a checkpoint.
+
+    `trouble` comes over the last process in its second step.
+    """
+    compute = Compute(device="cpu", threads=1, workers=0, micro_batch=micro_batch)
+    setup(compute, seed=0, trains=True)
+    case = CASES[name]
+    task, schedules = case.build()
+    before = _state(task)
+    processes = Processes.here()
+    if trouble is not None and processes.rank == processes.size - 1:
+        _trouble_in_second_step(task, trouble)
+    train(
+        task,
+        Pictures(case.side_px),
+        epochs=2,
+        batch_size=8,
+        seed=3,
+        compute=compute,
+        work_dir=work_dir,
+        identity={"case": name},
+        description=name,
+        schedule=schedules,
+        log_every=1,
+    )
+    if not processes.is_main:
+        return Result([], {}, {})
+    lines = [json.loads(line) for line in (work_dir / "metrics.jsonl").read_text().splitlines()]
+    unequal = ("images_per_s", "data_wait_share")
+    logged = [{k: v for k, v in line.items() if k not in unequal} for line in lines]
+    return Result(logged, before, _state(task))
+
+
+def main() -> None:
+    """Run the cases that are named; what stands behind a name says what happens to it."""
+    folder, total = Path(sys.argv[1]), Split.total
+
+    def apart(self: Split, count: Tensor) -> Tensor:
+        return count * self.processes.size
+
+    with joined(CPU) as processes:
+        for name in sys.argv[2:]:
+            case = name
+            for suffix in (APART, STOPPED, SPOILT, SCATTERED):
+                case = case.removesuffix(suffix)
+            work_dir = folder / (name + (str(processes.rank) if name.endswith(SCATTERED) else ""))
+            Split.total = apart if name.endswith(APART) else total  # type: ignore[method-assign]
+            trouble = {STOPPED: stop, SPOILT: spoil}.get(name.removeprefix(case))
+            try:
+                result = run(case, work_dir, trouble=trouble)
+            except SystemExit as stopped:
+                assert trouble is stop and stopped.code == 128 + signal.SIGTERM
+                continue
+            except UserError as error:
+                assert name.endswith(SCATTERED) and "others at another" in str(error)
+                continue
+            assert trouble is not stop and not name.endswith(SCATTERED)
+            if processes.is_main:
+                torch.save(vars(result), folder / f"{name}.pt")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""Two processes with four images each take the steps that one takes with eight."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import distributed_cases
+import pytest
+import torch
+from distributed_cases import (
+    APART,
+    CASES,
+    COUNTED,
+    FROZEN,
+    SCATTERED,
+    SPOILT,
+    STOPPED,
+    Result,
+    run,
+    spoil,
+    stop,
+)
+from torch import Tensor
+
+from wsss.errors import UserError
+from wsss.runtime.compute import Compute, setup
+from wsss.runtime.processes import Processes
+from wsss.training import distributed
+from wsss.training.batchnorm import synchronise_batchnorm
+from wsss.training.distributed import images_each
+
+# In whose folder of the pair one process has left a checkpoint of its first two steps.
+RESUMED = "deeplab v3plus, BatchNorm learns"
+# Of what is logged, relative; of the weights, relative to how far training moved them. Sums in
+# another order made 5e-6 and 2e-5 of them, and 5e-14 in float64.
+LOGGED, MOVED = 1e-4, 1e-4
+
+
+@contextmanager
+def one_thread_count() -> Iterator[None]:
+    """Undo what a training sets for its process."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def start_pair(folder: Path, *names: str) -> list[subprocess.Popen[str]]:
+    """Start two processes that train together."""
+    port = str(free_port())
+    return [
+        subprocess.Popen(
+            [sys.executable, distributed_cases.__file__, str(folder), *names],
+            env={
+                **os.environ,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+                "OMP_NUM_THREADS": "1",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+
+
+def finished(pair: list[subprocess.Popen[str]]) -> list[str]:
+    """Wait for both and return what they printed."""
+    printed = [process.communicate(timeout=500)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], "\n".join(printed)
+    return printed
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """Every training by one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    with one_thread_count():
+        return {name: run(name, folder / name) for name in CASES}
+
+
+@dataclass(frozen=True)
+class Together:
+    """What two processes did: their folder, results by name, and what each printed."""
+
+    folder: Path
+    results: Mapping[str, Result]
+    printed: list[str]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
+    """Every training by two, some of them with trouble, one resumed."""
+    folder = tmp_path_factory.mktemp("together")
+    with one_thread_count(), pytest.raises(SystemExit):
+        run(RESUMED, folder / RESUMED, trouble=stop)
+    # Not what two processes should find that share a folder.
+    shutil.copytree(folder / RESUMED, folder / f"{RESUMED}{SCATTERED}1")
+    names = [*CASES, *(name + APART for name in COUNTED), "cam" + SPOILT]
+    printed = finished(start_pair(folder, *names, RESUMED + STOPPED, RESUMED + SCATTERED))
+    results = {name: Result(**torch.load(folder / f"{name}.pt")) for name in names}
+    return Together(folder, results, printed)
+
+
+def curve_distance(left: Result, right: Result) -> float:
+    """Return the largest relative difference of anything that was logged, in any step."""
+    assert len(left.logged) > 0
+    assert [line.keys() for line in left.logged] == [line.keys() for line in right.logged]
+    return max(
+        abs(a[key] - b[key]) / max(abs(a[key]), 1e-2)
+        for a, b in zip(left.logged, right.logged, strict=True)
+        for key in a
+    )
+
+
+def weight_distance(left: Result, right: Result) -> float:
+    """Return how far the results lie apart, relative to the way that training went.
+
+    The larger of two: of the parameters, and of BatchNorm's running statistics.
+    """
+    assert left.after.keys() == right.after.keys()
+    assert all(torch.equal(left.before[key], right.before[key]) for key in left.before)
+    kinds: dict[bool, list[str]] = {False: [], True: []}
+    for key in left.after:
+        if key.endswith("num_batches_tracked"):
+            assert torch.equal(left.after[key], right.after[key])
+        else:
+            kinds["running_" in key].append(key)
+
+    def norm(x: Mapping[str, Tensor], y: Mapping[str, Tensor], keys: list[str]) -> float:
+        return float(torch.stack([(x[key] - y[key]).norm() for key in keys]).norm())
+
+    moved = {kind: norm(left.before, left.after, keys) for kind, keys in kinds.items() if keys}
+    assert moved[False] > 0
+    return max(
+        norm(left.after, right.after, kinds[kind]) / length
+        for kind, length in moved.items()
+        if length > 0  # frozen statistics stay
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_take_the_steps_of_one(
+    name: str, alone: Mapping[str, Result], together: Together
+) -> None:
+    assert len(alone[name].logged) == 4
+    assert curve_distance(alone[name], together.results[name]) < LOGGED
+    assert weight_distance(alone[name], together.results[name]) < MOVED
+
+
+def test_the_first_process_speaks_for_both(together: Together) -> None:
+    first, second = together.printed
+    assert "cam: 4/4 step" in first
+    assert first.count("SIGTERM: saved at step 2") == 1
+    assert second == ""
+
+
+def test_a_loss_that_is_no_number_is_skipped_by_both(together: Together, tmp_path: Path) -> None:
+    with one_thread_count():
+        alone = run("cam", tmp_path, trouble=spoil)
+    assert [line.get("skipped_steps") for line in alone.logged] == [None, 1.0, None, None]
+    assert curve_distance(alone, together.results["cam" + SPOILT]) < LOGGED
+    assert weight_distance(alone, together.results["cam" + SPOILT]) < MOVED
+
+
+def test_checkpoints_go_from_one_process_to_two_and_back(
+    alone: Mapping[str, Result], together: Together
+) -> None:
+    # `test_two_processes_take_the_steps_of_one` has compared what came of the first half of one.
+    assert f"{RESUMED}: 4 step, resuming at 2" in together.printed[0]
+    stopped = together.folder / f"{RESUMED}{STOPPED}"
+    assert [path.name for path in stopped.glob("*.pt")] == ["checkpoint.pt"]
+    with one_thread_count():
+        resumed = run(RESUMED, stopped)
+    assert [line["step"] for line in resumed.logged] == [1, 2, 3, 4]
+    assert curve_distance(alone[RESUMED], resumed) < LOGGED
+    assert weight_distance(alone[RESUMED], resumed) < MOVED
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_counts_of_a_process_alone_would_be_noticed(
+    name: str, alone: Mapping[str, Result], together: Together
+) -> None:
+    apart = together.results[name + APART]
+    logged, moved = curve_distance(alone[name], apart), weight_distance(alone[name], apart)
+    assert logged > 100 * LOGGED or moved > 100 * MOVED
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_a_batch_in_parts_is_the_same_step(
+    name: str, alone: Mapping[str, Result], tmp_path: Path
+) -> None:
+    with one_thread_count():
+        parts = run(name, tmp_path, micro_batch=3)  # 3, 3 and 2 images
+    assert curve_distance(alone[name], parts) < LOGGED
+    assert weight_distance(alone[name], parts) < MOVED
+
+
+def test_batchnorm_that_learns_needs_the_whole_batch(tmp_path: Path) -> None:
+    with one_thread_count(), pytest.raises(UserError, match="BatchNorm learns from all of them"):
+        run("cam, BatchNorm learns", tmp_path, micro_batch=4)
+
+
+def test_batchnorm_of_an_unknown_kind_is_named() -> None:
+    class Odd(torch.nn.BatchNorm2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + 1
+
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(2), Odd(2))
+    with pytest.raises(UserError, match="Odd of Sequential"):
+        synchronise_batchnorm(network)
+    # Frozen, it is nobody's concern; and in one process nothing changes but the class.
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(2), Odd(2).eval())
+    names, x = list(network.state_dict()), torch.rand(3, 2, 4, 4)
+    before = copy.deepcopy(network)(x)
+    synchronise_batchnorm(network)
+    assert list(network.state_dict()) == names
+    assert torch.equal(network(x), before)
+
+
+def test_gradients_travel_in_buckets_of_one_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "_BUCKET", 10)
+    kinds = [(4, torch.float32), (6, torch.float32), (1, torch.float32), (2, torch.float64),
+             (30, torch.float64)]  # fmt: skip
+    tensors = [torch.zeros(size, dtype=dtype) for size, dtype in kinds]
+    found = [[len(tensor) for tensor in bucket] for bucket in distributed._buckets(tensors)]
+    assert found == [[4, 6], [1], [2], [30]]
+
+
+def test_a_batch_must_be_shared_evenly() -> None:
+    assert images_each(8, Processes(rank=1, size=4)) == 2
+    with pytest.raises(UserError, match="1, 2, 4, 8 processes"):
+        images_each(8, Processes(rank=0, size=3))
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, Processes()),
+        ({"WORLD_SIZE": "4"}, Processes()),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, Processes()),
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Processes(5, 8, 1)),
+        ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, None),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, None),
+        ({"RANK": "one", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, None),
+    ],
+)
+def test_the_environment_says_which_process_this_is(
+    variables: Mapping[str, str], expected: Processes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if expected is None:
+        with pytest.raises(UserError, match="RANK is"):
+            Processes.here()
+    else:
+        assert Processes.here() == expected
+
+
+def test_stages_of_one_process_refuse_to_be_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    cpu = Compute(device="cpu", threads=torch.get_num_threads())
+    with pytest.raises(UserError, match="a stage that one process runs"):
+        setup(cpu, seed=0)
+    assert setup(cpu, seed=0, trains=True) == torch.device("cpu")
+    with pytest.raises(UserError, match="a GPU of its own"):
+        replace(cpu, device="cuda:0").torch_device()
+    if not torch.cuda.is_available():  # no CPU in place of the GPUs that were asked for
+        with pytest.raises(UserError, match=r"sees 0 GPU\(s\)"):
+            replace(cpu, device="auto").torch_device()

@@ -1,0 +1,50 @@
+"""MS-COCO's masks as a step of a run: drawn into the data set's folder where they are not yet.
+
+The folder belongs to every run on that data set, and moves with it; a run keeps only a record.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsss.data.build import mask_fingerprint
+from wsss.data.config import IndexConfig
+from wsss.data.formats.coco import CATEGORIES, MASKS, rasterise_masks
+from wsss.files import write_text
+
+STAMP = "annotations.txt"
+"""In the masks' folder: fingerprint of the annotations and the rule they were drawn by."""
+
+
+def draw_once(root: Path, record: Path | None = None, *, workers: int = 2) -> bool:
+    """Draw the label PNGs of both sets, unless they are there from these annotations.
+
+    Args:
+        root: Folder with annotations/; the PNGs go to masks/ in it.
+        record: File to write in the end: a copy of masks/categories.json, the rule and the label
+            values.
+        workers: Processes that draw.
+
+    Returns:
+        Whether they were drawn now.
+
+    Raises:
+        UserError: An annotation file is missing or malformed, or the folder cannot be written.
+    """
+    folder = root / MASKS
+    fingerprint = mask_fingerprint(IndexConfig("coco"), root)
+    stamp = folder / STAMP
+    drawn = not (folder / CATEGORIES).is_file() or _read(stamp) != fingerprint
+    if drawn:
+        rasterise_masks(root, workers=workers)
+        write_text(stamp, fingerprint + "\n")
+    if record is not None:
+        write_text(record, (folder / CATEGORIES).read_text(encoding="utf-8"))
+    return drawn
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,215 @@
+"""PASCAL VOC devkit: lists, tags from XML files or `cls_labels.npy`, masks."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from wsss.data.formats.cls_labels import read_cls_labels
+from wsss.data.listing import Entry, Listing, Problem, read_lines
+from wsss.errors import UserError
+
+VOC_CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)
+VOC_SETS = ("train", "train_aug", "trainval", "val", "test")
+TRAINING_SETS = ("train", "train_aug")
+LISTS = "ImageSets/Segmentation"
+IMAGES = "JPEGImages"
+ANNOTATIONS = "Annotations"
+CLS_LABELS = "cls_labels.npy"
+MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
+"""Official masks first; the augmented ones (SBD) where there is no official one."""
+
+_NAME = re.compile(r"[A-Za-z0-9_\-]+")
+# The augmented list is mostly spread as pairs of paths, image and mask.
+_PATHS = re.compile(r"/?JPEGImages/(?P<name>[A-Za-z0-9_\-]+)\.jpg(\s+\S+\.png)?")
+
+TagSource = Literal["auto", "annotations", "cls_labels"]
+
+
+def require_voc(root: Path) -> None:
+    """Check that `root` looks like a VOC devkit.
+
+    Raises:
+        UserError: What is missing, and where to get it.
+    """
+    for needed in (LISTS, IMAGES):
+        if not (root / needed).is_dir():
+            inside = [each for each in ("VOC2012", "VOCdevkit/VOC2012") if (root / each).is_dir()]
+            raise UserError(
+                f"there is no {needed}/ here, so this is not a VOC devkit",
+                where=root,
+                expected="the folder VOC2012 of VOCtrainval_11-May-2012.tar",
+                fix=f"give {root / inside[0]} as the data root"
+                if inside
+                else "get it from http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ and give its "
+                "place as the data root in config.local.yaml",
+            )
+
+
+def list_files(root: Path) -> list[Path]:
+    """Return the list files there are, in the order of `VOC_SETS`."""
+    paths = (root / LISTS / f"{name}.txt" for name in VOC_SETS)
+    return [path for path in paths if path.is_file()]
+
+
+def _read_list(path: Path, root: Path, problems: list[Problem]) -> dict[str, int]:
+    """Return name -> line number of one list file."""
+    file = path.relative_to(root).as_posix()
+    lines_of: dict[str, int] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        text = line.strip()
+        if not text:
+            continue
+        match = _PATHS.fullmatch(text)
+        name = match["name"] if match else text
+        if not _NAME.fullmatch(name):
+            reason = f"{text[:60]!r} is not an image name"
+            problems.append(Problem(file, number, "line that is no image name", reason))
+        elif name in lines_of:
+            reason = f"{name} is listed twice, first in line {lines_of[name]}"
+            problems.append(Problem(file, number, "image listed twice", reason))
+        else:
+            lines_of[name] = number
+    return lines_of
+
+
+def _xml_tags(path: Path, root: Path, problems: list[Problem]) -> set[str] | None:
+    """Return the classes of all objects of an annotation, None where there is no such file."""
+    file = path.relative_to(root).as_posix()
+    try:
+        text = path.read_text(encoding="utf-8")
+        objects = ElementTree.fromstring(text).findall("object")
+    except FileNotFoundError:
+        return None
+    except (ElementTree.ParseError, UnicodeDecodeError, OSError) as error:
+        problems.append(Problem(file, 0, "unreadable annotation", f"cannot read it: {error}"))
+        return None
+    tags = {(element.findtext("name") or "").strip() for element in objects}
+    for tag in tags.difference(VOC_CLASSES):
+        position = text.find(f"<name>{tag}</name>")
+        line = text.count("\n", 0, position) + 1 if position >= 0 else 0
+        reason = f"{tag!r} is not one of the 20 VOC classes"
+        problems.append(Problem(file, line, "unknown tag", reason))
+    return tags.intersection(VOC_CLASSES)
+
+
+class _Tags:
+    """Looks up an image's tags in the sources that the setting allows."""
+
+    def __init__(self, root: Path, source: TagSource, problems: list[Problem]) -> None:
+        self._root = root
+        self._problems = problems
+        self._use_xml = source in ("auto", "annotations")
+        self._table: dict[str, tuple[int, ...]] | None = None
+        table_path = root / CLS_LABELS
+        if source == "cls_labels" or (source == "auto" and table_path.is_file()):
+            self._table = read_cls_labels(table_path, len(VOC_CLASSES))
+        if source == "annotations" and not (root / ANNOTATIONS).is_dir():
+            raise UserError(
+                f"there is no {ANNOTATIONS}/ here", where=root, fix="or set index.tags_from: auto"
+            )
+
+    def of(self, name: str) -> set[str]:
+        from_xml: set[str] | None = None
+        from_table: set[str] | None = None
+        xml_path = self._root / ANNOTATIONS / f"{name}.xml"
+        if self._use_xml:
+            from_xml = _xml_tags(xml_path, self._root, self._problems)
+        if self._table is not None and name in self._table:
+            from_table = {VOC_CLASSES[position] for position in self._table[name]}
+        if from_xml is not None and from_table is not None and from_xml != from_table:
+            reason = (
+                f"its objects are {', '.join(sorted(from_xml)) or 'none'}, "
+                f"but {CLS_LABELS} says {', '.join(sorted(from_table)) or 'none'}"
+            )
+            file = xml_path.relative_to(self._root).as_posix()
+            self._problems.append(Problem(file, 0, "tag sources that disagree", reason))
+        return from_xml if from_xml is not None else from_table or set()
+
+    def file(self) -> str:
+        """Name the sources, for messages."""
+        sources = [f"{ANNOTATIONS}/*.xml"] * self._use_xml
+        return " or ".join(sources + [CLS_LABELS] * (self._table is not None))
+
+
+def list_voc(root: Path, tags_from: TagSource) -> Listing:
+    """List a VOC devkit.
+
+    All objects of an annotation count towards the tags, "difficult" ones too. Test images need
+    no tags, and images of `val` none either.
+
+    Args:
+        root: The folder that holds JPEGImages/ and ImageSets/.
+        tags_from: Which source of tags to use; with "auto" both, which must agree.
+    """
+    require_voc(root)
+    listing = Listing(VOC_CLASSES)
+    paths = list_files(root)
+    if not paths:
+        raise UserError(
+            "there is no list of images here",
+            where=root / LISTS,
+            expected=f"one or more of {', '.join(f'{name}.txt' for name in VOC_SETS)}",
+        )
+    lists = {path.stem: _read_list(path, root, listing.problems) for path in paths}
+    listing.problems += _overlaps(lists)
+    tags = _Tags(root, tags_from, listing.problems)
+    for name in sorted({name for lines_of in lists.values() for name in lines_of}):
+        sets = tuple(each for each in VOC_SETS if name in lists.get(each, {}))
+        listing.entries.append(
+            Entry(
+                name=name,
+                path=f"{IMAGES}/{name}.jpg",
+                sets=sets,
+                tags=tuple(sorted(tags.of(name), key=VOC_CLASSES.index)),
+                file=f"{LISTS}/{sets[0]}.txt",
+                line=lists[sets[0]][name],
+                tags_file=tags.file(),
+                may_be_untagged=not set(sets).intersection(TRAINING_SETS),
+            )
+        )
+    return listing
+
+
+def _overlaps(lists: dict[str, dict[str, int]]) -> Iterable[Problem]:
+    for held_out in ("val", "test"):
+        for training in TRAINING_SETS:
+            for name in lists.get(held_out, {}).keys() & lists.get(training, {}).keys():
+                reason = (
+                    f"{name} is also in {training}.txt, line {lists[training][name]}: "
+                    "an image to score on must not be trained on"
+                )
+                file, line = f"{LISTS}/{held_out}.txt", lists[held_out][name]
+                yield Problem(file, line, "image in a training and a held-out set", reason)
+
+
+def find_voc_masks(
+    root: Path, names_with_mask: set[str], names: Iterable[str]
+) -> tuple[dict[str, str], list[Problem]]:
+    """Return the masks there are, and a problem for each official one that is not.
+
+    Args:
+        root: Data root.
+        names_with_mask: Images of the official lists, each of which has a mask in the devkit.
+        names: All images.
+    """
+    there = {
+        folder: {path.stem for path in (root / folder).glob("*.png")} for folder in MASK_FOLDERS
+    }
+    masks: dict[str, str] = {}
+    problems: list[Problem] = []
+    for name in names:
+        folder = next((folder for folder in MASK_FOLDERS if name in there[folder]), None)
+        if folder is not None:
+            masks[name] = f"{folder}/{name}.png"
+        elif name in names_with_mask and any(there.values()):
+            file = f"{MASK_FOLDERS[0]}/{name}.png"
+            problems.append(Problem(file, 0, "missing mask", "this mask does not exist"))
+    return masks, problems

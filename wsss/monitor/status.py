@@ -1,0 +1,281 @@
+"""How far a run is, stage by stage, from files alone: its plan, heartbeats, logs and times.
+
+Nothing is asked of the machines that the stages run on, so this works wherever the results can be
+read, such as a cluster's login node.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wsss.errors import UserError
+from wsss.files import read_json
+from wsss.monitor.plan import PlannedJob, read_plan
+from wsss.runtime.heartbeat import ALIVE_INTERVAL_S, heartbeat_file, host_identity, process_identity
+
+State = Literal["done", "running", "stalled?", "waiting", "stopped", "failed"]
+
+# A process shows itself several times a minute; network file systems show it late.
+SILENT_S = 8 * ALIVE_INTERVAL_S
+# A process without progress for so long, and for so many times its usual, may hang.
+IDLE_S = 600.0
+IDLE_ITEMS = 20
+LOG_LINES = 8
+_LOG_TAIL_BYTES = 16384
+_PARTS = "shards"
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """State of one call of a stage.
+
+    Attributes:
+        rule: Its rule.
+        output: Its first output, relative to the run's folder.
+        state: Its state; "stalled?" may only be slow, or on a machine whose files come late.
+        note: What there is to say beside it, one line.
+        seconds: How long it took, where it is done and that is known.
+        log: Its log, relative to the run's folder.
+        log_tail: The log's last lines, where it failed or stalled.
+        progress: The heartbeat's numbers, where it runs.
+    """
+
+    rule: str
+    output: str
+    state: State
+    note: str = ""
+    seconds: float | None = None
+    log: str | None = None
+    log_tail: tuple[str, ...] = ()
+    progress: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """State of a run.
+
+    Attributes:
+        folder: The run's folder.
+        planned: When its plan was written, seconds since 1970; None: it has none.
+        jobs: Its stages, in an order in which they can run.
+        lock: A remark on Snakemake's lock, if there is one.
+    """
+
+    folder: Path
+    planned: float | None
+    jobs: tuple[JobStatus, ...]
+    lock: str | None = None
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as h:mm:ss."""
+    minutes, second = divmod(round(max(0.0, seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours:d}:{minute:02d}:{second:02d}"
+
+
+def run_status(folder: Path, *, now: float | None = None) -> RunStatus:
+    """Return the state of the run in `folder`.
+
+    Raises:
+        UserError: There is no such folder, or nothing of a run in it.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            "there is no such run yet",
+            where=folder,
+            expected="the folder of a run that was started: results/<run>",
+            fix=f"start it:  snakemake --cores all {folder}/miou.csv",
+        )
+    at = time.time() if now is None else now
+    plan = read_plan(folder)
+    planned = list(plan.jobs) if plan else _found_jobs(folder)
+    if not planned:
+        raise UserError(
+            "nothing of a run is here",
+            where=folder,
+            expected="plan.json, which Snakemake's start leaves, or a stage's outputs",
+            fix=f"start it:  snakemake --cores all {folder}/miou.csv",
+        )
+    known = {output for job in planned for output in job.outputs}
+    planned += [job for job in _parts(folder) if known.isdisjoint(job.outputs)]
+    written = plan.written if plan else None
+    jobs = tuple(_job_status(folder, job, written, at) for job in planned)
+    return RunStatus(folder=folder, planned=written, jobs=jobs, lock=_lock(folder, jobs, at))
+
+
+def _found_jobs(folder: Path) -> list[PlannedJob]:
+    """Return the stages that have left a heartbeat, for runs without Snakemake."""
+    found = []
+    for path in sorted(folder.rglob(".*.heartbeat.json"), key=lambda path: path.stat().st_mtime):
+        output = path.with_name(path.name.removeprefix(".").removesuffix(".heartbeat.json"))
+        if output.relative_to(folder).parts[0] == _PARTS:
+            continue
+        command = str(_heartbeat(output).get("command", output.name))
+        found.append(PlannedJob(command, (output.relative_to(folder).as_posix(),), must_run=False))
+    return found
+
+
+def _parts(folder: Path) -> list[PlannedJob]:
+    """Return the jobs that share a stage, while they do: a plan is older than their number."""
+    found = []
+    for note in sorted((folder / _PARTS).glob("*.json")):
+        try:
+            total = int(read_json(note)["shards"])
+        except (UserError, KeyError, TypeError, ValueError):
+            continue
+        outputs = [f"{_PARTS}/{note.stem}/{part}-of-{total}" for part in range(1, total + 1)]
+        beats = [_heartbeat(folder / output) for output in outputs]
+        command = next((str(beat["command"]) for beat in beats if "command" in beat), None)
+        if total < 2 or command is None or all(beat.get("state") == "done" for beat in beats):
+            continue
+        for output in outputs:
+            rule = command.replace("-", "_").removesuffix("_split")
+            logs = sorted((folder / "logs" / _PARTS).glob(f"{rule}*_{Path(output).name}.log"))
+            log = logs[0].relative_to(folder).as_posix() if logs else None
+            found.append(PlannedJob(f"{rule} parts", (output,), log, must_run=False))
+    return found
+
+
+def _heartbeat(output: Path) -> dict[str, Any]:
+    try:
+        values = read_json(heartbeat_file(output))
+        return values if isinstance(values, dict) and "state" in values else {}
+    except (UserError, OSError):
+        return {}
+
+
+def _job_status(folder: Path, job: PlannedJob, written: float | None, now: float) -> JobStatus:
+    outputs = [folder / output for output in job.outputs]
+    beats = [_heartbeat(output) for output in outputs]
+    beat = max(beats, key=lambda values: float(values.get("time", 0)), default={})
+    made = min((path.stat().st_mtime if path.exists() else 0.0 for path in outputs), default=0.0)
+    state, note = _state(job, beat, made, written, now)
+    return JobStatus(
+        rule=job.rule,
+        output=job.outputs[0] if job.outputs else "",
+        state=state,
+        note=note,
+        seconds=_seconds(folder, job, beat) if state == "done" else None,
+        log=job.log,
+        log_tail=_log_tail(folder, job) if state in ("failed", "stalled?") else (),
+        progress=beat if state in ("running", "stalled?") else None,
+    )
+
+
+def _state(
+    job: PlannedJob, beat: Mapping[str, Any], made: float, written: float | None, now: float
+) -> tuple[State, str]:
+    """Return state and remark.
+
+    Args:
+        job: The job.
+        beat: Its heartbeat; empty: it has none.
+        made: When its oldest output was written; 0: one is missing.
+        written: When the plan was written.
+        now: The time.
+    """
+    state = beat.get("state")
+    last = float(beat.get("time", 0))
+    if state == "running":
+        running = _running(beat, now)
+        # Outputs are renamed into place at the very end: whole, even if the process is gone.
+        if running[0] != "failed" or made < float(beat.get("started", now)):
+            return running
+    if made and not (state in ("failed", "stopped") and last > made):
+        if job.must_run and written is not None and max(made, last) < written:
+            return "waiting", "to be made again; what is there is of an earlier start"
+        return "done", ""
+    if state == "done" and job.outputs[0].startswith(f"{_PARTS}/"):
+        return "done", ""  # a part goes when all are put together
+    if state == "failed":
+        return "failed", (str(beat.get("message", "")).splitlines() or [""])[0]
+    if state == "stopped":
+        return "stopped", str(beat.get("message", ""))
+    return "waiting", ""
+
+
+def _running(beat: Mapping[str, Any], now: float) -> tuple[State, str]:
+    """Return the state of a stage whose heartbeat says that it runs."""
+    silent, idle = now - float(beat["time"]), now - float(beat.get("progressed", beat["time"]))
+    host = str(beat.get("host", "")).partition(" ")[0]
+    if beat.get("host") == host_identity():
+        if process_identity(int(beat["pid"])) != beat.get("process"):
+            found = f"its process (pid {beat['pid']}) is gone without a word"
+            return "failed", f"{found}: killed, often because memory ran out (dmesg)"
+    elif silent > SILENT_S:
+        return "stalled?", f"no sign of life from {host} (pid {beat['pid']}) for {clock(silent)}"
+    items_s = _seconds_an_item(beat)
+    if idle > max(IDLE_S, IDLE_ITEMS * items_s):
+        return "stalled?", f"no progress on {host} (pid {beat['pid']}) for {clock(idle)}"
+    return "running", progress_line(beat)
+
+
+def _seconds_an_item(beat: Mapping[str, Any]) -> float:
+    left = int(beat.get("total") or 0) - int(beat.get("done") or 0)
+    return float(beat.get("eta_s") or 0) / left if left > 0 else 0.0
+
+
+def progress_line(beat: Mapping[str, Any]) -> str:
+    """Return a heartbeat's numbers as one line."""
+    parts = []
+    if "epoch" in beat and "epochs" in beat:
+        parts.append(f"epoch {beat['epoch'] + 1}/{beat['epochs']}")
+    if beat.get("total"):
+        share = 100 * beat["done"] / beat["total"]
+        parts.append(f"{beat.get('unit', '')} {beat['done']}/{beat['total']} ({share:.0f} %)")
+    if "loss" in beat:
+        parts.append(f"loss {beat['loss']:.4f}")
+    if beat.get("images_per_s"):
+        parts.append(f"{beat['images_per_s']:.1f} images/s")
+    if beat.get("eta_s") is not None:
+        parts.append(f"ETA {clock(beat['eta_s'])}")
+    host = str(beat.get("host", "")).partition(" ")[0]
+    return ", ".join([*parts, f"on {host}, pid {beat.get('pid')}"])
+
+
+def _seconds(folder: Path, job: PlannedJob, beat: Mapping[str, Any]) -> float | None:
+    if job.benchmark is not None and (folder / job.benchmark).is_file():
+        with open(folder / job.benchmark, encoding="utf-8", newline="") as handle:
+            rows = list(csv.DictReader(handle, delimiter="\t"))
+        if rows and rows[-1].get("s"):
+            return float(rows[-1]["s"])
+    if beat.get("state") == "done":
+        return float(beat["time"]) - float(beat["started"])
+    return None
+
+
+def _log_tail(folder: Path, job: PlannedJob) -> tuple[str, ...]:
+    if job.log is None or not (folder / job.log).is_file():
+        return ()
+    with open(folder / job.log, "rb") as handle:
+        handle.seek(0, 2)
+        handle.seek(max(0, handle.tell() - _LOG_TAIL_BYTES))
+        lines = handle.read().decode("utf-8", errors="replace").splitlines()
+    return tuple(line for line in lines if line.strip())[-LOG_LINES:]
+
+
+def _lock(folder: Path, jobs: Sequence[JobStatus], now: float) -> str | None:
+    """Return a remark on Snakemake's lock on the project that this run is in."""
+    for parent in folder.absolute().parents:
+        locks = parent / ".snakemake" / "locks"
+        if locks.is_dir():
+            break
+    else:
+        return None
+    times = [path.stat().st_mtime for path in locks.iterdir()]
+    if not times:
+        return None
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(min(times)))
+    if any(job.state == "running" for job in jobs):
+        return f"a Snakemake works in {parent} since {since}"
+    return (
+        f"{parent} is locked since {since}: a Snakemake works there, or was killed. If none does "
+        "any more (ps -ef | grep snakemake, on a cluster squeue --me), clear the lock:  "
+        "snakemake --unlock"
+    )
