@@ -45,7 +45,8 @@ from wsss.cam.losses import SMALLEST_SEGMENT_PX, normalise_cam
 from wsss.cam.methods.acr import AcrMethod, StepInputs
 from wsss.project.config import load_config
 from wsss.runtime.compute import Compute, setup
-from wsss.training.loop import StepContext
+from wsss.training import descent
+from wsss.training.step import StepContext
 
 CLASSES = 20
 # Relative difference of losses, and of what a step moved, that rounding may leave.
@@ -185,7 +186,7 @@ def take_step(plain: bool, method: AcrMethod, step: int, total: int) -> dict[str
     context = context_of(step, total, method.device)
     if plain:
         return plain_step(method, batch, context)
-    return {name: float(value) for name, value in method.step(batch, context).items()}
+    return {name: float(value) for name, value in descent.take_step(method, batch, context).items()}
 
 
 def check_same_step(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from wsss.cam.config import CamConfig
 from wsss.cam.model_file import method
 from wsss.project.config import load_config
 from wsss.runtime.compute import Compute, setup
-from wsss.training.loop import StepContext
+from wsss.training.descent import take_step
+from wsss.training.step import StepContext
 
 CLASSES = 20
 
@@ -58,7 +59,7 @@ def step_times(config: CamConfig, device: torch.device, steps: int) -> list[floa
             rng=np.random.default_rng(step),
         )
         start = time.perf_counter()
-        task.step(batch, context)
+        take_step(task, batch, context)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)

@@ -19,7 +19,8 @@ from wsss.cam.methods.acr import AcrMethod, is_deterministic
 from wsss.cam.methods.plain import PlainMethod, classifier_from_state
 from wsss.errors import UserError
 from wsss.models.config import BackboneConfig
-from wsss.training.loop import NonFiniteLoss, StepContext
+from wsss.training.descent import NonFiniteStep, take_step
+from wsss.training.step import StepContext
 
 CPU = torch.device("cpu")
 
@@ -110,7 +111,7 @@ def naive_step(method: AcrMethod, inputs: acr.StepInputs) -> Iterator[Tensor]:
 
 def test_a_step_is_the_naive_step(batch):
     ours, naive = without_dropout(build()), without_dropout(build())
-    logged = ours.step(batch, context())
+    logged = take_step(ours, batch, context())
     inputs = naive.prepare(batch, context())
     totals = []
     for name, total in zip(("reconstructor", "classifier"), naive_step(naive, inputs), strict=True):
@@ -155,7 +156,7 @@ def test_same_draws_same_step(batch):
     for _ in range(2):
         method = build()
         torch.manual_seed(9)
-        method.step(batch, context(3))
+        take_step(method, batch, context(3))
         results.append(parameters(method.classifier))
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
@@ -164,16 +165,41 @@ def test_a_loss_that_is_not_finite_moves_nothing(batch):
     batch["image"][0, 0, 0, 0] = math.nan
     for method in (build(), PlainMethod(SMALL, 3, device=CPU)):
         before = parameters(method.classifier)
-        with pytest.raises(NonFiniteLoss):
-            method.step(batch, context())
+        with pytest.raises(NonFiniteStep):
+            take_step(method, batch, context())
         after = parameters(method.classifier)
         assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_finite_loss_with_gradients_that_are_not_moves_nothing(batch, monkeypatch):
+    # No image has enough of a non-target segment for its term, and one of those segments
+    # has overflowed: behind the decoder's layers, 0 times what came of it is no number.
+    monkeypatch.setattr(losses, "SMALLEST_SEGMENT_PX", 1e9)
+    method = build()
+
+    def overflow(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        masked = inputs[0].clone()
+        masked[4] = torch.inf  # images, then target segments, then non-target segments, two each
+        return (masked, *inputs[1:])
+
+    handle = method.reconstructor.decoder.register_forward_pre_hook(overflow)
+    inputs = method.prepare(batch, context())
+    terms = method.reconstructor_terms(inputs, method.classifier(inputs.x)[1])
+    assert bool(torch.isfinite(torch.stack(list(terms))).all())
+    before = parameters(method.reconstructor)
+    with pytest.raises(NonFiniteStep, match="its gradients are not finite"):
+        take_step(method, batch, context())
+    after = parameters(method.reconstructor)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    handle.remove()
+    take_step(method, batch, context())
+    assert any(not torch.equal(before[k], v) for k, v in parameters(method.reconstructor).items())
 
 
 def test_grid_follows_the_settings(batch):
     off = build(replace(SMALL, acr=replace(SMALL.acr, srf=False)))
     assert off.prepare(batch, context()).grid is None
-    assert "q" not in off.step(batch, context())
+    assert "q" not in take_step(off, batch, context())
     one = replace(SMALL.acr, q_initial=1.0, q_decay=0.0, grid_min=4, grid_max=4)
     grid = build(replace(SMALL, acr=one)).prepare(batch, context(epoch=5)).grid
     assert grid.shape == (2, 1, 32, 32)
@@ -231,7 +257,7 @@ def test_learning_rate_factors(decoder_factor):
 def test_plain_classifier_learns_and_its_state_is_restored(batch):
     torch.manual_seed(0)
     method = PlainMethod(SMALL, 3, device=CPU)
-    values = [float(method.step(batch, context(i))["loss"]) for i in range(6)]
+    values = [float(take_step(method, batch, context(i))["loss"]) for i in range(6)]
     assert values[-1] < values[0]
     restored = classifier_from_state(SMALL, 3, method.classifier.state_dict())
     x = torch.randn(1, 3, 32, 32)

@@ -270,15 +270,15 @@ def test_a_training_does_not_fit_its_gpu(
 ) -> None:
     from wsss.cam.methods.acr import AcrMethod
 
-    step = AcrMethod.step
+    phases = AcrMethod.phases
 
     def full(self: AcrMethod, batch: Any, context: Any) -> Any:
         if context.step == 2:
             raise torch.OutOfMemoryError(FULL_GPU)
-        return step(self, batch, context)
+        return phases(self, batch, context)
 
     with monkeypatch.context() as patched:
-        patched.setattr(AcrMethod, "step", full)
+        patched.setattr(AcrMethod, "phases", full)
         assert stages.train() == 2
     said(
         capsys,

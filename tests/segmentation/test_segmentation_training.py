@@ -146,7 +146,7 @@ def test_a_checkpoint_of_other_labels_is_refused(data, monkeypatch):
     class Stop(Exception):
         pass
 
-    real = SegmentationTask.step
+    real = SegmentationTask.phases
     taken = []
 
     def stop_later(self, batch, context):
@@ -155,7 +155,7 @@ def test_a_checkpoint_of_other_labels_is_refused(data, monkeypatch):
         taken.append(context.step)
         return real(self, batch, context)
 
-    monkeypatch.setattr(SegmentationTask, "step", stop_later)
+    monkeypatch.setattr(SegmentationTask, "phases", stop_later)
     monkeypatch.setattr("wsss.training.loop.time.monotonic", iter(range(0, 10**9, 999)).__next__)
     with pytest.raises(Stop):
         run_training(data, tiny_config())

@@ -36,8 +36,9 @@ from wsss.runtime.processes import Processes, joined
 from wsss.segmentation.config import SegmentationConfig
 from wsss.segmentation.training import SegmentationTask
 from wsss.training.distributed import Split
-from wsss.training.loop import StepContext, train
+from wsss.training.loop import train
 from wsss.training.schedule import Schedule
+from wsss.training.step import StepContext
 
 CPU = torch.device("cpu")
 NET = BackboneConfig(name="test_efficientnet", weights="none", output_stride=16)
@@ -182,14 +183,14 @@ def spoil(batch: dict[str, Any]) -> None:
 
 
 def _trouble_in_second_step(task: Any, trouble: Callable[[dict[str, Any]], None]) -> None:
-    step = task.step
+    phases = task.phases
 
     def troubled(batch: dict[str, Any], context: StepContext) -> Any:
         if context.step == 1:
             trouble(batch)
-        return step(batch, context)
+        return phases(batch, context)
 
-    task.step = troubled
+    task.phases = troubled
 
 
 def _state(task: Any) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ from torch import Tensor, nn
 
 from wsss.errors import UserError
 from wsss.runtime.compute import Compute
-from wsss.training.loop import NonFiniteLoss, StepContext, train
+from wsss.training.descent import NonFiniteStep, take_step
+from wsss.training.loop import train
+from wsss.training.step import OnePhaseTask, Part, Phase, StepContext
+
+CPU = torch.device("cpu")
 
 
 class Numbers:
@@ -31,7 +36,7 @@ class Numbers:
         return {"image": noise + position / 10, "name": self.names[position]}
 
 
-class Task:
+class Task(OnePhaseTask):
     """Regression through dropout, so that the step's own draws matter too."""
 
     def __init__(self, stop_at: int | None = None, kill: bool = False, nan_from: int = 10**9):
@@ -44,21 +49,19 @@ class Task:
         self.lrs: list[float] = []
         self._stop_at, self._kill, self._nan_from = stop_at, kill, nan_from
 
-    def step(self, batch: dict[str, Any], context: StepContext) -> dict[str, Tensor | float]:
+    def phases(self, batch: Mapping[str, Any], context: StepContext) -> Iterator[Phase[Part]]:
         self.seen.append((context.step, tuple(batch["name"])))
         self.lrs.append(self.sgd.param_groups[0]["lr"])
-        if context.step >= self._nan_from:
-            raise NonFiniteLoss("loss is nan")
         if context.step == self._stop_at:
             if self._kill:
                 raise KeyboardInterrupt
             os.kill(os.getpid(), signal.SIGTERM)
         target = torch.randn(len(batch["name"]), 1, generator=context.generator)
-        loss = (self.net(batch["image"]) - target).square().mean()
-        self.sgd.zero_grad()
-        loss.backward()
-        self.sgd.step()
-        return {"loss": loss}
+        spoilt = context.step >= self._nan_from
+        return super().phases({**batch, "target": target * (torch.nan if spoilt else 1)}, context)
+
+    def losses(self, part: Part, count: Tensor | None) -> dict[str, Tensor]:
+        return {"total": (self.net(part.batch["image"]) - part.batch["target"]).square().mean()}
 
 
 def run(task: Task, folder: Path, *, workers: int = 0, minutes: float = 5.0, **identity: Any):
@@ -128,14 +131,14 @@ def test_a_signal_to_all_processes_of_the_job_still_saves(tmp_path: Path) -> Non
     class Scheduler(Task):
         """Schedulers signal every process of a job, loader workers too."""
 
-        def step(self, batch: dict[str, Any], context: StepContext) -> dict[str, Tensor | float]:
+        def phases(self, batch: Mapping[str, Any], context: StepContext) -> Iterator[Phase[Part]]:
             if context.step == 2:
                 for worker in multiprocessing.active_children():
                     assert worker.pid is not None
                     os.kill(worker.pid, signal.SIGTERM)
                 time.sleep(0.5)
                 os.kill(os.getpid(), signal.SIGTERM)
-            return super().step(batch, context)
+            return super().phases(batch, context)
 
     with pytest.raises(SystemExit):
         run(Scheduler(), tmp_path / "a", workers=2)
@@ -168,6 +171,18 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match="cannot be read"):
         run(Task(), tmp_path)
+
+
+def test_a_step_not_taken_leaves_no_trace(tmp_path: Path) -> None:
+    task = Task(nan_from=3)
+    task.net.insert(1, nn.BatchNorm1d(8))
+    batch = {"image": torch.full((2, 4), torch.nan), "name": ["a", "b"]}
+    step = StepContext(CPU, 0, 0, 9, torch.Generator(), np.random.default_rng(0))
+    before = {key: value.clone() for key, value in task.net.state_dict().items()}
+    with pytest.raises(NonFiniteStep, match="the loss of the sgd is nan"):
+        take_step(task, batch, step)
+    assert all(torch.equal(before[key], value) for key, value in task.net.state_dict().items())
+    assert int(task.net[1].num_batches_tracked) == 0
 
 
 def test_a_diverged_training_stops(tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ from wsss.models.classifier import Classifier
 from wsss.models.reconstructor import Reconstructor
 from wsss.models.weights import load_model_file, load_strict, save_model
 from wsss.runtime.settings import from_dict, to_dict
-from wsss.training.loop import TrainingSummary, TrainingTask
+from wsss.training.loop import TrainingSummary
 from wsss.training.schedule import Schedule
+from wsss.training.step import TrainingTask
 
 CLASSIFIER = "cam"
 RECONSTRUCTOR = "reconstructor"

@@ -56,6 +56,17 @@ class IrnLosses:
         """What training minimises."""
         return self.affinity + self.displacement
 
+    def scalars(self) -> dict[str, Tensor]:
+        """Return the total and the terms, by the names that the log gives them."""
+        return {
+            "total": self.total,
+            "affinity_background": self.background,
+            "affinity_foreground": self.foreground,
+            "affinity_negative": self.negative,
+            "displacement_foreground": self.displacement_foreground,
+            "displacement_background": self.displacement_background,
+        }
+
 
 def pair_counts(label: Tensor, *, radius: int = 10) -> Tensor:
     """Return the numbers of background, foreground and unequal pairs, (3,) int64.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wsss.data import transforms
 from wsss.data.images import read_label
@@ -19,7 +19,7 @@ from wsss.errors import UserError
 from wsss.files import content_hash
 from wsss.irn.config import IrnConfig
 from wsss.irn.inputs import MAX_LISTED, read_sized_image
-from wsss.irn.losses import IrnLosses, irn_losses, pair_counts
+from wsss.irn.losses import irn_losses, pair_counts
 from wsss.irn.model_file import save_irn_model
 from wsss.models.backbones import build_backbone
 from wsss.models.irnet import STRIDE, IrNet
@@ -27,8 +27,8 @@ from wsss.provenance import closure_hash
 from wsss.runtime.compute import Compute, autocast, setup
 from wsss.runtime.processes import Processes
 from wsss.runtime.settings import to_dict
-from wsss.training.descent import descend
-from wsss.training.loop import StepContext, finish, train
+from wsss.training.loop import finish, train
+from wsss.training.step import OnePhaseTask, Part, Phase, StepContext
 
 
 class LabelledImages:
@@ -101,8 +101,8 @@ def labels_at_stride(target: Tensor) -> Tensor:
     return target[..., rows.clamp_max(height - 1), :][..., columns.clamp_max(width - 1)]
 
 
-class IrnTask:
-    """The network, its optimiser and one step of it."""
+class IrnTask(OnePhaseTask):
+    """The network, its optimiser and its losses."""
 
     def __init__(self, network: IrNet, config: IrnConfig, device: torch.device) -> None:
         self._config = config
@@ -118,58 +118,44 @@ class IrnTask:
                 "lr": factor * config.learning_rate,
             },
         ]
-        self._optimizer = torch.optim.SGD(groups, momentum=config.momentum)
-        self.modules: Mapping[str, nn.Module] = {"network": self.network}
-        self.optimizers: Mapping[str, torch.optim.Optimizer] = {"network": self._optimizer}
+        self.modules = {"network": self.network}
+        self.optimizers = {"network": torch.optim.SGD(groups, momentum=config.momentum)}
 
-    def step(self, batch: dict[str, Any], context: StepContext) -> Mapping[str, Tensor | float]:
-        """Take one step on `image`, `valid` and `target`.
+    def count(self, batch: Mapping[str, Any]) -> Tensor:
+        """Return the pairs of each kind."""
+        return pair_counts(labels_at_stride(batch["target"]), radius=self._config.radius)
 
-        Raises:
-            NonFiniteLoss: The loss is not finite; no step was taken.
-        """
-        terms = descend(
-            self._optimizer, self._parts(batch, context), split=context.split, what="IRN"
-        )
-        return {"loss": terms.pop("total"), **terms}
-
-    def _parts(self, batch: dict[str, Any], context: StepContext) -> Iterator[Mapping[str, Tensor]]:
-        split, images, radius = context.split, len(batch["image"]), self._config.radius
-        label = labels_at_stride(batch["target"])
-        whole = split.is_whole(images)
-        pairs = None if whole else split.total(pair_counts(label, radius=radius))
+    def phases(self, batch: Mapping[str, Any], context: StepContext) -> Iterator[Phase[Part]]:
+        """Yield the phase; its batch has `image`, `valid` and `target`."""
         # The running mean of the displacements takes one step towards the mean of the batch:
         # the mean of the steps that the parts would take.
         shift = self.network.mean_shift.running_mean
         before, after = shift.clone(), torch.zeros_like(shift)
-        for part in split.parts(images):
-            shift.copy_(before)
-            losses = self._losses(batch, part, label[part], context, pairs)
-            after += split.share(part, images) * shift
-            yield {
-                "total": losses.total,
-                "affinity_background": losses.background,
-                "affinity_foreground": losses.foreground,
-                "affinity_negative": losses.negative,
-                "displacement_foreground": losses.displacement_foreground,
-                "displacement_background": losses.displacement_background,
-            }
-        shift.copy_(split.processes.sum(after))
 
-    def _losses(
-        self,
-        batch: dict[str, Any],
-        part: slice,
-        label: Tensor,
-        context: StepContext,
-        pairs: Tensor | None,
-    ) -> IrnLosses:
-        normalisation = self.network.backbone.normalisation
-        image = transforms.normalise(batch["image"][part], normalisation, batch["valid"][part])
+        def losses(part: Part, count: Tensor | None) -> Mapping[str, Tensor]:
+            shift.copy_(before)
+            terms = self.losses(part, count)
+            after.add_(part.share * shift)
+            return terms
+
+        (phase,) = super().phases(batch, context)
+        yield dataclasses.replace(phase, losses=losses)
+        shift.copy_(context.split.processes.sum(after))
+
+    def losses(self, part: Part, count: Tensor | None) -> Mapping[str, Tensor]:
+        """Return the IRN losses of a part; `count` is the batch's pairs."""
+        batch = part.batch
+        image = transforms.normalise(
+            batch["image"], self.network.backbone.normalisation, batch["valid"]
+        )
         image = image.contiguous(memory_format=torch.channels_last)
-        with autocast(context.device, self._config.precision):
+        with autocast(image.device, self._config.precision):
             edge, displacement = self.network(image)
-        return irn_losses(edge[:, 0], displacement, label, radius=self._config.radius, pairs=pairs)
+        label = labels_at_stride(batch["target"])
+        losses = irn_losses(
+            edge[:, 0], displacement, label, radius=self._config.radius, pairs=count
+        )
+        return losses.scalars()
 
 
 def train_irn(

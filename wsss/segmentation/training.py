@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from wsss.segmentation.config import SegmentationConfig
 from wsss.segmentation.dataset import open_dataset
 from wsss.segmentation.losses import labelled_pixels, multi_scale_loss
 from wsss.segmentation.model_file import save_segmentation_model
-from wsss.training.descent import descend
-from wsss.training.loop import StepContext, finish, train
+from wsss.training.loop import finish, train
+from wsss.training.step import OnePhaseTask, Part
 
 
 def parameter_groups(network: DeepLab, config: SegmentationConfig) -> list[dict[str, Any]]:
@@ -48,46 +48,33 @@ def parameter_groups(network: DeepLab, config: SegmentationConfig) -> list[dict[
     ]
 
 
-class SegmentationTask:
-    """The network, its optimiser and one step of it."""
+class SegmentationTask(OnePhaseTask):
+    """The network, its optimiser and its losses."""
 
     def __init__(self, network: DeepLab, config: SegmentationConfig, device: torch.device) -> None:
         self._config = config
         # channels_last: convolutions on CPUs and tensor cores run fastest in it.
         self.network = network.to(device).to(memory_format=torch.channels_last).train()
-        self._optimizer = torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             parameter_groups(network, config), lr=config.learning_rate, momentum=config.momentum
         )
-        self.modules: Mapping[str, nn.Module] = {"network": self.network}
-        self.optimizers: Mapping[str, torch.optim.Optimizer] = {"network": self._optimizer}
+        self.modules = {"network": self.network}
+        self.optimizers = {"network": optimizer}
 
-    def step(self, batch: dict[str, Any], context: StepContext) -> Mapping[str, Tensor | float]:
-        """Take one step on `image`, `valid` and `target`.
+    def count(self, batch: Mapping[str, Any]) -> Tensor:
+        """Return the labelled pixels."""
+        return labelled_pixels(batch["target"])
 
-        Raises:
-            NonFiniteLoss: The loss is not finite; no step was taken.
-        """
-        terms = descend(
-            self._optimizer,
-            self._parts(batch, context),
-            split=context.split,
-            what="segmentation",
-        )
-        return {"loss": terms["total"]}
-
-    def _parts(self, batch: dict[str, Any], context: StepContext) -> Iterator[Mapping[str, Tensor]]:
-        normalisation = self.network.backbone.normalisation
-        split, images, target = context.split, len(batch["image"]), batch["target"]
-        whole = split.is_whole(images)
-        labelled = None if whole else split.total(labelled_pixels(target))
-        for part in split.parts(images):
-            image = normalise(batch["image"][part], normalisation, batch["valid"][part])
-            image = image.contiguous(memory_format=torch.channels_last)
-            with autocast(context.device, self._config.precision):
-                loss = multi_scale_loss(
-                    self.network, image, target[part], self._config.loss_scales, labelled
-                )
-            yield {"total": loss}
+    def losses(self, part: Part, count: Tensor | None) -> Mapping[str, Tensor]:
+        """Return the loss of a part with `image`, `valid` and `target`."""
+        batch = part.batch
+        image = normalise(batch["image"], self.network.backbone.normalisation, batch["valid"])
+        image = image.contiguous(memory_format=torch.channels_last)
+        with autocast(image.device, self._config.precision):
+            loss = multi_scale_loss(
+                self.network, image, batch["target"], self._config.loss_scales, count
+            )
+        return {"total": loss}
 
 
 def train_segmentation(

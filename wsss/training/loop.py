@@ -1,6 +1,6 @@
 """The one training loop: CAM, IRNet and DeepLab trainings differ only in their task.
 
-A task owns its networks and optimisers and takes one step; the loop owns order, seeds, schedule,
+A task owns its networks, optimisers and losses; the loop owns order, seeds, steps, schedule,
 checkpoints, signals, metrics and progress. Several processes may run it together
 (`wsss.training.distributed`); the first of them writes.
 """
@@ -16,11 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from wsss.data.loader import EpochDataset, batches, steps_per_epoch
 from wsss.errors import UserError
@@ -28,37 +27,14 @@ from wsss.runtime.compute import Compute
 from wsss.runtime.processes import Processes, joined
 from wsss.training.batchnorm import learns, synchronise_batchnorm
 from wsss.training.checkpoint import load_checkpoint, save_checkpoint
+from wsss.training.descent import NonFiniteStep, take_step
 from wsss.training.distributed import Split, equalise, images_each
 from wsss.training.out_of_memory import out_of_memory
 from wsss.training.reporting import Reporter
 from wsss.training.schedule import Schedule, apply_factor, poly
-from wsss.training.step import NonFiniteLoss as NonFiniteLoss
-from wsss.training.step import Plan
-from wsss.training.step import StepContext as StepContext
+from wsss.training.step import Plan, StepContext, TrainingTask
 
 CHECKPOINT_FILE = "checkpoint.pt"
-
-
-class TrainingTask(Protocol):
-    """What a stage hands to `train`."""
-
-    @property
-    def modules(self) -> Mapping[str, nn.Module]:
-        """Everything with state to keep in a checkpoint."""
-        ...
-
-    @property
-    def optimizers(self) -> Mapping[str, Optimizer]:
-        """Optimisers whose learning rates follow the schedule."""
-        ...
-
-    def step(self, batch: dict[str, Any], context: StepContext) -> Mapping[str, Tensor | float]:
-        """Take one training step and return scalars to log, "loss" among them.
-
-        Raises:
-            NonFiniteLoss: Before any optimiser step with a loss that is not finite.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -120,7 +96,7 @@ def _to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 class _NonFiniteGuard:
-    """Lets single steps without a finite loss pass, and stops at too many in a row."""
+    """Lets single steps without finite loss and gradients pass, and stops at too many in a row."""
 
     def __init__(self, limit: int, plan: Plan) -> None:
         self._limit, self._plan, self._in_a_row = limit, plan, 0
@@ -129,16 +105,16 @@ class _NonFiniteGuard:
         self, task: TrainingTask, batch: dict[str, Any], context: StepContext
     ) -> Mapping[str, Tensor | float]:
         try:
-            values = task.step(batch, context)
+            values = take_step(task, batch, context)
         except torch.OutOfMemoryError as error:
             raise out_of_memory(error, self._plan, context.step, batch) from error
-        except NonFiniteLoss as error:
+        except NonFiniteStep as error:
             self._in_a_row += 1
             if self._plan.split.processes.is_main:
                 print(f"step {context.step}: {error}; step not taken", file=sys.stderr, flush=True)
             if self._in_a_row >= self._limit:
                 raise UserError(
-                    f"{self._in_a_row} steps in a row without a finite loss",
+                    f"{self._in_a_row} steps in a row without finite loss and gradients",
                     where=f"{self._plan.description}, step {context.step}",
                     fix="lower the learning rate, or use precision float32",
                 ) from None
@@ -166,7 +142,7 @@ def train(
     """Run `task` over `dataset`, resuming from `work_dir` where a checkpoint is found.
 
     Args:
-        task: Networks, optimisers and the step; already on the device.
+        task: Networks, optimisers and losses; already on the device.
         dataset: Images; each is loaded with a generator of (seed, epoch, name).
         epochs: Passes over the images; a last incomplete batch of each is left out.
         batch_size: Images a step, in all processes together.
@@ -180,7 +156,7 @@ def train(
         schedule: Factor on the learning rate from (step, total_steps), in place of poly; or one
             for each optimiser's name, where those without one keep poly.
         log_every: Steps between metrics lines.
-        max_non_finite: Steps in a row without a finite loss after which training stops.
+        max_non_finite: Steps in a row without finite loss and gradients after which training stops.
 
     Raises:
         UserError: Too few images for a batch, a batch that cannot be dealt out as asked for, a

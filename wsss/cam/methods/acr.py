@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.layers.drop import DropPath
@@ -42,10 +42,9 @@ from wsss.data.transforms import normalise
 from wsss.models.backbones import IMAGENET, build_backbone, freeze_batchnorm
 from wsss.models.reconstructor import Reconstructor
 from wsss.runtime.compute import autocast, resolve_precision
-from wsss.training.descent import descend
 from wsss.training.distributed import Split
-from wsss.training.loop import StepContext
 from wsss.training.schedule import Schedule
+from wsss.training.step import Phase, StepContext
 
 
 def build_reconstructor(
@@ -155,6 +154,14 @@ class StepInputs:
         ]
 
 
+class _Classified(NamedTuple):
+    """A part with the classifier's CAM, and its class logits if both carry gradient."""
+
+    inputs: StepInputs
+    logits: Tensor | None
+    cam: Tensor
+
+
 class AcrMethod:
     """Train classifier and reconstructor against each other.
 
@@ -207,57 +214,35 @@ class AcrMethod:
         }
         self.schedules: Mapping[str, Schedule] = family.schedules(config)
 
-    def step(self, batch: dict[str, Any], context: StepContext) -> Mapping[str, Tensor | float]:
-        """Take one step, RU then CU, on a batch of `image`, `valid` and `label`.
-
-        Raises:
-            NonFiniteLoss: Before the optimiser step of the update whose loss it is.
-        """
-        split = context.split
-        parts = self.prepare(batch, context).parts(split)
+    def phases(
+        self, batch: Mapping[str, Any], context: StepContext
+    ) -> Iterator[Phase[_Classified]]:
+        """Yield RU, then CU, of a batch of `image`, `valid` and `label`."""
+        acr, inputs = self.config.acr, self.prepare(batch, context).parts(context.split)
         # Kept with gradient only where there is one part: activations of several would not fit.
-        passes = [self._classify_for_both(part.x, alone=len(parts) == 1) for part in parts]
-        cams = [cam for _, cam in passes]
-        ru = descend(
-            self.optimizers["reconstructor"],
-            self._reconstructor_parts(parts, cams, split),
-            split=split,
-            what="reconstructor's",
-        )
-        cu = descend(
-            self.optimizers["classifier"],
-            self._classifier_parts(parts, passes),
-            split=split,
-            what="classifier's",
-        )
-        logged: dict[str, Tensor | float] = {"loss": cu["total"]}
-        logged.update({f"ru_{name}": term for name, term in ru.items()})
-        logged.update({f"cu_{name}": term for name, term in cu.items()})
-        if self.config.acr.srf:
-            logged["q"] = self.config.acr.q(context.epoch)
-        return logged
+        alone = len(inputs) == 1
+        parts = [
+            _Classified(part, *self._classify_for_both(part.x, alone=alone)) for part in inputs
+        ]
+        q = {"q": acr.q(context.epoch)} if acr.srf else {}
 
-    def _reconstructor_parts(
-        self, parts: Sequence[StepInputs], cams: Sequence[Tensor], split: Split
-    ) -> Iterator[Mapping[str, Tensor]]:
-        kept_total = None
-        if split.processes.size > 1 or len(parts) > 1:
-            kept = [
-                is_kept(self.target_map(part, cam.detach()), part.grid).sum()
-                for part, cam in zip(parts, cams, strict=True)
-            ]
-            kept_total = split.total(torch.stack(kept).sum())
-        for part, cam in zip(parts, cams, strict=True):
-            yield self.reconstructor_terms(part, cam, kept_total)._asdict()
+        def images_kept() -> Tensor:
+            maps = [self.target_map(part.inputs, part.cam.detach()) for part in parts]
+            kept = [is_kept(map, part.grid).sum() for map, part in zip(maps, inputs, strict=True)]
+            return torch.stack(kept).sum()
 
-    def _classifier_parts(
-        self, parts: Sequence[StepInputs], passes: Sequence[tuple[Tensor | None, Tensor]]
-    ) -> Iterator[Mapping[str, Tensor]]:
-        for part, (logits, cam) in zip(parts, passes, strict=True):
-            if logits is None:
-                with autocast(self.device, self.config.precision):
-                    logits, cam = self.classifier(part.x)
-            yield self.classifier_terms(part, logits, cam)._asdict()
+        yield Phase("reconstructor", parts, self._ru, count=images_kept, prefix="ru_")
+        yield Phase("classifier", parts, self._cu, prefix="cu_", logged=q)
+
+    def _ru(self, part: _Classified, kept_total: Tensor | None) -> Mapping[str, Tensor]:
+        return self.reconstructor_terms(part.inputs, part.cam, kept_total)._asdict()
+
+    def _cu(self, part: _Classified, _: Tensor | None) -> Mapping[str, Tensor]:
+        logits, cam = part.logits, part.cam
+        if logits is None:
+            with autocast(self.device, self.config.precision):
+                logits, cam = self.classifier(part.inputs.x)
+        return self.classifier_terms(part.inputs, logits, cam)._asdict()
 
     def _classify_for_both(self, x: Tensor, *, alone: bool) -> tuple[Tensor | None, Tensor]:
         """Return the CAM that RU takes, and the class logits if CU may take both as well.
@@ -276,7 +261,7 @@ class AcrMethod:
             self.classifier.train()
             return None, cam
 
-    def prepare(self, batch: dict[str, Any], context: StepContext) -> StepInputs:
+    def prepare(self, batch: Mapping[str, Any], context: StepContext) -> StepInputs:
         """Normalise a batch and draw its targets and remnant grids from `context.generator`."""
         acr, generator, split = self.config.acr, context.generator, context.split
         image, valid, label = batch["image"], batch["valid"], batch["label"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,9 +19,8 @@ from wsss.models.classifier import Classifier
 from wsss.models.reconstructor import CamClassifier
 from wsss.models.weights import load_strict
 from wsss.runtime.compute import autocast
-from wsss.training.descent import descend
-from wsss.training.loop import StepContext
 from wsss.training.schedule import Schedule
+from wsss.training.step import OnePhaseTask, Part
 
 
 class ClassifierBuilder(Protocol):
@@ -124,7 +123,7 @@ def _sgd_of_classifier(config: CamConfig, classifier: CamClassifier) -> SGD:
 CONVOLUTIONAL = Family(build_classifier, _sgd_of_classifier)
 
 
-class PlainMethod:
+class PlainMethod(OnePhaseTask):
     """Train the classifier on image labels alone.
 
     Args:
@@ -160,31 +159,14 @@ class PlainMethod:
             transformer_weights_file=transformer_weights_file,
         )
         self.classifier.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self.modules: Mapping[str, nn.Module] = {"classifier": self.classifier}
-        self.optimizers: Mapping[str, Optimizer] = {
-            "classifier": family.optimizer(config, self.classifier)
-        }
+        self.modules = {"classifier": self.classifier}
+        self.optimizers = {"classifier": family.optimizer(config, self.classifier)}
         self.schedules: Mapping[str, Schedule] = family.schedules(config)
 
-    def step(self, batch: dict[str, Any], context: StepContext) -> Mapping[str, Tensor | float]:
-        """Take one step on a batch of `image`, `valid` and `label`.
-
-        Raises:
-            NonFiniteLoss: Before the optimiser step.
-        """
-        terms = descend(
-            self.optimizers["classifier"],
-            self._parts(batch, context),
-            split=context.split,
-            what="classification",
-        )
-        return {"loss": terms["total"]}
-
-    def _parts(self, batch: dict[str, Any], context: StepContext) -> Iterator[Mapping[str, Tensor]]:
-        images = len(batch["image"])
-        for part in context.split.parts(images):
-            x = normalise(batch["image"][part], self.classifier.normalisation, batch["valid"][part])
-            with autocast(context.device, self.config.precision):
-                logits = self.classifier.classify(x.contiguous(memory_format=torch.channels_last))
-            loss = classification_loss(logits, batch["label"][part])
-            yield {"total": context.split.share(part, images) * loss}
+    def losses(self, part: Part, count: Tensor | None) -> Mapping[str, Tensor]:
+        """Return the loss of a part with `image`, `valid` and `label`."""
+        batch = part.batch
+        x = normalise(batch["image"], self.classifier.normalisation, batch["valid"])
+        with autocast(x.device, self.config.precision):
+            logits = self.classifier.classify(x.contiguous(memory_format=torch.channels_last))
+        return {"total": part.share * classification_loss(logits, batch["label"])}
