@@ -39,7 +39,6 @@ from wsss.cam.inference import multi_scale_cam, view_size
 from wsss.cam.model_file import load_cam_model
 from wsss.cam.source import CamSource
 from wsss.data.images import read_image
-from wsss.data.prefetch import prefetch
 from wsss.data.transforms import image_to_tensor, resize
 from wsss.maps.map_store import MapStore, MapStoreWriter, map_size, upsample
 from wsss.models.backbones import build_backbone, freeze_batchnorm
@@ -48,6 +47,7 @@ from wsss.models.config import BackboneConfig
 from wsss.models.lean import lean_classifier
 from wsss.models.reconstructor import CamClassifier
 from wsss.runtime.compute import convolution_dtype
+from wsss.runtime.pool import ordered_map
 
 CLASSES = 20
 SCALES = (0.5, 1.0, 1.5, 2.0)
@@ -154,7 +154,7 @@ def our_export(
         torch.inference_mode(),
         MapStoreWriter(output, classes=names, attributes={}) as store,
     ):
-        for number, (views, size) in enumerate(prefetch(load, paths, workers=workers)):
+        for number, (views, size) in enumerate(ordered_map(load, paths, workers, threads=True)):
             maps = multi_scale_cam(
                 partial(source.cam, class_indices=tags), views, size=size, mirror=True
             )

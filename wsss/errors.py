@@ -1,6 +1,8 @@
-"""The one exception that the command line turns into a message instead of a traceback."""
+"""The one exception that the command line turns into a message, and how messages list things."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -33,3 +35,11 @@ class UserError(Exception):
         if fix is not None:
             lines.append(f"  to do:    {fix}")
         super().__init__("\n".join(lines))
+
+
+def listed(items: Iterable[object], most: int = 50, separator: str = ", ") -> str:
+    """Return the items as one line for a message: at most `most`, and how many more there are."""
+    texts = [str(item) for item in items]
+    if len(texts) <= most:
+        return separator.join(texts)
+    return f"{separator.join(texts[:most])} and {len(texts) - most} more"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
 import torch
 
 from wsss.data.loader import batches, epoch_order, random_generator
-from wsss.data.prefetch import prefetch
 from wsss.data.transforms import (
     image_to_tensor,
     label_to_tensor,
@@ -117,25 +115,3 @@ def test_padding_is_zero_after_normalisation() -> None:
     assert float(out[0, :, ~crop.valid[0]].abs().max()) == 0
     expected = (crop.image[0] - 0.485) / 0.229
     assert torch.allclose(out[0, 0][crop.valid[0]], expected[crop.valid[0]])
-
-
-def test_prefetch_keeps_the_order_and_passes_errors_on() -> None:
-    threads = set()
-
-    def square(x: int) -> int:
-        threads.add(threading.get_ident())
-        if x == 7:
-            raise ValueError("seven")
-        return x * x
-
-    for workers in (0, 3):
-        assert list(prefetch(square, range(6), workers=workers)) == [0, 1, 4, 9, 16, 25]
-        got: list[int] = []
-        try:
-            for value in prefetch(square, range(20), workers=workers):
-                got.append(value)
-        except ValueError as error:
-            got.append(-1)
-            assert str(error) == "seven"
-        assert got == [0, 1, 4, 9, 16, 25, 36, -1]
-    assert len(threads) > 1

@@ -14,7 +14,6 @@ from wsss.data.index import ImageRecord, Index, write_index, write_masks
 from wsss.errors import UserError
 from wsss.evaluation import scoring
 from wsss.evaluation.config import EvaluationConfig
-from wsss.evaluation.parallel import map_parts
 from wsss.evaluation.sweep import SweepCounts, _Bands, as_thresholds
 from wsss.evaluation.tables import read_rows
 from wsss.maps.map_store import MapStore, MapStoreWriter, upsample
@@ -240,11 +239,11 @@ def test_score_maps_writes_rows_curve_and_plot(run):
 def test_the_number_of_processes_changes_nothing(run, monkeypatch):
     scoring.score_maps(**arguments(run))
     expected = (run / "cam.csv").read_bytes()
-    monkeypatch.setattr("wsss.evaluation.parallel.MIN_IMAGES_PER_WORKER", 2)
+    monkeypatch.setattr("wsss.runtime.pool.MIN_IMAGES_PER_WORKER", 2)
     started = []
     real = ProcessPoolExecutor
     monkeypatch.setattr(
-        "wsss.evaluation.parallel.ProcessPoolExecutor",
+        "wsss.runtime.pool.ProcessPoolExecutor",
         lambda workers, **options: started.append(workers) or real(workers, **options),
     )
     scoring.score_maps(
@@ -252,13 +251,6 @@ def test_the_number_of_processes_changes_nothing(run, monkeypatch):
     )
     assert started == [2]
     assert (run / "two.csv").read_bytes() == expected
-
-
-def test_parts_come_back_in_order():
-    names = [f"n{i}" for i in range(7)]
-    assert map_parts(tuple, names, 1, min_images=1) == [tuple(names)]
-    parts = map_parts(tuple, names, 2, min_images=1)
-    assert parts == [tuple(names[:3]), tuple(names[3:])]
 
 
 def test_missing_maps_are_an_error(run):

@@ -15,7 +15,6 @@ from wsss.cam.model_file import CamModel, load_cam_model
 from wsss.cam.source import CamSource, View
 from wsss.data.images import read_image
 from wsss.data.index import ImageRecord, read_index
-from wsss.data.prefetch import prefetch
 from wsss.errors import UserError
 from wsss.files import content_hash
 from wsss.maps.map_store import Attribute, MapStoreWriter
@@ -31,6 +30,7 @@ from wsss.runtime.compute import (
     setup,
 )
 from wsss.runtime.memory import release_freed_memory, return_large_blocks
+from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 from wsss.runtime.settings import to_dict
 
@@ -104,7 +104,7 @@ def export_cams(
     ):
         # A GPU is through with an image before one thread has the next one ready.
         threads = compute.workers if device.type == "cuda" else min(1, compute.workers)
-        loaded = prefetch(load, records, workers=threads, ahead=max(4, 2 * threads))
+        loaded = ordered_map(load, records, threads, threads=True, ahead=max(4, 2 * threads))
         for record, images in progress(loaded, total=len(records), description="export CAMs"):
             size = (record.height, record.width)
             indices = known.class_indices(record)

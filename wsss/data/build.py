@@ -7,10 +7,8 @@ set is mended in one round.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,11 +20,12 @@ from wsss.data.formats.folder import find_folder_masks, list_folder, require_fol
 from wsss.data.images import probe_image, read_label
 from wsss.data.index import ImageRecord, Index
 from wsss.data.listing import Entry, Listing, Problem, raise_problems
-from wsss.errors import UserError
+from wsss.errors import UserError, listed
+from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 
 _THREADS = 8  # files are waited for more than computed on
-_PART = 64
+_CHUNK = 64
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -50,13 +49,8 @@ def _require_root(root: Path) -> None:
 
 
 def _in_threads(function: Callable[[_T], _R], items: Sequence[_T], what: str) -> list[_R]:
-    # Some at a time: a task for each of a hundred thousand files would take more memory than what
-    # is found in them.
-    parts = [items[start : start + _PART] for start in range(0, len(items), _PART)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        done = pool.map(lambda part: [function(item) for item in part], parts)
-        results = itertools.chain.from_iterable(done)
-        return list(progress(results, total=len(items), description=what))
+    done = ordered_map(function, items, _THREADS, threads=True, chunk=_CHUNK)
+    return list(progress(done, total=len(items), description=what))
 
 
 def build_index(config: IndexConfig, root: Path) -> Index:
@@ -152,8 +146,7 @@ def build_masks(config: IndexConfig, root: Path, index: Index) -> dict[str, str]
         values = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
         wrong = [int(value) for value in values if len(index.classes) < value < 255]
         if wrong:
-            shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
-            reason = f"it holds {shown}, but labels are 0..{len(index.classes)} and 255"
+            reason = f"it holds {listed(wrong, 5)}, but labels are 0..{len(index.classes)} and 255"
             return Problem(file, 0, "mask with unknown labels", reason)
         return None
 

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw, ImageFont
 from wsss.data.images import voc_palette
 
 Picture = npt.NDArray[np.uint8]
-IGNORE = 255
 LINE_PX = 20
 CONTACT_SHEET = "index.png"
 _MARGIN_PX = 4

@@ -15,6 +15,9 @@ from wsss.errors import UserError
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Suffixes (lower case) of the files taken for pictures in a folder."""
 
+IGNORE = 255
+"""Label of pixels that are not sure or do not count; 0 is background, the rest are classes."""
+
 _EXIF_ORIENTATION = 0x0112
 _TAIL_BYTES = 4096
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}

@@ -15,9 +15,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
+from wsss.data.images import IGNORE
 from wsss.models.backbones import Normalisation
-
-IGNORE_LABEL = 255
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def random_crop(image: Tensor, label: Tensor | None, size: int, rng: np.random.G
     valid[destination] = True
     target = None
     if label is not None:
-        target = torch.full((1, size, size), IGNORE_LABEL, dtype=torch.int64)
+        target = torch.full((1, size, size), IGNORE, dtype=torch.int64)
         target[destination] = label[source].to(torch.int64)
         target = target[0]
     return Crop(cropped, valid, target)

@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from wsss.errors import UserError
-from wsss.evaluation.tables import read_rows
+from wsss.evaluation.tables import read_rows, text_table
 from wsss.files import write_text
 
 # Row -> mIoU in percent of the CAMs on VOC 2012's training images, by the initial q of stochastic
@@ -140,15 +140,7 @@ def format_ablation(rows: Sequence[AblationRow]) -> str:
             published = first.published_miou
             line.append(f"{100 * float(published):.1f}" if published else "-")
         table.append(line)
-    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-    table.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in table
-    )
+    return text_table(table, left=2)
 
 
 def _percent(row: AblationRow) -> str:

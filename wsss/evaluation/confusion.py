@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-IGNORE = 255
+from wsss.data.images import IGNORE
 
 
 def confusion_matrix(

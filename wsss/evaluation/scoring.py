@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,17 +13,15 @@ import numpy.typing as npt
 
 from wsss.data.images import read_label
 from wsss.data.index import Index, read_index, read_masks
-from wsss.errors import UserError
+from wsss.errors import UserError, listed
 from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.confusion import confusion_matrix, scores_from_confusion
-from wsss.evaluation.parallel import map_parts
 from wsss.evaluation.sweep import SweepCounts, as_thresholds
 from wsss.evaluation.tables import CurvePoint, rows_of_scores, write_curve, write_rows
+from wsss.runtime.pool import map_parts
 
 if TYPE_CHECKING:
     from wsss.runtime.compute import Compute
-
-MAX_LISTED = 50
 
 
 @dataclass(frozen=True)
@@ -46,14 +44,6 @@ class _Truth:
                 fix="correct the mask or run the index again",
             )
         return label
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return the names as one line, at most `MAX_LISTED` of them and the number of the rest."""
-    names = list(names)
-    shown = ", ".join(names[:MAX_LISTED])
-    more = len(names) - MAX_LISTED
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _prepare(index_path: Path, masks_path: Path, root: Path, split: str) -> tuple[Index, _Truth]:

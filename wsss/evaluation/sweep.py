@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from wsss.evaluation.confusion import IGNORE
+from wsss.data.images import IGNORE
 
 # Bins of the table that finds a value's band: what fits a core's nearest cache.
 _MAX_BINS = 4096

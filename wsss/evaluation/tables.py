@@ -177,17 +177,27 @@ def format_table(path: Path) -> str:
         column = "crf" if is_crf else row["selection"]
         if not is_crf or row["selection"] == "configured":
             stages.setdefault(key, {})[column] = row
-    header = ("run", "stage", "split", "labels", "mIoU configured", "mIoU best", "with CRF")
-    table = [header]
-    for (run, stage, split, labels), columns in stages.items():
+    table = [["run", "stage", "split", "labels", "mIoU configured", "mIoU best", "with CRF"]]
+    for key, columns in stages.items():
         values = (_percent(columns.get(name)) for name in ("configured", "best", "crf"))
-        table.append((run, stage, split, labels, *values))  # type: ignore[arg-type]
-    widths = [max(len(line[i]) for line in table) for i in range(len(header))]
-    table.insert(1, tuple("-" * width for width in widths))  # type: ignore[arg-type]
+        table.append([*key, *values])
+    return text_table(table, left=4)
+
+
+def text_table(lines: Sequence[Sequence[str]], *, left: int) -> str:
+    """Lay out cells in columns, the first line as the header.
+
+    Args:
+        lines: The header and the rows, of equally many cells.
+        left: How many columns are words, at the left of their column; the others are numbers.
+    """
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    header, *rows = lines
+    ruled = (header, ["-" * width for width in widths], *rows)
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if i < 4 else cell.rjust(width)
+            cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
-        for line in table
+        for line in ruled
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from wsss.data import drawing
-from wsss.data.images import read_image, read_label
+from wsss.data.images import IGNORE, read_image, read_label
 from wsss.data.index import ImageRecord, read_index, read_masks
 from wsss.data.sampling import sample_records, shown_records
 from wsss.errors import UserError
@@ -93,9 +93,9 @@ def panel(record: ImageRecord, sources: _Sources) -> drawing.Picture:
         tiles.append(_label_tile(image, path, "ground truth", seen))
     row = drawing.beside(tiles)
     entries = [
-        (label, "ignore" if label == drawing.IGNORE else sources.classes[label - 1])
+        (label, "ignore" if label == IGNORE else sources.classes[label - 1])
         for label in sorted(seen - {0})
-        if label == drawing.IGNORE or label <= len(sources.classes)
+        if label == IGNORE or label <= len(sources.classes)
     ]
     strip = drawing.legend(row.shape[1], entries)
     return drawing.below([row, strip], gap_px=0) if strip.shape[0] else row

@@ -9,10 +9,8 @@ import numpy as np
 
 from wsss.data.images import read_image
 from wsss.data.index import ImageRecord, Index
-from wsss.errors import UserError
+from wsss.errors import UserError, listed
 from wsss.maps.map_store import MapStore
-
-MAX_LISTED = 50
 
 
 def check_store(store: MapStore, index: Index, records: Sequence[ImageRecord], path: Path) -> None:
@@ -31,10 +29,8 @@ def check_store(store: MapStore, index: Index, records: Sequence[ImageRecord], p
     known = set(store.names)
     missing = [record.name for record in records if record.name not in known]
     if missing:
-        more = f" and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
         raise UserError(
-            f"{len(missing)} of {len(records)} images have no CAMs: "
-            f"{', '.join(missing[:MAX_LISTED])}{more}",
+            f"{len(missing)} of {len(records)} images have no CAMs: {listed(missing)}",
             where=path,
             fix="export the CAMs of this index again",
         )

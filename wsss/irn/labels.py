@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from wsss.data.crf import crf_from_label_maps
-from wsss.data.images import write_label
+from wsss.data.images import IGNORE, write_label
 from wsss.data.index import ImageRecord, read_index
 from wsss.files import atomic_directory
 from wsss.irn.config import LabelsConfig
@@ -23,8 +23,6 @@ from wsss.maps.shards import WHOLE, Shard
 from wsss.runtime.compute import Compute
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
-
-IGNORE = 255
 
 
 def confident_labels(

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from wsss.data.images import IGNORE
 from wsss.errors import UserError
 from wsss.irn.affinity import Direction, directions
 
-IGNORE = 255
 BACKGROUND = 0
 _EPS = 1e-5
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from wsss.data.index import ImageRecord, Index, read_index
-from wsss.data.prefetch import prefetch
 from wsss.errors import UserError
 from wsss.files import atomic_directory, content_hash
 from wsss.irn.config import PseudoLabelsConfig
@@ -126,7 +125,7 @@ def _walked_jobs(
     def load(batch: Sequence[ImageRecord]) -> tuple[Sequence[ImageRecord], list[np.ndarray]]:
         return batch, [read_sized_image(root, record) for record in batch]
 
-    for batch, pictures in prefetch(load, batches, workers=1):
+    for batch, pictures in ordered_map(load, batches, 1, threads=True):
         edges = find_edges(pictures)
         jobs = [_job(store, record) for record in batch]
         walked = random_walk_batch(

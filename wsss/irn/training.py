@@ -15,10 +15,10 @@ from torch import Tensor
 from wsss.data import transforms
 from wsss.data.images import read_label
 from wsss.data.index import Index, read_index
-from wsss.errors import UserError
+from wsss.errors import UserError, listed
 from wsss.files import content_hash
 from wsss.irn.config import IrnConfig
-from wsss.irn.inputs import MAX_LISTED, read_sized_image
+from wsss.irn.inputs import read_sized_image
 from wsss.irn.losses import irn_losses, pair_counts
 from wsss.irn.model_file import save_irn_model
 from wsss.models.backbones import build_backbone
@@ -43,10 +43,9 @@ class LabelledImages:
         self.names = tuple(record.name for record in index.records)
         missing = [name for name in self.names if not self.label_path(name).is_file()]
         if missing:
-            more = f" and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
             raise UserError(
                 f"{len(missing)} of {len(self.names)} training images have no label map: "
-                f"{', '.join(missing[:MAX_LISTED])}{more}",
+                f"{listed(missing)}",
                 where=labels,
                 expected="one PNG for every image of the training set",
                 fix="run the irn-labels stage for this index",

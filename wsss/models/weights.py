@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from wsss.errors import UserError
+from wsss.errors import UserError, listed
 from wsss.files import atomic_file
 from wsss.models.published.mxnet import read_mxnet_params
 
@@ -37,12 +37,6 @@ class LoadReport:
 
     used: tuple[str, ...]
     left_out: tuple[str, ...]
-
-
-def _shown(names: Collection[str]) -> str:
-    listed = sorted(names)
-    more = "" if len(listed) <= _SHOWN else f", ... ({len(listed)} in all)"
-    return ", ".join(listed[:_SHOWN]) + more
 
 
 def _is_counter(name: str) -> bool:
@@ -101,9 +95,9 @@ def load_strict(
             chosen[renamed], source_of[renamed] = tensor, name
     missing = [name for name in target if name not in chosen and not _is_counter(name)]
     if missing:
-        problems.append(f"missing: {_shown(missing)}")
+        problems.append(f"missing: {listed(sorted(missing), _SHOWN)}")
     if unknown:
-        problems.append(f"not known to this network: {_shown(unknown)}")
+        problems.append(f"not known to this network: {listed(sorted(unknown), _SHOWN)}")
     if problems:
         raise UserError(
             "these weights do not fit the network: " + "; ".join(problems[:_SHOWN]),
@@ -195,7 +189,8 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
     others = [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]
     if others or not loaded:
         raise UserError(
-            f"not all of this file's entries are tensors: {_shown(others) or 'it has none'}",
+            "not all of this file's entries are tensors: "
+            f"{listed(sorted(others), _SHOWN) or 'it has none'}",
             where=file,
             expected="a state dict, bare or under 'state_dict' or 'model'",
         )

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 from wsss.data import transforms
-from wsss.data.images import read_image, read_label
+from wsss.data.images import IGNORE, read_image, read_label
 from wsss.data.index import Index, read_index, read_masks
-from wsss.errors import UserError
+from wsss.errors import UserError, listed
 from wsss.segmentation.config import SegmentationConfig
-
-MAX_LISTED = 50
 
 
 class SegmentationDataset:
@@ -83,7 +81,7 @@ class SegmentationDataset:
                 expected=f"the image's {size[1]} x {size[0]} px",
                 fix="make the labels again from the current images",
             )
-        known = label[label != transforms.IGNORE_LABEL]
+        known = label[label != IGNORE]
         if known.size and int(known.max()) >= self._n_labels:
             raise UserError(
                 f"this label map holds the label {known.max()}",
@@ -128,10 +126,9 @@ def find_labels(
         found = {name: root / path for name, path in known.items()}
         where, fix = masks, "add the masks, or train with segmentation.labels: pseudo"
     if missing:
-        more = f" and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
         raise UserError(
             f"{len(missing)} of {len(index.records)} training images have no label map: "
-            f"{', '.join(missing[:MAX_LISTED])}{more}",
+            f"{listed(missing)}",
             where=where,
             expected="one for every image of the training set",
             fix=fix,

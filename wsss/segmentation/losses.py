@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORE = 255
+from wsss.data.images import IGNORE
 
 
 def labelled_pixels(target: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from PIL import Image
 
 from wsss.data.images import IMAGE_SUFFIXES, read_image, write_label
 from wsss.data.index import read_index
-from wsss.data.prefetch import prefetch
 from wsss.data.sampling import sample_records
 from wsss.errors import UserError
 from wsss.files import atomic_directory, atomic_file
@@ -92,8 +91,8 @@ def _on_gpu(
 ) -> Iterator[tuple[Job, npt.NDArray[np.float32]]]:
     """Yield the (n_labels, H, W) probabilities of each image, reading ahead of the device."""
     segments = segmenter(network, precision=config.precision, device=device)
-    ahead = prefetch(
-        lambda job: load_views(str(job[0]), config.scales), jobs, workers=compute.workers
+    ahead = ordered_map(
+        lambda job: load_views(str(job[0]), config.scales), jobs, compute.workers, threads=True
     )
     for job, views in zip(jobs, ahead, strict=True):
         found = class_probabilities(segments, views, mirror=config.mirror)
@@ -127,13 +126,13 @@ def _predict(
     finished: Iterator[None]
     if device.type == "cuda":
         items = _on_gpu(load_segmentation_model(model).network, jobs, config, compute, device)
-        finished = ordered_map(_AfterGpu(finish), items, workers, ahead=AHEAD)
+        finished = ordered_map(_AfterGpu(finish), items, workers, ahead=AHEAD * workers)
     elif few and few_share_threads:
         finished = map(_OnCpu(model, config, finish), jobs)
     else:
         # All of an image's work in one process: the network in this one, its threads beside the
         # processes of the CRF, would make both wait for each other.
-        finished = ordered_map(_OnCpu(model, config, finish), jobs, workers, ahead=AHEAD)
+        finished = ordered_map(_OnCpu(model, config, finish), jobs, workers, ahead=AHEAD * workers)
     for _ in progress(finished, total=len(jobs), description="predict", unit="img"):
         pass
 

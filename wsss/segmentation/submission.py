@@ -16,10 +16,8 @@ from typing import Literal
 from wsss.data.formats.voc import VOC_CLASSES
 from wsss.data.images import read_label, write_label
 from wsss.data.index import ImageRecord, read_index
-from wsss.errors import UserError
+from wsss.errors import UserError, listed
 from wsss.files import atomic_file
-
-MAX_LISTED = 50
 
 
 def _problem(record: ImageRecord, path: Path) -> str | None:
@@ -72,10 +70,9 @@ def pack_submission(
     found = {r.name: _problem(r, predictions / f"{r.name}.png") for r in images.records}
     problems = [f"{name}: {text}" for name, text in found.items() if text]
     if problems:
-        more = len(problems) - MAX_LISTED
-        listed = "; ".join(problems[:MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
         raise UserError(
-            f"{len(problems)} of {len(found)} predictions cannot be submitted: {listed}",
+            f"{len(problems)} of {len(found)} predictions cannot be submitted: "
+            f"{listed(problems, separator='; ')}",
             where=predictions,
             fix=f"predict the whole split '{split}' again",
         )

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import multiprocessing
 import warnings
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.config import MAX_CLASSES, bad_class_name
-from wsss.data.images import write_label
+from wsss.data.images import IGNORE, write_label
 from wsss.data.index import Index
 from wsss.data.listing import Entry, Listing, Problem, raise_problems
 from wsss.errors import UserError
 from wsss.files import atomic_directory, canonical_json
+from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 
 COCO_SETS = {"train": "train2014", "val": "val2014"}
@@ -252,7 +251,7 @@ def draw_labels(
     for annotation in objects:
         mask = _object_mask(annotation, height, width)
         if annotation.get("iscrowd", 0):
-            label[mask] = 255
+            label[mask] = IGNORE
         else:
             value = label_values[annotation["category_id"]]
             singles.append((-int(mask.sum()), int(annotation["id"]), value, mask))
@@ -281,16 +280,9 @@ def _jobs(annotated: _Annotated, folder: Path) -> Iterator[_Job]:
 
 def _draw_set(annotated: _Annotated, folder: Path, workers: int) -> list[Problem]:
     jobs, total = _jobs(annotated, folder), len(annotated.images)
-    with contextlib.ExitStack() as stack:
-        results: Iterable[Problem | None]
-        if workers > 1:
-            context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
-            results = pool.map(_draw, jobs, chunksize=64)
-        else:
-            results = map(_draw, jobs)
-        reported = progress(results, total=total, description=f"drawing masks of {folder.name}")
-        return [problem for problem in reported if problem is not None]
+    results = ordered_map(_draw, jobs, workers, chunk=64)
+    reported = progress(results, total=total, description=f"drawing masks of {folder.name}")
+    return [problem for problem in reported if problem is not None]
 
 
 def rasterise_masks(root: Path, output: Path | None = None, *, workers: int = 2) -> None:

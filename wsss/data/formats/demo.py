@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from wsss.data.formats.demo_shapes import (
     Dice,
@@ -25,7 +26,7 @@ from wsss.data.formats.demo_shapes import (
     part_pattern,
     smooth_noise,
 )
-from wsss.data.images import write_label
+from wsss.data.images import IGNORE, write_label
 from wsss.files import atomic_directory
 
 TRAIN_IMAGES = 240
@@ -183,11 +184,8 @@ def _label(owner: NDArray[np.int64], kinds: NDArray[np.int64]) -> NDArray[np.uin
     """
     values = np.concatenate([kinds + 1, [0]]).astype(np.uint8)
     label = values[owner]
-    padded = np.pad(owner, 1, mode="edge")
-    height, width = owner.shape
-    for dy in range(3):
-        for dx in range(3):
-            label[padded[dy : dy + height, dx : dx + width] != owner] = 255
+    highest, lowest = (filtered(owner, 3) for filtered in (maximum_filter, minimum_filter))
+    label[highest != lowest] = IGNORE
     return label
 
 
