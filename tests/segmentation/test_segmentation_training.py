@@ -14,6 +14,7 @@ from segmentation_helpers import make_data, tiny_config
 
 from wsss.data.images import read_label, write_label
 from wsss.data.index import read_index
+from wsss.data.labelled import LabelledImages, label_pngs
 from wsss.errors import UserError
 from wsss.models.backbones import build_backbone, freeze_batchnorm
 from wsss.models.config import BackboneConfig
@@ -22,7 +23,6 @@ from wsss.models.weights import load_model_file
 from wsss.runtime.compute import Compute
 from wsss.runtime.settings import from_dict, to_dict
 from wsss.segmentation.config import CrfConfig, PredictionConfig, SegmentationConfig
-from wsss.segmentation.dataset import open_dataset
 from wsss.segmentation.model_file import load_segmentation_model
 from wsss.segmentation.prediction import predict_split
 from wsss.segmentation.training import SegmentationTask, parameter_groups, train_segmentation
@@ -169,13 +169,9 @@ def test_a_checkpoint_of_other_labels_is_refused(data, monkeypatch):
 
 def test_samples_keep_image_and_labels_together(data):
     config = tiny_config(crop_px=96, scale_min=0.7, scale_max=0.8)
-    index, dataset, _ = open_dataset(
-        config,
-        index_path=data / "index.csv",
-        labels=data / "pseudo",
-        masks=None,
-        root=data / "data",
-    )
+    index = read_index(data / "index.csv").training_set()
+    paths = label_pngs(index, data / "pseudo", fix="")
+    dataset = LabelledImages(config, index, data / "data", paths)
     for position in range(len(index.records)):
         sample = dataset.load(position, np.random.default_rng(position))
         assert sample["image"].shape == (3, 96, 96)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from wsss.data.index import ImageRecord
 from wsss.errors import UserError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -64,6 +65,23 @@ def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
             return np.array(upright.convert("RGB"))
     except _DECODING_ERRORS as error:
         raise _unreadable(path, error) from None
+
+
+def read_sized_image(root: Path, record: ImageRecord) -> NDArray[np.uint8]:
+    """Return the picture (H, W, 3) uint8; it must still have the size the index states.
+
+    Raises:
+        UserError: It is unreadable or has another size.
+    """
+    image = read_image(root / record.path)
+    if image.shape[:2] != (record.height, record.width):
+        raise UserError(
+            f"this picture is {image.shape[1]} x {image.shape[0]} px",
+            where=root / record.path,
+            expected=f"{record.width} x {record.height} px, as the index says",
+            fix="let the index stage run again",
+        )
+    return image
 
 
 def probe_image(path: str | PathLike[str]) -> tuple[int, int]:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wsss.data.images import read_sized_image
 from wsss.data.index import ImageRecord
 from wsss.data.transforms import image_to_tensor, normalise
 from wsss.irn.config import PseudoLabelsConfig
-from wsss.irn.inputs import read_sized_image
 from wsss.irn.model_file import load_irn_model
 from wsss.irn.random_walk import random_walk
 from wsss.irn.walked import Finisher, WalkJob

@@ -1,4 +1,4 @@
-"""Checks and reading that the IRN stages share."""
+"""Checks and scores that the IRN stages share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.data.images import read_image
 from wsss.data.index import ImageRecord, Index
 from wsss.errors import UserError, listed
 from wsss.maps.map_store import MapStore
@@ -34,23 +33,6 @@ def check_store(store: MapStore, index: Index, records: Sequence[ImageRecord], p
             where=path,
             fix="export the CAMs of this index again",
         )
-
-
-def read_sized_image(root: Path, record: ImageRecord) -> np.ndarray:
-    """Return the picture (H, W, 3) uint8; it must still have the size the index states.
-
-    Raises:
-        UserError: It is unreadable or has another size.
-    """
-    image = read_image(root / record.path)
-    if image.shape[:2] != (record.height, record.width):
-        raise UserError(
-            f"this picture is {image.shape[1]} x {image.shape[0]} px",
-            where=root / record.path,
-            expected=f"{record.width} x {record.height} px, as the index says",
-            fix="let the index stage run again",
-        )
-    return image
 
 
 def label_values(scores: np.ndarray, background: float, class_indices: np.ndarray) -> np.ndarray:

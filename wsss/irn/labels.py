@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from wsss.data.crf import crf_from_label_maps
-from wsss.data.images import IGNORE, write_label
+from wsss.data.images import IGNORE, read_sized_image, write_label
 from wsss.data.index import ImageRecord, read_index
 from wsss.files import atomic_directory
 from wsss.irn.config import LabelsConfig
-from wsss.irn.inputs import check_store, read_sized_image, winner
+from wsss.irn.inputs import check_store, winner
 from wsss.maps.map_store import MapStore, StoredMaps, upsample
 from wsss.maps.shards import WHOLE, Shard
 from wsss.runtime.compute import Compute

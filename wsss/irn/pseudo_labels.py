@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from wsss.data.images import read_sized_image
 from wsss.data.index import ImageRecord, Index, read_index
 from wsss.errors import UserError
 from wsss.files import atomic_directory, content_hash
 from wsss.irn.config import PseudoLabelsConfig
 from wsss.irn.edges import EdgeFinder, Labeller, edge_finder
-from wsss.irn.inputs import check_store, read_sized_image
+from wsss.irn.inputs import check_store
 from wsss.irn.random_walk import random_walk_batch
 from wsss.irn.walked import UPSAMPLING, Finisher, WalkJob
 from wsss.maps.map_store import MapStore, MapStoreWriter, StoredMaps, map_size

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from wsss.data import transforms
-from wsss.data.images import read_label
-from wsss.data.index import Index, read_index
-from wsss.errors import UserError, listed
+from wsss.data.index import read_index
+from wsss.data.labelled import LabelledImages, label_pngs
+from wsss.data.transforms import normalise
 from wsss.files import content_hash
 from wsss.irn.config import IrnConfig
-from wsss.irn.inputs import read_sized_image
 from wsss.irn.losses import irn_losses, pair_counts
 from wsss.irn.model_file import save_irn_model
 from wsss.models.backbones import build_backbone
@@ -29,66 +25,6 @@ from wsss.runtime.processes import Processes
 from wsss.runtime.settings import to_dict
 from wsss.training.loop import finish, train
 from wsss.training.step import OnePhaseTask, Part, Phase, StepContext
-
-
-class LabelledImages:
-    """Images with confident labels, augmented: random scale, mirror, crop.
-
-    Each sample: `image` (3, S, S) float32 in 0..1, `valid` (1, S, S) bool, `target` (S, S) int64
-    with 255 on padding and unsure pixels, `name`.
-    """
-
-    def __init__(self, config: IrnConfig, index: Index, root: Path, labels: Path) -> None:
-        self._config, self._records, self._root, self._labels = config, index.records, root, labels
-        self.names = tuple(record.name for record in index.records)
-        missing = [name for name in self.names if not self.label_path(name).is_file()]
-        if missing:
-            raise UserError(
-                f"{len(missing)} of {len(self.names)} training images have no label map: "
-                f"{listed(missing)}",
-                where=labels,
-                expected="one PNG for every image of the training set",
-                fix="run the irn-labels stage for this index",
-            )
-
-    def label_path(self, name: str) -> Path:
-        """Return where an image's labels are."""
-        return self._labels / f"{name}.png"
-
-    def labels_hash(self) -> str:
-        """Return a hash of all label files, so that no training resumes with other labels."""
-        digest = hashlib.sha256()
-        for name in self.names:
-            digest.update(name.encode() + b"\0")
-            digest.update(hashlib.sha256(self.label_path(name).read_bytes()).digest())
-        return digest.hexdigest()[:16]
-
-    def load(self, position: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Return one augmented sample."""
-        config, record = self._config, self._records[position]
-        pixels = read_sized_image(self._root, record)
-        values = read_label(self.label_path(record.name))
-        if values.shape != pixels.shape[:2]:
-            raise UserError(
-                f"this label map is {values.shape[1]} x {values.shape[0]} px",
-                where=self.label_path(record.name),
-                expected=f"the image's {record.width} x {record.height} px",
-                fix="run the irn-labels stage again",
-            )
-        image: Tensor = transforms.image_to_tensor(pixels)
-        label: Tensor | None = transforms.label_to_tensor(values)
-        image, label = transforms.random_scale(
-            image, label, config.scale_min, config.scale_max, rng
-        )
-        if config.flip:
-            image, label = transforms.random_flip(image, label, rng)
-        crop = transforms.random_crop(image, label, config.crop_px, rng)
-        return {
-            "image": crop.image,
-            "valid": crop.valid,
-            "target": crop.target,
-            "name": record.name,
-        }
 
 
 def labels_at_stride(target: Tensor) -> Tensor:
@@ -144,9 +80,7 @@ class IrnTask(OnePhaseTask):
     def losses(self, part: Part, count: Tensor | None) -> Mapping[str, Tensor]:
         """Return the IRN losses of a part; `count` is the batch's pairs."""
         batch = part.batch
-        image = transforms.normalise(
-            batch["image"], self.network.backbone.normalisation, batch["valid"]
-        )
+        image = normalise(batch["image"], self.network.backbone.normalisation, batch["valid"])
         image = image.contiguous(memory_format=torch.channels_last)
         with autocast(image.device, self._config.precision):
             edge, displacement = self.network(image)
@@ -184,7 +118,8 @@ def train_irn(
         UserError: An image has no labels, or a setting cannot be honoured.
     """
     training_set = read_index(index).training_set()
-    images = LabelledImages(config, training_set, root, labels)
+    paths = label_pngs(training_set, labels, fix="run the stage labels for this index")
+    images = LabelledImages(config, training_set, root, paths)
     digest = images.labels_hash()
     device = setup(compute, config.seed, trains=True)
     backbone = build_backbone(config.backbone, weights_file)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wsss.data.index import read_index
+from wsss.data.labelled import LabelledImages
 from wsss.data.transforms import normalise
 from wsss.files import content_hash
 from wsss.models.backbones import build_backbone, freeze_batchnorm
@@ -18,7 +20,7 @@ from wsss.runtime.compute import Compute, autocast, setup
 from wsss.runtime.processes import Processes
 from wsss.runtime.settings import to_dict
 from wsss.segmentation.config import SegmentationConfig
-from wsss.segmentation.dataset import open_dataset
+from wsss.segmentation.labels import find_labels
 from wsss.segmentation.losses import labelled_pixels, multi_scale_loss
 from wsss.segmentation.model_file import save_segmentation_model
 from wsss.training.loop import finish, train
@@ -105,19 +107,20 @@ def train_segmentation(
     Raises:
         UserError: A training image has no label map, or a setting cannot be honoured.
     """
-    training_index, dataset, labels_digest = open_dataset(
-        config, index_path=index, labels=labels, masks=masks, root=root
-    )
+    known = read_index(index).training_set()
+    paths = find_labels(config, known, labels=labels, masks=masks, root=root)
+    images = LabelledImages(config, known, root, paths)
+    digest = images.labels_hash()
     device = setup(compute, config.seed, trains=True)
     backbone = build_backbone(config.backbone, weights_file)
     if config.freeze_batchnorm:
         freeze_batchnorm(backbone)
-    network = DeepLab(backbone, len(training_index.classes) + 1, config.head)
+    network = DeepLab(backbone, len(known.classes) + 1, config.head)
     task = SegmentationTask(network, config, device)
     settings = to_dict(config)
     summary = train(
         task,
-        dataset,
+        images,
         epochs=config.epochs,
         batch_size=config.batch_size,
         seed=config.seed,
@@ -127,9 +130,9 @@ def train_segmentation(
             "code": closure_hash(__name__),
             "stage": "segmentation",
             "settings": settings,
-            "classes": list(training_index.classes),
-            "images": content_hash(list(dataset.names)),
-            "labels": labels_digest,
+            "classes": list(known.classes),
+            "images": content_hash(list(images.names)),
+            "labels": digest,
         },
         description=f"train segmentation ({config.labels} labels)",
         lr_power=config.lr_power,
@@ -139,8 +142,8 @@ def train_segmentation(
     save_segmentation_model(
         output,
         task.network,
-        classes=training_index.classes,
+        classes=known.classes,
         config=config,
-        training={"steps": summary.steps, "images": summary.images, "labels": labels_digest},
+        training={"steps": summary.steps, "images": summary.images, "labels": digest},
     )
     finish(work_dir)

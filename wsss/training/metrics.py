@@ -25,7 +25,8 @@ EVENTS_FOLDER = "tensorboard"
 class _Events:
     """TensorBoard's events, written at once.
 
-    Its own writer has a thread do that, in which a full disk ends the writing and nothing else.
+    Its public writers have a thread do that, in which a full disk ends in a traceback that nobody
+    can catch; so this one is made of the parts that they are made of.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:

@@ -20,8 +20,7 @@ from wsss.models.published.vit_weights import load_vit_weights
 from wsss.models.vit import MCTformerV2
 from wsss.models.vit_classifier import TransformerClassifier
 from wsss.models.weights import load_strict
-from wsss.training.cosine import cosine_factor
-from wsss.training.schedule import Schedule
+from wsss.training.schedule import Schedule, cosine_learning_rate
 
 
 def _untrained(config: CamConfig, n_classes: int) -> TransformerClassifier:
@@ -107,14 +106,16 @@ def cosine_schedule(config: CamConfig) -> Schedule:
     vit = config.vit
 
     def factor(step: int, total_steps: int) -> float:
-        return cosine_factor(
+        peak = vit.peak_learning_rate(config.batch_size)
+        rate = cosine_learning_rate(
             step,
             total_steps,
             warmup_steps=round(total_steps * vit.warmup_epochs / config.epochs),
-            peak=vit.peak_learning_rate(config.batch_size),
+            peak=peak,
             final=vit.final_learning_rate,
             start=vit.warmup_learning_rate,
         )
+        return rate / peak
 
     return factor
 

@@ -3,7 +3,7 @@ import torch
 from timm.scheduler import CosineLRScheduler
 
 from wsss.errors import UserError
-from wsss.training.cosine import cosine_factor, cosine_learning_rate, scaled_learning_rate
+from wsss.training.schedule import cosine_learning_rate
 
 
 def test_same_rates_as_the_scheduler_of_the_recipe() -> None:
@@ -24,23 +24,10 @@ def test_without_warm_up_the_first_rate_is_the_peak() -> None:
     assert cosine_learning_rate(0, 10, warmup_steps=0, peak=1e-3) == pytest.approx(1e-3)
 
 
-def test_factor_times_peak_is_the_rate() -> None:
-    settings = {"warmup_steps": 4, "peak": 2e-4, "final": 2e-5, "start": 1e-6}
-    for step in (0, 3, 4, 20):
-        rate = cosine_learning_rate(step, 20, **settings)  # type: ignore[arg-type]
-        assert cosine_factor(step, 20, **settings) * 2e-4 == pytest.approx(rate)  # type: ignore[arg-type]
-
-
-def test_rate_scales_with_the_batch() -> None:
-    assert scaled_learning_rate(5e-4, 64) == pytest.approx(6.25e-5)
-    with pytest.raises(UserError):
-        scaled_learning_rate(5e-4, 0)
-
-
 def test_peak_below_the_end_is_refused() -> None:
     # Batch 8 gives a peak of 7.8e-6, so a "decay" to 1e-5 would rise.
     with pytest.raises(UserError, match=r"7\.8"):
-        cosine_learning_rate(0, 10, warmup_steps=1, peak=scaled_learning_rate(5e-4, 8))
+        cosine_learning_rate(0, 10, warmup_steps=1, peak=5e-4 * 8 / 512)
 
 
 @pytest.mark.parametrize(("warmup", "total"), [(11, 10), (-1, 10), (0, 0)])

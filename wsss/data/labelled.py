@@ -1,0 +1,145 @@
+"""Training images with a label map each, whichever labels they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from wsss.data import transforms
+from wsss.data.images import IGNORE, read_label, read_sized_image
+from wsss.data.index import ImageRecord, Index
+from wsss.errors import UserError, listed
+
+
+class CropSettings(Protocol):
+    """How a sample is cut out."""
+
+    @property
+    def crop_px(self) -> int:
+        """Side of the square crop."""
+        ...
+
+    @property
+    def scale_min(self) -> float:
+        """Smallest factor of the random resizing."""
+        ...
+
+    @property
+    def scale_max(self) -> float:
+        """Largest factor of the random resizing."""
+        ...
+
+    @property
+    def flip(self) -> bool:
+        """Whether half of the images are mirrored."""
+        ...
+
+
+class LabelledImages:
+    """Images and label maps, augmented: random scale, mirror, crop.
+
+    Args:
+        config: Crop, scales, mirror.
+        index: Training images.
+        root: Data root of the images.
+        labels: Label PNG of every image, by its name.
+    """
+
+    def __init__(
+        self, config: CropSettings, index: Index, root: Path, labels: Mapping[str, Path]
+    ) -> None:
+        self._config, self._records, self._root = config, index.records, root
+        self._n_labels, self._labels = len(index.classes) + 1, labels
+        self.names = tuple(record.name for record in index.records)
+
+    def labels_hash(self) -> str:
+        """Return a hash of the label files' content, so that no training goes on with others."""
+        digest = hashlib.sha256()
+        for name in self.names:
+            digest.update(name.encode() + b"\0")
+            digest.update(hashlib.sha256(self._labels[name].read_bytes()).digest())
+        return digest.hexdigest()[:16]
+
+    def load(self, position: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Return one augmented sample.
+
+        Returns:
+            `image` (3, S, S) float32 in 0..1, `valid` (1, S, S) bool, `target` (S, S) int64 with
+            255 on padding and unlabelled pixels, `name`.
+
+        Raises:
+            UserError: The picture is not the index's, or the label map does not fit it.
+        """
+        config, record = self._config, self._records[position]
+        pixels = read_sized_image(self._root, record)
+        image = transforms.image_to_tensor(pixels)
+        image, label = transforms.random_scale(
+            image,
+            transforms.label_to_tensor(self._read_label(record)),
+            config.scale_min,
+            config.scale_max,
+            rng,
+        )
+        if config.flip:
+            image, label = transforms.random_flip(image, label, rng)
+        crop = transforms.random_crop(image, label, config.crop_px, rng)
+        return {
+            "image": crop.image,
+            "valid": crop.valid,
+            "target": crop.target,
+            "name": record.name,
+        }
+
+    def _read_label(self, record: ImageRecord) -> np.ndarray:
+        path = self._labels[record.name]
+        label = read_label(path)
+        if label.shape != (record.height, record.width):
+            raise UserError(
+                f"this label map is {label.shape[1]} x {label.shape[0]} px",
+                where=path,
+                expected=f"the image's {record.width} x {record.height} px",
+                fix="make the labels again from the current images",
+            )
+        known = label[label != IGNORE]
+        if known.size and int(known.max()) >= self._n_labels:
+            raise UserError(
+                f"this label map holds the label {known.max()}",
+                where=path,
+                expected=f"0..{self._n_labels - 1}, or {IGNORE}",
+            )
+        return label
+
+
+def label_pngs(index: Index, folder: Path, *, fix: str) -> dict[str, Path]:
+    """Return the label PNG of every image in a folder of them.
+
+    Raises:
+        UserError: Some are missing; `fix` says what makes them.
+    """
+    paths = {record.name: folder / f"{record.name}.png" for record in index.records}
+    require_labels(
+        index, [name for name, path in paths.items() if path.is_file()], where=folder, fix=fix
+    )
+    return paths
+
+
+def require_labels(index: Index, known: Collection[str], *, where: Path, fix: str) -> None:
+    """Check that every image has a label map.
+
+    Raises:
+        UserError: Some have none.
+    """
+    labelled = set(known)
+    missing = [record.name for record in index.records if record.name not in labelled]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(index.records)} training images have no label map: "
+            f"{listed(missing)}",
+            where=where,
+            expected="one for every image of the training set",
+            fix=fix,
+        )
