@@ -28,6 +28,7 @@ LEVELS = (
     ("cli",),
     ("__main__",),
 )
+MOST_LINES = 400
 LEVEL = {room: height for height, rooms in enumerate(LEVELS) for room in rooms}
 
 
@@ -61,3 +62,8 @@ def test_nothing_lies_loose_at_the_root() -> None:
     assert loose <= {"__init__", "__main__", "errors", "files", "provenance", "stages", "cli"}
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"}
     assert rooms <= set(LEVEL)
+
+
+def test_no_module_is_long() -> None:
+    lines = {path: len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert [path.name for path, count in lines.items() if count > MOST_LINES] == []
