@@ -21,7 +21,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +39,12 @@ from benchmarks.harness import (
     measure,
 )
 from benchmarks.machine import flop_counter, product_rate
-from wsss.cam.config import AcrConfig, CamConfig
 from wsss.cam.losses import SMALLEST_SEGMENT_PX, normalise_cam
 from wsss.cam.methods.acr import AcrMethod, StepInputs
+from wsss.cam.methods.acr_config import AcrConfig, AcrSettings
 from wsss.project.config import load_config
 from wsss.runtime.compute import Compute, setup
+from wsss.runtime.settings import replace
 from wsss.training import descent
 from wsss.training.step import StepContext
 
@@ -62,11 +62,11 @@ TERMS = (
 )
 
 
-def settings(options: argparse.Namespace, precision: str) -> CamConfig:
+def settings(options: argparse.Namespace, precision: str) -> AcrSettings:
     """The run `voc`, or its small stand-in, with what the options change."""
     if options.small:
         acr = AcrConfig(decode_px=64, decoder_depth=4, decoder_width=16)
-        config = CamConfig(crop_px=128, batch_size=4, acr=acr)
+        config = AcrSettings(crop_px=128, batch_size=4, acr=acr)
     else:
         config = load_config(folder=Path(__file__).resolve().parents[1]).run("voc").stages["cam"]
         weights = config.backbone.weights if options.weights else "none"
@@ -75,12 +75,12 @@ def settings(options: argparse.Namespace, precision: str) -> CamConfig:
     return replace(config, precision=precision, batch_size=batch)
 
 
-def build(config: CamConfig, device: torch.device, weights: Path | None) -> AcrMethod:
+def build(config: AcrSettings, device: torch.device, weights: Path | None) -> AcrMethod:
     torch.manual_seed(0)
     return AcrMethod(config, CLASSES, device=device, weights_file=weights)
 
 
-def batch_of(config: CamConfig, step: int, device: torch.device) -> dict[str, Any]:
+def batch_of(config: AcrSettings, step: int, device: torch.device) -> dict[str, Any]:
     """Smooth pictures with a square in each tagged class's colour; a function of `step` alone."""
     rng = np.random.default_rng(step)
     count, side = config.batch_size, config.crop_px

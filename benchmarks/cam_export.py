@@ -48,13 +48,14 @@ from wsss.models.lean import lean_classifier
 from wsss.models.reconstructor import CamClassifier
 from wsss.runtime.compute import convolution_dtype
 from wsss.runtime.pool import ordered_map
+from wsss.runtime.settings import replace
 
 CLASSES = 20
 SCALES = (0.5, 1.0, 1.5, 2.0)
 BACKGROUND = 0.2
 NETWORKS = {
     "lite0": BackboneConfig(),
-    "resnet38": BackboneConfig("resnet38", "none", 8),
+    "resnet38": BackboneConfig(name="resnet38", weights="none", output_stride=8),
 }
 TARGETS = {("lite0", "cpu"): 3.0, ("resnet38", "cpu"): 2.5}
 TARGET_ON_GPU = 6.0
@@ -162,7 +163,7 @@ def our_export(
 
 
 def our_source(name: str, model: str | None, precision: str, device: torch.device) -> CamSource:
-    config = ExportConfig(SCALES, True, precision)  # type: ignore[arg-type]
+    config = ExportConfig(scales=SCALES, mirror=True, precision=precision)  # type: ignore[arg-type]
     return cam_source(config, network(name, model), None, device)
 
 
@@ -196,7 +197,7 @@ def flops(name: str, width: int, height: int) -> int:
 
 
 def _without_weights() -> Classifier:
-    config = BackboneConfig(NETWORKS["lite0"].name, "none", NETWORKS["lite0"].output_stride)
+    config = replace(NETWORKS["lite0"], weights="none")
     return CamClassifier(build_backbone(config), CLASSES, "paper").eval()
 
 

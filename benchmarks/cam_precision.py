@@ -16,7 +16,6 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,7 +30,7 @@ from wsss.data.index import Index, read_index, write_index, write_masks
 from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.scoring import score_maps
 from wsss.runtime.compute import Compute
-from wsss.runtime.settings import from_dict
+from wsss.runtime.settings import parse, replace
 
 LIMIT = 0.1  # of the mIoU, in percent
 
@@ -80,15 +79,13 @@ def seed_miou(
 def compared(options: argparse.Namespace) -> Sequence[Row]:
     run, root = options.run, options.root
     compute = Compute(device=options.device, threads=options.threads, workers=options.workers)
-    export = from_dict(ExportConfig, settings(run, "export"), where=str(run))
-    evaluation = from_dict(EvaluationConfig, settings(run, "evaluation"), where=str(run))
+    export = parse(ExportConfig, settings(run, "export"), where=str(run))
+    evaluation = parse(EvaluationConfig, settings(run, "evaluation"), where=str(run))
     model = run / "cam" / "model.safetensors"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         index = some(read_index(run / "index.csv"), options.images)
-        masks = build_masks(
-            from_dict(IndexConfig, settings(run, "index"), where=str(run)), root, index
-        )
+        masks = build_masks(parse(IndexConfig, settings(run, "index"), where=str(run)), root, index)
         index = Index(index.classes, tuple(r for r in index.records if r.name in masks))
         write_index(index, folder / "index.csv")
         write_masks(masks, folder / "masks.csv")
@@ -114,7 +111,7 @@ def compared(options: argparse.Namespace) -> Sequence[Row]:
         Row(
             stage="CAM export, seed mIoU",
             case=f"{len(index.records)} training images, scales {scales} x mirror",
-            backbone=trained.vit.name if trained.uses_transformer else trained.backbone.name,
+            backbone=trained.vit.name if hasattr(trained, "vit") else trained.backbone.name,
             precision="bfloat16",
             images=len(index.records),
             naive=timings["float32"],

@@ -27,7 +27,7 @@ from PIL import Image
 
 from benchmarks.harness import Row, Timing, add_options, finish, interleave, measure
 from benchmarks.synthetic import write_data_set
-from wsss.cam.config import CamConfig
+from wsss.cam.methods.plain_config import PlainSettings
 from wsss.cam.training import ClassificationImages, train_cam
 from wsss.data.index import Index, read_index
 from wsss.data.loader import random_generator
@@ -40,7 +40,7 @@ WAIT_LIMIT = 0.05
 GREY_LEVELS = 1.5
 
 
-def naive_sample(path: Path, config: CamConfig, rng: np.random.Generator) -> np.ndarray:
+def naive_sample(path: Path, config: PlainSettings, rng: np.random.Generator) -> np.ndarray:
     """(3, S, S) float32, normalised, zero where there is no picture."""
     image = Image.open(path).convert("RGB")
     length = int(rng.integers(config.long_side_min_px, config.long_side_max_px + 1))
@@ -72,7 +72,7 @@ def rng_of(name: str) -> np.random.Generator:
     return random_generator(0, 0, name)
 
 
-def naive_all(index: Index, root: Path, config: CamConfig) -> list[np.ndarray]:
+def naive_all(index: Index, root: Path, config: PlainSettings) -> list[np.ndarray]:
     return [naive_sample(root / r.path, config, rng_of(r.name)) for r in index.records]
 
 
@@ -97,7 +97,7 @@ def training(folder: str, epochs: int, workers: int, device: str) -> Callable[[]
 
     def run() -> float:
         train_cam(
-            config=CamConfig(method="cam", epochs=epochs, batch_size=8),
+            config=PlainSettings(epochs=epochs, batch_size=8),
             index=base / "index.csv",
             root=base / "data",
             output=base / "model.safetensors",
@@ -113,7 +113,7 @@ def training(folder: str, epochs: int, workers: int, device: str) -> Callable[[]
 
 
 def loading_row(index: Index, root: Path) -> Row:
-    config = CamConfig()
+    config = PlainSettings()
     images = ClassificationImages(index, root, config)
     torch.set_num_threads(1)  # as in a worker; images/s is thus of one core
     times = interleave(
@@ -140,7 +140,7 @@ def waiting_row(folder: Path, count: int, options: argparse.Namespace) -> Row:
     share = run.result
     return Row(
         stage="waiting for batches",
-        case=f"plain classifier, Lite0, crop {CamConfig().crop_px}",
+        case=f"plain classifier, Lite0, crop {PlainSettings().crop_px}",
         backbone="Lite0",
         batch=8,
         ours=Timing(run.seconds, run.cpu_s),

@@ -19,7 +19,6 @@ import csv
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -37,9 +36,10 @@ from benchmarks.harness import (
 )
 from benchmarks.machine import machine
 from benchmarks.synthetic import CLASSES, write_data_set
-from wsss.cam.config import CamConfig, ExportConfig
+from wsss.cam.config import ExportConfig
 from wsss.cam.export import export_cams
-from wsss.cam.model_file import method, save_cam_model
+from wsss.cam.methods.plain_config import PlainSettings
+from wsss.cam.model_file import cam_task, save_cam_model
 from wsss.data.build import build_index, build_masks
 from wsss.data.config import IndexConfig
 from wsss.data.index import write_index, write_masks
@@ -49,6 +49,7 @@ from wsss.files import atomic_file
 from wsss.irn.config import PseudoLabelsConfig
 from wsss.irn.pseudo_labels import make_pseudo_labels
 from wsss.runtime.compute import Compute
+from wsss.runtime.settings import replace
 from wsss.training.loop import TrainingSummary
 
 SIDE = 32
@@ -65,10 +66,10 @@ CACHES_MB = 60
 
 def write_classifier(path: Path) -> None:
     """A classifier as it is before training: it costs the same."""
-    config = CamConfig(method="cam")
+    config = PlainSettings()
     config = replace(config, backbone=replace(config.backbone, weights="none"))
     torch.manual_seed(0)
-    task = method("cam").task(config, len(CLASSES), device=torch.device("cpu"))
+    task = cam_task(config, len(CLASSES), device=torch.device("cpu"))
     save_cam_model(path, task.classifier, config, CLASSES, TrainingSummary(0, 0, 0))
 
 
@@ -78,7 +79,7 @@ def stage(name: str, folder: str) -> Callable[[], None]:
     common = {"index": base / "index.csv", "root": base / "data"}
 
     def index() -> None:
-        config = IndexConfig("folder", classes=CLASSES)
+        config = IndexConfig(format="folder", classes=CLASSES)
         built = build_index(config, base / "data")
         write_index(built, base / "built" / "index.csv")
         write_masks(build_masks(config, base / "data", built), base / "built" / "masks.csv")

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +25,15 @@ import torch
 from PIL import Image
 
 from benchmarks.harness import ROOT, Row, Timing, add_options, finish
-from wsss.cam.config import CamConfig, ExportConfig
-from wsss.cam.model_file import method, save_cam_model
+from wsss.cam.config import CamSettings, ExportConfig
+from wsss.cam.methods.registry import METHODS
+from wsss.cam.model_file import cam_task, save_cam_model
 from wsss.data.index import ImageRecord, Index, write_index
 from wsss.files import write_json
 from wsss.project.config import ProjectConfig, load_config
 from wsss.runtime.compute import convolution_dtype
-from wsss.runtime.settings import to_dict
+from wsss.runtime.registry import used
+from wsss.runtime.settings import replace, to_dict
 from wsss.training.loop import TrainingSummary
 
 CLASSES = tuple(f"class_{number:02d}" for number in range(20))
@@ -48,17 +49,15 @@ sys.exit(status)
 """
 
 
-def random_model(config: CamConfig, path: Path) -> None:
+def random_model(config: CamSettings, path: Path) -> None:
     """Write the classifier of `config` as if it had been trained; a reconstructor plays no part."""
     alone = {"acr": "cam", "acr-vit": "mct"}
-    config = replace(
-        config,
-        method=alone.get(config.method, config.method),
-        backbone=replace(config.backbone, weights="none"),
-        vit=replace(config.vit, weights="none"),
-    )
+    values = {**to_dict(config), "method": alone.get(config.method, config.method)}
+    for network in {"backbone", "vit"} & set(values):
+        values[network]["weights"] = "none"
+    config = METHODS.parse(used(METHODS, values, {}, where="cam"), where="cam")
     torch.manual_seed(0)
-    task = method(config.method).task(config, len(CLASSES), device=torch.device("cpu"))
+    task = cam_task(config, len(CLASSES), device=torch.device("cpu"))
     save_cam_model(path, task.classifier, config, CLASSES, TrainingSummary(0, 0, 0))
 
 
@@ -111,7 +110,7 @@ def measured(project: ProjectConfig, run: str, options: argparse.Namespace) -> R
     busy = sum(after[2:4]) - sum(before[2:4])
     peak_mb = int(done.stdout.split("peak_kib")[1]) * 1024 / 1e6
     cam = project.run(run).stages["cam"]
-    alone = export.refine_from is None and cam.uses_transformer
+    alone = export.refine_from is None and hasattr(cam, "vit")
     device = torch.device(options.device)
     dtype = torch.float32 if alone else convolution_dtype(device, export.precision)
     scales = " ".join(f"{scale:g}" for scale in export.scales)
@@ -121,7 +120,7 @@ def measured(project: ProjectConfig, run: str, options: argparse.Namespace) -> R
         case=f"{run}: {options.size[0]}x{options.size[1]}, scales {scales}"
         + (" x mirror" if export.mirror else "")
         + f", refine {export.refine}",
-        backbone=cam.vit.name if cam.uses_transformer else cam.backbone.name,
+        backbone=cam.vit.name if hasattr(cam, "vit") else cam.backbone.name,
         precision=str(dtype).removeprefix("torch."),
         ours=Timing(wall, busy),
         same=within if device.type == "cpu" else "-",

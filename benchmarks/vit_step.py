@@ -12,24 +12,24 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from wsss.cam.config import CamConfig
-from wsss.cam.model_file import method
+from wsss.cam.methods.transformer_config import TransformerSettings
+from wsss.cam.model_file import cam_task
 from wsss.project.config import load_config
 from wsss.runtime.compute import Compute, setup
+from wsss.runtime.settings import replace
 from wsss.training.descent import take_step
 from wsss.training.step import StepContext
 
 CLASSES = 20
 
 
-def noise_batch(config: CamConfig, device: torch.device) -> dict[str, Any]:
+def noise_batch(config: TransformerSettings, device: torch.device) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     count, side = config.batch_size, config.crop_px
     label = torch.zeros(count, CLASSES)
@@ -42,9 +42,9 @@ def noise_batch(config: CamConfig, device: torch.device) -> dict[str, Any]:
     }
 
 
-def step_times(config: CamConfig, device: torch.device, steps: int) -> list[float]:
+def step_times(config: TransformerSettings, device: torch.device, steps: int) -> list[float]:
     """Seconds of each of `steps` steps, after two that warm up."""
-    task = method(config.method).task(config, CLASSES, device=device)
+    task = cam_task(config, CLASSES, device=device)
     for module in task.modules.values():
         module.train()
     batch = noise_batch(config, device)
@@ -79,12 +79,15 @@ def main() -> None:
         print("no GPU here, nothing measured; --device cpu measures on the CPU")
         return
     project = load_config(folder=Path(__file__).resolve().parent.parent)
-    config: CamConfig = project.run(options.run).stages["cam"]
+    config: TransformerSettings = project.run(options.run).stages["cam"]
     config = replace(
         config,
         batch_size=options.batch or config.batch_size,
-        backbone=replace(config.backbone, weights="none"),
-        vit=replace(config.vit, weights="none"),
+        **{
+            key: replace(network, weights="none")
+            for key, network in config
+            if key in ("backbone", "vit")
+        },
     )
     compute = Compute(options.device, options.threads, 0, options.deterministic)
     device = setup(compute, seed=0)

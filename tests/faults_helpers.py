@@ -14,7 +14,8 @@ from conftest import TINY_RUN, skip_or_fail, write_tiny_data
 
 from wsss.cli import main
 from wsss.files import write_json
-from wsss.project.config import STAGES, load_config
+from wsss.project.config import load_config
+from wsss.project.file import STAGES
 
 
 def _mount(*arguments: str) -> None:

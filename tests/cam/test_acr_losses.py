@@ -9,10 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.cam import losses
-from wsss.cam.config import AcrWeights
+from wsss.cam.methods.acr_config import AcrWeights
 from wsss.errors import UserError
 
-WEIGHTS = AcrWeights(1.0, 0.2, 0.5, 0.3, 1.1, 0.8, 0.3)
+WEIGHTS = AcrWeights(
+    ru_class=1.0,
+    ru_full=0.2,
+    ru_target=0.5,
+    ru_nontarget=0.3,
+    cu_class=1.1,
+    cu_target=0.8,
+    cu_nontarget=0.3,
+)
 
 
 @pytest.fixture

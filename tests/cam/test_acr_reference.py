@@ -18,15 +18,15 @@ import pytest
 import torch
 from torch.nn.modules.dropout import _DropoutNd
 
-from wsss.cam.config import AcrConfig, CamConfig
 from wsss.cam.losses import resize_grid
 from wsss.cam.methods.acr import AcrMethod, StepInputs
+from wsss.cam.methods.acr_config import AcrConfig, AcrSettings
 from wsss.models.config import BackboneConfig
 from wsss.models.published.acr_checkpoint import load_classifier, load_reconstructor
 
 DATA = Path(__file__).parents[1] / "reference"
-OFFICIAL = CamConfig(
-    backbone=BackboneConfig("resnet38", "none", 8),
+OFFICIAL = AcrSettings(
+    backbone=BackboneConfig(name="resnet38", weights="none", output_stride=8),
     head="official",
     precision="float32",
     acr=AcrConfig(

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,19 +12,20 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from wsss.cam import losses
-from wsss.cam.config import AcrConfig, CamConfig
 from wsss.cam.methods import acr
 from wsss.cam.methods.acr import AcrMethod, is_deterministic
+from wsss.cam.methods.acr_config import AcrConfig, AcrSettings
 from wsss.cam.methods.plain import PlainMethod, classifier_from_state
 from wsss.errors import UserError
 from wsss.models.config import BackboneConfig
+from wsss.runtime.settings import replace
 from wsss.training.descent import NonFiniteStep, take_step
 from wsss.training.step import StepContext
 
 CPU = torch.device("cpu")
 
 
-SMALL = CamConfig(
+SMALL = AcrSettings(
     backbone=BackboneConfig(weights="none"),
     crop_px=64,
     batch_size=2,
@@ -54,7 +54,7 @@ def batch() -> dict[str, Any]:
     return {"image": torch.rand(2, 3, 64, 64, generator=generator), "valid": valid, "label": label}
 
 
-def build(config: CamConfig = SMALL) -> AcrMethod:
+def build(config: AcrSettings = SMALL) -> AcrMethod:
     torch.manual_seed(1)
     return AcrMethod(config, 3, device=CPU)
 
@@ -280,7 +280,7 @@ def test_plain_classifier_learns_and_its_state_is_restored(batch):
 )
 def test_impossible_settings_name_their_key(changes, named):
     with pytest.raises(UserError, match=named):
-        CamConfig(**changes)
+        AcrSettings(**changes)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from cam_settings import cam_settings
 from conftest import write_tiny_data
 from PIL import Image
 from torch import Tensor
 
-from wsss.cam.config import CamConfig, ExportConfig
+from wsss.cam.config import ExportConfig
 from wsss.cam.export import export_cams
 from wsss.cam.model_file import load_cam_model
 from wsss.cam.training import train_cam
@@ -24,7 +25,7 @@ from wsss.data.index import Index, read_index, write_index
 from wsss.errors import UserError
 from wsss.maps.map_store import MapStore
 from wsss.runtime.compute import Compute
-from wsss.runtime.settings import from_dict
+from wsss.runtime.settings import parse
 
 TINY: dict[str, Any] = {
     "backbone": {"name": "test_efficientnet", "weights": "none", "output_stride": 16},
@@ -57,7 +58,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(data: Path, folder: Path, *, workers: int = 0, **settings: Any) -> Path:
     output = folder / "model.safetensors"
     train_cam(
-        config=from_dict(CamConfig, {**TINY, **settings}, where="cam"),
+        config=cam_settings({**TINY, **settings}),
         index=data / "index.csv",
         root=data,
         output=output,
@@ -69,7 +70,7 @@ def train(data: Path, folder: Path, *, workers: int = 0, **settings: Any) -> Pat
 
 def export(data: Path, model: Path, output: Path, **settings: Any) -> None:
     export_cams(
-        config=from_dict(
+        config=parse(
             ExportConfig, {"scales": [0.5, 1.0], "precision": "float32", **settings}, where="export"
         ),
         model=model,
@@ -170,7 +171,7 @@ def test_a_model_of_other_classes_is_refused(data: Path, tmp_path: Path) -> None
 
 
 def test_an_unknown_method_is_named(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cam\.method is 'adversarial'"):
+    with pytest.raises(UserError, match="unknown CAM method 'adversarial'"):
         train(data, tmp_path, method="adversarial")
 
 

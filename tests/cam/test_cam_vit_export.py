@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from cam_settings import as_method
 from torch import Tensor
 from vit_helpers import CPU, TINY, train, write_data
 
-from wsss.cam.config import CamConfig, ExportConfig
+from wsss.cam.config import ExportConfig
 from wsss.cam.export import export_cams
 from wsss.cam.inference import view_size
 from wsss.cam.model_file import load_cam_model
@@ -25,7 +25,7 @@ from wsss.data.transforms import normalise
 from wsss.errors import UserError
 from wsss.maps.map_store import MapStore
 from wsss.models.vit_classifier import TransformerClassifier
-from wsss.project.checks import check_refinement
+from wsss.project.config import resolve
 from wsss.runtime.compute import Compute
 
 
@@ -45,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def models(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
-        name: train(data, tmp_path_factory.mktemp(name), replace(TINY, method=name))
+        name: train(data, tmp_path_factory.mktemp(name), as_method(TINY, name))
         for name in ("mct", "acr-vit", "cam")
     }
 
@@ -124,7 +124,7 @@ def hand_made(
     ],
 )
 def test_export_equals_the_hand_made_computation(data, models, tmp_path, name, lender, refine):
-    config = ExportConfig((1.0, 1.5), precision="float32", refine=refine, refine_from=lender)
+    config = ExportConfig(scales=(1.0, 1.5), precision="float32", refine=refine, refine_from=lender)
     lent = None if lender is None else models[lender]
     ours = export(data, models[name], tmp_path / "cams.h5", config, lent)
     wanted = hand_made(models[name], lent, data, scales=(1.0, 1.5), refine=refine != "none")
@@ -165,17 +165,21 @@ def test_refinement_without_a_transformer(data, models, tmp_path, name, refine_f
 
 
 def test_the_configuration_says_so_before_any_training():
-    plain = {"cam": CamConfig(method="cam"), "export": ExportConfig(refine="patch-attention")}
-    lent = {**plain, "export": replace(plain["export"], refine_from="b")}
-    vit = {"cam": replace(TINY, method="mct"), "export": ExportConfig(refine="patch-attention")}
-    check_refinement({"a": lent, "b": vit})
+    def runs(lender: str | None, **b: Any) -> None:
+        refined = {"refine": "patch-attention", "refine_from": lender}
+        header = {"root": "own", "index": {"format": "folder"}}
+        first = {**header, "cam": {"method": "cam"}, "export": refined}
+        resolve({"roots": {"own": "x"}, "runs": {"a": first, "b": {**header, "cam": b}}})
+
+    schedule = {"vit": {"learning_rate_at_512": 0.1}}
+    runs("b", method="mct", **schedule)
     with pytest.raises(UserError, match="this run, 'cam', has no attention") as caught:
-        check_refinement({"a": plain, "b": vit})
+        runs(None, method="mct", **schedule)
     assert caught.value.where == "runs.a.export.refine_from"
-    with pytest.raises(UserError, match="unknown run 'b'"):
-        check_refinement({"a": lent})
-    with pytest.raises(UserError, match="run 'b', 'cam', has no attention"):
-        check_refinement({"a": lent, "b": {**plain, "export": ExportConfig()}})
+    with pytest.raises(UserError, match="unknown run 'c'"):
+        runs("c", method="mct", **schedule)
+    with pytest.raises(UserError, match=r"run 'b', 'cam', has no attention(.|\n)*acr-vit or mct"):
+        runs("b", method="cam")
 
 
 def test_views_are_resized_to_whole_patches():

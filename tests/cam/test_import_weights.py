@@ -100,7 +100,7 @@ def test_settings_of_other_networks_are_refused(
 
 
 def test_irns_published_weights(tmp_path: Path) -> None:
-    config = BackboneConfig("resnet50", weights="none", output_stride=16)
+    config = BackboneConfig(name="resnet50", weights="none", output_stride=16)
     state = published_state(IrNet(build_backbone(config), dilation=False))
     torch.save(state, tmp_path / "res50_irn.pth")
     status = main(

@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 from conftest import write_tiny_data
 
-from wsss.cam.config import AcrConfig, CamConfig
+from wsss.cam.config import TrainedSettings
+from wsss.cam.methods.acr_config import AcrConfig
+from wsss.cam.methods.acr_vit_config import AcrVitSettings
+from wsss.cam.methods.transformer_config import VitConfig
 from wsss.cam.training import train_cam
-from wsss.cam.vit_config import VitConfig
 from wsss.data.build import build_index
 from wsss.data.config import IndexConfig
 from wsss.data.index import write_index
@@ -25,9 +27,8 @@ VIT = VitConfig(
     learning_rate_at_512=0.1,
     warmup_epochs=0.0,
 )
-TINY = CamConfig(
-    method="acr-vit",
-    backbone=BackboneConfig("test_efficientnet", "none", 16),
+TINY = AcrVitSettings(
+    backbone=BackboneConfig(name="test_efficientnet", weights="none", output_stride=16),
     vit=VIT,
     epochs=1,
     batch_size=2,
@@ -53,7 +54,7 @@ def write_data(root: Path) -> Path:
     return root
 
 
-def train(data: Path, folder: Path, config: CamConfig) -> Path:
+def train(data: Path, folder: Path, config: TrainedSettings) -> Path:
     output = folder / "model.safetensors"
     train_cam(
         config=config,

@@ -15,7 +15,7 @@ from wsss.data.formats.coco import draw_labels, rasterise_masks
 from wsss.data.images import read_label
 from wsss.errors import UserError
 
-COCO = IndexConfig("coco")
+COCO = IndexConfig(format="coco")
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}, {"id": 90, "name": "brush"}]
 VALUES = {1: 1, 18: 2, 90: 3}
 

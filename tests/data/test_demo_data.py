@@ -78,7 +78,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_generated_folder_passes_every_check(root: Path) -> None:
-    config = IndexConfig("demo")
+    config = IndexConfig(format="demo")
     index = build_index(config, root)
     assert index.classes == demo.DEMO_CLASSES and len(index.classes) >= 5
     assert len(index.training_set().records) == demo.TRAIN_IMAGES

@@ -106,12 +106,12 @@ def test_a_flood_of_one_kind_leaves_room_for_the_others() -> None:
 @pytest.mark.parametrize(
     ("values", "key"),
     [
-        ({"format": "voc", "classes": ("a",)}, "index.classes"),
-        ({"format": "folder", "classes": ("a", "a")}, "index.classes"),
-        ({"format": "folder", "classes": ("background",)}, "index.classes"),
-        ({"format": "folder", "classes": ("a;b",)}, "index.classes"),
-        ({"format": "folder", "classes": tuple(map(str, range(255)))}, "index.classes"),
-        ({"format": "folder", "tags_from": "annotations"}, "index.tags_from"),
+        ({"format": "voc", "classes": ("a",)}, "classes"),
+        ({"format": "folder", "classes": ("a", "a")}, "classes"),
+        ({"format": "folder", "classes": ("background",)}, "classes"),
+        ({"format": "folder", "classes": ("a;b",)}, "classes"),
+        ({"format": "folder", "classes": tuple(map(str, range(255)))}, "classes"),
+        ({"format": "folder", "tags_from": "annotations"}, "tags_from"),
     ],
 )
 def test_impossible_settings_name_their_key(values: dict, key: str) -> None:

@@ -12,7 +12,7 @@ from wsss.data.config import IndexConfig
 from wsss.data.images import write_label
 from wsss.errors import UserError
 
-FOLDER = IndexConfig("folder")
+FOLDER = IndexConfig(format="folder")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_folder_without_sets_is_all_training(root: Path) -> None:
 def test_class_order_from_file_or_setting(root: Path) -> None:
     (root / "classes.txt").write_text("dog\n\ncat\n")
     assert build_index(FOLDER, root).classes == ("dog", "cat")
-    chosen = build_index(IndexConfig("folder", classes=("yak", "dog", "cat")), root)
+    chosen = build_index(IndexConfig(format="folder", classes=("yak", "dog", "cat")), root)
     assert chosen.classes == ("yak", "dog", "cat")
     assert chosen.records[0].tags == ("dog", "cat")
 
@@ -162,7 +162,7 @@ def test_fingerprints(root: Path) -> None:
 
 
 def test_demo_fingerprint_needs_no_data(tmp_path: Path) -> None:
-    demo = IndexConfig("demo")
+    demo = IndexConfig(format="demo")
     there = listing_fingerprint(demo, tmp_path), mask_fingerprint(demo, tmp_path)
     nowhere = tmp_path / "not yet"
     assert there == (listing_fingerprint(demo, nowhere), mask_fingerprint(demo, nowhere))

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cam_settings import cam_settings
 from conftest import Project, write_tiny_data
 
-from wsss.cam.config import CamConfig
-from wsss.cam.model_file import load_cam_model, load_reconstructor
+from wsss.cam.model_file import load_cam_model
 from wsss.cam.training import train_cam
 from wsss.data import drawing
 from wsss.data.build import build_index
@@ -24,11 +24,11 @@ from wsss.figures.reconstruction import (
     TILE_WIDTH_PX,
     central_square,
     draw_phases,
+    load_reconstructor,
     phases,
     write_reconstructions,
 )
 from wsss.runtime.compute import Compute
-from wsss.runtime.settings import from_dict
 
 COMPUTE = Compute(device="cpu", threads=1, workers=0)
 TINY: dict[str, Any] = {
@@ -57,7 +57,7 @@ TINY: dict[str, Any] = {
 def train(folder: Path, name: str, **settings: Any) -> tuple[Path, Path]:
     files = (folder / f"{name}.safetensors", folder / f"{name}_reconstructor.safetensors")
     train_cam(
-        config=from_dict(CamConfig, {**TINY, **settings}, where="cam"),
+        config=cam_settings({**TINY, **settings}),
         index=folder / "index.csv",
         root=folder,
         output=files[0],

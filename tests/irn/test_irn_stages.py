@@ -226,7 +226,7 @@ def test_missing_labels_and_foreign_cams_are_named(folder: Folder) -> None:
         (LabelsConfig, {"background_threshold": 0.4}, "labels.background_threshold"),
         (IrnConfig, {"crop_px": 64}, "irn.crop_px"),
         (IrnConfig, {"scale_min": 2.0}, "irn.scale_min"),
-        (PseudoLabelsConfig, {"steps": 0}, "pseudo_labels.steps"),
+        (PseudoLabelsConfig, {"steps": 0}, "steps"),
     ],
 )
 def test_impossible_settings_are_named(kind: type, values: dict[str, float], key: str) -> None:

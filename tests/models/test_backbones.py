@@ -93,7 +93,9 @@ def test_resnet50_files(tmp_path, published):
         source = timm.create_model("resnet50", pretrained=False)
         path = tmp_path / "w.safetensors"
         save_file(source.state_dict(), path)
-    net = build_backbone(BackboneConfig("resnet50", "resnet50", 16), path).eval()
+    net = build_backbone(
+        BackboneConfig(name="resnet50", weights="resnet50", output_stride=16), path
+    ).eval()
     assert net.normalisation == IMAGENET
     assert net.channels == (64, 256, 512, 1024, 2048)
     theirs = source.state_dict()
@@ -103,22 +105,26 @@ def test_resnet50_files(tmp_path, published):
 def test_a_file_of_another_network_is_an_error(tmp_path):
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "w.pth")
     with pytest.raises(UserError, match="do not fit"):
-        build_backbone(BackboneConfig("resnet50", "x", 16), tmp_path / "w.pth")
+        build_backbone(
+            BackboneConfig(name="resnet50", weights="x", output_stride=16), tmp_path / "w.pth"
+        )
     with pytest.raises(UserError, match="no file"):
-        build_backbone(BackboneConfig("resnet50", "x", 16))
+        build_backbone(BackboneConfig(name="resnet50", weights="x", output_stride=16))
 
 
 def test_flattened_names_of_feature_wrappers(tmp_path):
     source = timm.create_model("convnext_atto", pretrained=False)
     torch.save(source.state_dict(), tmp_path / "w.pth")
-    net = build_backbone(BackboneConfig("convnext_atto", "x", 32), tmp_path / "w.pth")
+    net = build_backbone(
+        BackboneConfig(name="convnext_atto", weights="x", output_stride=32), tmp_path / "w.pth"
+    )
     stem = net.body.state_dict()["stem_0.weight"]
     assert torch.equal(stem, source.state_dict()["stem.0.weight"])
 
 
 def test_impossible_settings():
     with pytest.raises(UserError, match="resnet5"):
-        build_backbone(BackboneConfig("resnet5O", "none", 16))
+        build_backbone(BackboneConfig(name="resnet5O", weights="none", output_stride=16))
     for arguments in (
         {"name": "resnet38", "weights": "none", "output_stride": 16},
         {"name": "resnet50"},

@@ -102,11 +102,11 @@ def test_v3plus_needs_a_feature_of_stride_4():
 @pytest.mark.parametrize(
     ("values", "key"),
     [
-        ({"channels": 0}, "head.channels"),
-        ({"low_level_channels": 0}, "head.low_level_channels"),
-        ({"rates": (6, 0)}, "head.rates"),
+        ({"channels": 0}, "channels"),
+        ({"low_level_channels": 0}, "low_level_channels"),
+        ({"rates": (6, 0)}, r"rates\[1\]"),
         ({"name": "largefov", "rates": (6, 12)}, "head.rates"),
-        ({"dropout": 1.0}, "head.dropout"),
+        ({"dropout": 1.0}, "dropout"),
     ],
 )
 def test_impossible_settings_name_their_key(values, key):

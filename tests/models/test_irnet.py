@@ -108,7 +108,7 @@ def test_a_backbone_without_fine_features_is_refused() -> None:
 
 
 def test_published_resnet50_weights_fit_by_name() -> None:
-    config = BackboneConfig("resnet50", weights="none", output_stride=16)
+    config = BackboneConfig(name="resnet50", weights="none", output_stride=16)
     net = IrNet(build_backbone(config), dilation=False)
     state = published_state(net)
     report = load_irn_state(net, state)

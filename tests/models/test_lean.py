@@ -18,10 +18,12 @@ from wsss.runtime.compute import convolution_dtype
 CPU = torch.device("cpu")
 # Convolutions padded by the input's size; a network's own last convolution; another family.
 NETWORKS = {
-    "lite0": BackboneConfig("tf_efficientnet_lite0", "none", 16),
-    "lite0-final": BackboneConfig("tf_efficientnet_lite0", "none", 32, final_conv=True),
-    "resnet": BackboneConfig("test_resnet", "none", 32),
-    "effnet": BackboneConfig("test_efficientnet", "none", 16),
+    "lite0": BackboneConfig(name="tf_efficientnet_lite0", weights="none", output_stride=16),
+    "lite0-final": BackboneConfig(
+        name="tf_efficientnet_lite0", weights="none", output_stride=32, final_conv=True
+    ),
+    "resnet": BackboneConfig(name="test_resnet", weights="none", output_stride=32),
+    "effnet": BackboneConfig(name="test_efficientnet", weights="none", output_stride=16),
 }
 
 
@@ -77,7 +79,11 @@ def test_same_logits_of_deeplab_at_any_size(head: str) -> None:
 
 def test_resnet38_keeps_the_norms_that_come_before_their_convolution() -> None:
     with torch.device("meta"):
-        whole = CamClassifier(build_backbone(BackboneConfig("resnet38", "none", 8)), 5, "official")
+        whole = CamClassifier(
+            build_backbone(BackboneConfig(name="resnet38", weights="none", output_stride=8)),
+            5,
+            "official",
+        )
     lean = lean_classifier(whole.eval(), dtype=torch.bfloat16)
     # Those before blocks 2 to 17, which read a sum, and the last one. The first block's and the 19
     # inside follow a convolution that nothing else reads.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from wsss.errors import UserError
 from wsss.evaluation.ablation import collect_ablation, format_ablation
 from wsss.evaluation.tables import COLUMNS as SCORE_COLUMNS
 from wsss.project.config import ProjectConfig, load_config, resolve
-from wsss.project.runs import STAGES
+from wsss.project.file import STAGES
+from wsss.runtime.settings import replace
 
 OWN: dict[str, Any] = {"root": "own", "index": {"format": "folder"}}
 VARIANTS: dict[str, Any] = {
@@ -37,9 +37,7 @@ def test_a_child_changes_what_its_row_says_and_nothing_else() -> None:
     config = make({"a": OWN, "b": {"extends": "a", "cam": {"epochs": 3, "acr": {"q_decay": 0.0}}}})
     parent, child = config.run("b"), config.run("b/ablation/no-srf")
     cam = parent.stages["cam"]
-    assert child.stages["cam"] == dataclasses.replace(
-        cam, acr=dataclasses.replace(cam.acr, srf=False)
-    )
+    assert child.stages["cam"] == replace(cam, acr=replace(cam.acr, srf=False))
     assert cam.acr.srf and cam.acr.q_decay == 0.0
     assert {s: child.stages[s] for s in STAGES if s != "cam"} == {
         s: parent.stages[s] for s in STAGES if s != "cam"
@@ -80,25 +78,25 @@ def test_a_run_may_change_its_rows() -> None:
 def test_rows_without_a_reconstructor_to_change_are_an_error() -> None:
     config = make({"a": {**OWN, "cam": {"method": "cam"}}}, q=[0.5])
     for table in ("q", "variants"):
-        with pytest.raises(UserError, match="'cam' has no reconstructor"):
+        with pytest.raises(UserError, match="'cam' has no setting 'acr'"):
             config.ablation("a", table)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("ablations", "place", "words"),
     [
-        ({"p": [0.5]}, "runs.a.ablations.p", "unknown key"),
-        ({"q": 0.5}, "runs.a.ablations.q", "not a list"),
-        ({"q": [1.5]}, "runs.a.ablations.q", "1.5 is no q"),
+        ({"p": [0.5]}, "ablations.p", "unknown key"),
+        ({"q": 0.5}, "ablations.q", "not a list"),
+        ({"q": [1.5]}, "ablations.q[0]", "1.5"),
         ({"q": [0.5, 0.5]}, "runs.a.ablations.q", "twice"),
         ({"variants": {"q-1": {}}}, "runs.a.ablations.variants.q-1", "no name"),
         ({"variants": {"a/b": {}}}, "runs.a.ablations.variants.a/b", "no name"),
-        ({"variants": {"x": 3}}, "runs.a.ablations.variants.x", "no variant"),
+        ({"variants": {"x": 3}}, "ablations.variants.x", "not a mapping"),
         ({"variants": {"x": "b"}}, "runs.a.ablations.variants.x", "unknown run 'b'"),
-        ({"variants": {"x": {"cma": {}}}}, "runs.a.ablations.variants.x.cma", "'cam'"),
+        ({"variants": {"x": {"cma": {}}}}, "ablations.variants.x.cma", "'cam'"),
         (
             {"variants": {"x": {"cam": {"epoch": 1}}}},
-            "runs.a.ablations.variants.x.cam.epoch",
+            "ablations.variants.x.cam.epoch",
             "epochs",
         ),
     ],

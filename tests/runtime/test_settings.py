@@ -1,57 +1,64 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import jsonschema
 import pytest
+from pydantic import Field, model_validator
 
 from wsss.errors import UserError
 from wsss.runtime.settings import (
+    Count,
+    Fraction,
+    Number,
+    Positive,
+    Settings,
     check,
-    field_docs,
-    from_dict,
-    json_schema,
+    impossible,
     nearest,
+    parse,
     read_settings,
+    replace,
     to_dict,
 )
 
 
-@dataclass(frozen=True)
-class Inner:
+class Inner(Settings):
     depth: int = 3
     """How deep."""
-    name: str = "unet"  # What it is called.
+    name: str = "unet"
+    """What it is called."""
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _not_too_deep(self) -> Self:
         if self.depth > 9:
-            raise UserError(f"depth is {self.depth}", where="depth", expected="at most 9")
+            raise impossible(f"depth is {self.depth}", key="depth", expected="at most 9")
+        return self
 
 
-@dataclass(frozen=True)
-class Outer:
-    learning_rate: float = 0.1
+class Outer(Settings):
+    learning_rate: Positive = 0.1
     """Step size."""
     method: Literal["acr", "cam"] = "acr"
-    scales: tuple[float, ...] = (1.0,)
+    scales: tuple[Number, ...] = Field((1.0,), min_length=1)
     pair: tuple[int, int] = (1, 2)
-    limit: int | None = None
+    limit: Count | None = None
+    share: Fraction = 0.5
     flip: bool = True
-    inner: Inner = field(default_factory=Inner)
+    inner: Inner = Inner()
 
 
 def test_round_trip_through_json() -> None:
-    built = from_dict(
+    built = parse(
         Outer,
         {"learning_rate": 1, "scales": [0.5, 2], "limit": 4, "inner": {"depth": 5}},
         where="runs.voc.cam",
     )
     assert built == Outer(learning_rate=1.0, scales=(0.5, 2.0), limit=4, inner=Inner(depth=5))
     assert isinstance(built.learning_rate, float)
-    again = from_dict(Outer, json.loads(json.dumps(to_dict(built))), where="file")
+    again = parse(Outer, json.loads(json.dumps(to_dict(built))), where="file")
     assert again == built
 
 
@@ -68,17 +75,21 @@ def test_round_trip_through_json() -> None:
         ({"method": "acrr"}, "cam.method", ["acr, cam", "'acr'?"]),
         ({"scales": 1.0}, "cam.scales", ["a list"]),
         ({"scales": [1.0, "x"]}, "cam.scales[1]", ["a number"]),
-        ({"pair": [1, 2, 3]}, "cam.pair", ["a list of 2"]),
+        ({"pair": [1, 2, 3]}, "cam.pair", ["a list of at most 2"]),
         ({"limit": "many"}, "cam.limit", ["a whole number"]),
         ({"flip": 1}, "cam.flip", ["true or false"]),
         ({"flip": None}, "cam.flip", ["null is not true or false"]),
+        ({"learning_rate": 0}, "cam.learning_rate", ["learning_rate is 0", "above 0"]),
+        ({"share": 1.5}, "cam.share", ["share is 1.5", "0 to 1"]),
+        ({"limit": 0}, "cam.limit", ["1 or more"]),
+        ({"scales": []}, "cam.scales", ["scales is []", "at least one"]),
     ],
 )
 def test_errors_name_place_and_expectation(
     values: dict[str, Any], place: str, words: list[str]
 ) -> None:
     with pytest.raises(UserError) as caught:
-        from_dict(Outer, values, where="cam")
+        parse(Outer, values, where="cam")
     assert caught.value.where == place
     for word in words:
         assert word in str(caught.value)
@@ -90,7 +101,7 @@ def test_errors_name_place_and_expectation(
 
 def test_impossible_value_gets_the_place_in_the_file() -> None:
     with pytest.raises(UserError) as caught:
-        from_dict(Outer, {"inner": {"depth": 12}}, where="runs.voc.cam")
+        parse(Outer, {"inner": {"depth": 12}}, where="runs.voc.cam")
     assert caught.value.where == "runs.voc.cam.inner.depth"
     assert caught.value.expected == "at most 9"
 
@@ -100,28 +111,41 @@ def test_check_leaves_what_depends_on_the_whole_to_the_whole() -> None:
 
 
 def test_scientific_notation_that_yaml_takes_for_text() -> None:
-    assert from_dict(Outer, {"learning_rate": "1e-4"}, where="x").learning_rate == 1e-4
+    assert parse(Outer, {"learning_rate": "1e-4"}, where="x").learning_rate == 1e-4
     with pytest.raises(UserError):
-        from_dict(Outer, {"learning_rate": "1e"}, where="x")
+        parse(Outer, {"learning_rate": "1e"}, where="x")
+
+
+class Required(Settings):
+    format: Literal["voc", "folder"]
 
 
 def test_missing_required_setting() -> None:
-    @dataclass(frozen=True)
-    class Required:
-        format: Literal["voc", "folder"]
-
     with pytest.raises(UserError, match="'format' is missing") as caught:
-        from_dict(Required, {}, where="runs.a.index")
+        parse(Required, {}, where="runs.a.index")
     assert caught.value.where == "runs.a.index.format"
+    assert caught.value.expected == "one of: voc, folder"
+    check(Required, {}, where="runs.a.index")
 
 
-def test_descriptions_from_strings_and_comments() -> None:
-    assert field_docs(Inner) == {"depth": "How deep.", "name": "What it is called."}
-    assert field_docs(Outer)["flip"] == ""
+def test_what_code_builds_is_judged_the_same_way() -> None:
+    assert Outer(scales=(0.5,), inner=Inner(depth=5)).inner.depth == 5
+    with pytest.raises(UserError, match="at most 9") as caught:
+        Inner(depth=12)
+    assert caught.value.where == "depth"
+    with pytest.raises(UserError, match="above 0"):
+        replace(Outer(), learning_rate=-1.0)
+    changed = replace(Outer(flip=False), inner=Inner(depth=1))
+    assert changed == Outer(flip=False, inner=Inner(depth=1))
+
+
+def test_descriptions_are_the_strings_below() -> None:
+    described = {name: field.description for name, field in Inner.model_fields.items()}
+    assert described == {"depth": "How deep.", "name": "What it is called."}
 
 
 def test_schema_agrees_with_the_loader() -> None:
-    schema = json_schema(Outer)
+    schema = Outer.model_json_schema()
     assert schema["properties"]["learning_rate"]["description"] == "Step size."
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)

@@ -21,7 +21,7 @@ from wsss.models.config import BackboneConfig
 from wsss.models.deeplab import DeepLab
 from wsss.models.weights import load_model_file
 from wsss.runtime.compute import Compute
-from wsss.runtime.settings import from_dict, to_dict
+from wsss.runtime.settings import parse, to_dict
 from wsss.segmentation.config import CrfConfig, PredictionConfig, SegmentationConfig
 from wsss.segmentation.model_file import load_segmentation_model
 from wsss.segmentation.prediction import predict_split
@@ -212,9 +212,9 @@ def test_learning_rates_and_decay_by_group():
 
 def test_settings_survive_json():
     config = tiny_config(loss_scales=(1.0, 0.75, 0.5))
-    assert from_dict(SegmentationConfig, to_dict(config), where="segmentation") == config
+    assert parse(SegmentationConfig, to_dict(config), where="segmentation") == config
     prediction = PredictionConfig(scales=(0.5, 1.0), crf_settings=CrfConfig(iterations=3))
-    assert from_dict(PredictionConfig, to_dict(prediction), where="prediction") == prediction
+    assert parse(PredictionConfig, to_dict(prediction), where="prediction") == prediction
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from cam_settings import as_method
 from torch import Tensor
 
-from wsss.cam.config import AcrConfig, CamConfig
-from wsss.cam.model_file import method
-from wsss.cam.vit_config import VitConfig
+from wsss.cam.methods.acr_config import AcrConfig
+from wsss.cam.methods.acr_vit_config import AcrVitSettings
+from wsss.cam.methods.transformer_config import TransformerSettings, VitConfig
+from wsss.cam.model_file import cam_task
 from wsss.errors import UserError
 from wsss.irn.config import IrnConfig
 from wsss.irn.training import IrnTask
@@ -33,6 +35,7 @@ from wsss.models.deeplab_config import HeadConfig
 from wsss.models.irnet import IrNet
 from wsss.runtime.compute import Compute, setup
 from wsss.runtime.processes import Processes, joined
+from wsss.runtime.settings import replace
 from wsss.segmentation.config import SegmentationConfig
 from wsss.segmentation.training import SegmentationTask
 from wsss.training.distributed import Split
@@ -44,7 +47,7 @@ CPU = torch.device("cpu")
 NET = BackboneConfig(name="test_efficientnet", weights="none", output_stride=16)
 CLASSES = 3
 # Decoded at 8 px and with few remnants some non-target segments have more than 50 px, some not.
-CAM = CamConfig(
+CAM = AcrVitSettings(
     backbone=NET,
     crop_px=64,
     batch_size=8,
@@ -109,12 +112,12 @@ class Case:
 
 
 def _cam(name: str, **changes: Any) -> Case:
-    config = replace(CAM, method=name, **changes)
-    if config.uses_transformer:
+    config = as_method(CAM, name, **changes)
+    if isinstance(config, TransformerSettings):
         config = replace(config, crop_px=32)
 
     def build() -> tuple[Any, Mapping[str, Schedule]]:
-        task = method(name).task(config, CLASSES, device=CPU)
+        task = cam_task(config, CLASSES, device=CPU)
         return task, task.schedules
 
     return Case(build, config.crop_px)

@@ -69,6 +69,7 @@ def start_pair(folder: Path, *names: str) -> list[subprocess.Popen[str]]:
             [sys.executable, distributed_cases.__file__, str(folder), *names],
             env={
                 **os.environ,
+                "PYTHONPATH": str(Path(distributed_cases.__file__).parents[1]),
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": "2",

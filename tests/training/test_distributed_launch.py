@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,9 +21,9 @@ from segmentation_helpers import make_data, tiny_config
 from wsss.errors import UserError
 from wsss.files import write_json
 from wsss.models.config import BackboneConfig
-from wsss.project.config import LocalCompute
+from wsss.project.local import LocalCompute
 from wsss.runtime.compute import Compute
-from wsss.runtime.settings import to_dict
+from wsss.runtime.settings import replace, to_dict
 from wsss.segmentation.training import train_segmentation
 
 CONFIG = replace(

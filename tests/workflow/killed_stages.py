@@ -197,7 +197,8 @@ def main() -> None:
     for module in WARM:
         importlib.import_module(module)
     from wsss.files import write_json
-    from wsss.project.config import STAGES, load_config
+    from wsss.project.config import load_config
+    from wsss.project.file import STAGES
 
     run = load_config().run("tiny")
     for folder in ("quiet", "killed"):

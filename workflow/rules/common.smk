@@ -8,7 +8,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from wsss.project.config import STAGES, load_config, parse_texts
+from wsss.cam.methods.registry import METHODS
+from wsss.project.config import load_config, parse_texts
+from wsss.project.file import STAGES
 from wsss.provenance import closure_hash, file_fingerprint
 
 # `.venv/bin/snakemake` also works in a shell where the environment is not activated.
@@ -171,7 +173,8 @@ def has_crf(run):
 
 def has_reconstructor(run):
     """Say whether a run's classifier is trained against a reconstructor."""
-    return run.stages["cam"].method.startswith("acr")
+    method = run.stages["cam"].method
+    return METHODS.get(method, where="cam.method").has_reconstructor
 
 
 def runs_pattern(keep):

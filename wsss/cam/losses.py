@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.cam.config import AcrWeights
+from wsss.cam.methods.acr_config import AcrWeights
 from wsss.errors import UserError
 from wsss.models.resize import resize_bilinear
 

@@ -1,29 +1,23 @@
-"""CAM methods by name, and the model files that training writes and export reads.
-
-A new method is a module with a task (networks, optimisers, one step) and an entry here.
-"""
+"""The trainings of CAM methods, and the model files that they write and export reads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from wsss.cam.config import CamConfig
-from wsss.cam.methods.acr import AcrMethod, untrained_reconstructor
-from wsss.cam.methods.plain import PlainMethod, classifier_from_state
-from wsss.cam.methods.transformer import TRANSFORMER, transformer_from_state
+from wsss.cam.config import CamSettings
+from wsss.cam.methods.registry import METHODS
 from wsss.errors import UserError
 from wsss.files import content_hash
 from wsss.models.classifier import Classifier
-from wsss.models.reconstructor import Reconstructor
-from wsss.models.weights import load_model_file, load_strict, save_model
-from wsss.runtime.settings import from_dict, to_dict
+from wsss.models.weights import load_model_file, save_model
+from wsss.runtime.registry import load_code
+from wsss.runtime.settings import to_dict
 from wsss.training.loop import TrainingSummary
 from wsss.training.schedule import Schedule
 from wsss.training.step import TrainingTask
@@ -46,54 +40,33 @@ class CamTask(TrainingTask, Protocol):
         ...
 
 
-class _TaskBuilder(Protocol):
+class TaskBuilder(Protocol):
+    """What a method's record names as its training."""
+
     def __call__(
         self,
-        config: CamConfig,
+        config: Any,
         n_classes: int,
         *,
         device: torch.device,
         weights_file: Path | None = None,
         transformer_weights_file: Path | None = None,
-    ) -> CamTask: ...
+    ) -> CamTask:
+        """Build networks and optimisers on `device`, with the method's own settings."""
+        ...
 
 
-class _ClassifierReader(Protocol):
-    def __call__(
-        self,
-        config: CamConfig,
-        n_classes: int,
-        state: Mapping[str, Tensor],
-        *,
-        where: object | None = None,
-    ) -> Classifier: ...
-
-
-@dataclass(frozen=True)
-class Method:
-    """How a method is trained, and how its classifier is built again from a file."""
-
-    task: _TaskBuilder
-    classifier: _ClassifierReader
-
-
-METHODS: Mapping[str, Method] = {
-    "acr": Method(AcrMethod, classifier_from_state),
-    "acr-vit": Method(partial(AcrMethod, family=TRANSFORMER), transformer_from_state),
-    "cam": Method(PlainMethod, classifier_from_state),
-    "mct": Method(partial(PlainMethod, family=TRANSFORMER), transformer_from_state),
-}
-
-
-def method(name: str) -> Method:
-    """Return the method called `name`.
+def cam_task(config: CamSettings, n_classes: int, **options: Any) -> CamTask:
+    """Build the training of the method that settings are of, a `TaskBuilder`.
 
     Raises:
-        UserError: There is none; the message lists those there are.
+        UserError: The method trains nothing.
     """
-    if name not in METHODS:
-        raise UserError(f"cam.method is {name!r}", expected="one of " + ", ".join(sorted(METHODS)))
-    return METHODS[name]
+    method = METHODS.get(config.method, where="method")
+    if method.task is None:
+        raise UserError(f"the CAM method '{method.name}' trains nothing", where="method")
+    build: TaskBuilder = load_code(method.task)
+    return build(config, n_classes, **options)
 
 
 @dataclass(frozen=True)
@@ -108,7 +81,7 @@ class CamModel:
     """
 
     classifier: Classifier
-    config: CamConfig
+    config: CamSettings
     classes: tuple[str, ...]
     identity: str
 
@@ -116,7 +89,7 @@ class CamModel:
 def save_cam_model(
     path: Path,
     network: nn.Module,
-    config: CamConfig,
+    config: CamSettings,
     classes: Sequence[str],
     summary: TrainingSummary,
     *,
@@ -138,30 +111,14 @@ def load_cam_model(path: Path) -> CamModel:
         UserError: It is missing, damaged, or another kind of model.
     """
     state, metadata = load_model_file(path, CLASSIFIER)
-    config = from_dict(CamConfig, metadata["settings"], where=f"{path}, metadata")
+    config = METHODS.parse(metadata["settings"], where=f"{path}, metadata")
+    assert isinstance(config, CamSettings)
     classes = tuple(metadata["classes"])
-    read = method(config.method).classifier
+    name = METHODS.get(config.method, where=f"{path}, metadata").classifier
+    assert name is not None
     return CamModel(
-        classifier=read(config, len(classes), state, where=path).eval(),
+        classifier=load_code(name)(config, len(classes), state, where=path).eval(),
         config=config,
         classes=classes,
         identity=content_hash([metadata["settings"], metadata["classes"]]),
     )
-
-
-def load_reconstructor(path: Path, trained: CamModel) -> Reconstructor:
-    """Read the reconstructor that was trained against a classifier, in eval mode.
-
-    Raises:
-        UserError: It is missing, damaged, another kind of model, or of another training.
-    """
-    state, metadata = load_model_file(path, RECONSTRUCTOR)
-    if content_hash([metadata["settings"], metadata["classes"]]) != trained.identity:
-        raise UserError(
-            "this reconstructor was not trained against this classifier",
-            where=path,
-            expected="both files of one training",
-        )
-    reconstructor = untrained_reconstructor(trained.config, len(trained.classes))
-    load_strict(reconstructor, state, where=path)
-    return reconstructor.eval()

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from wsss.cam.config import CamConfig
+from wsss.cam.config import CamSettings
 from wsss.cam.methods.acr import untrained_reconstructor
+from wsss.cam.methods.acr_config import AcrSettings
 from wsss.cam.methods.plain import build_classifier
 from wsss.cam.model_file import RECONSTRUCTOR, save_cam_model
 from wsss.data.index import read_index
 from wsss.errors import UserError
 from wsss.models.config import RESNET38
 from wsss.models.published.acr_checkpoint import load_acr_checkpoint
+from wsss.runtime.settings import replace
 from wsss.training.loop import TrainingSummary
 
 
 def import_acr(
     checkpoint: Path,
     *,
-    config: CamConfig,
+    config: CamSettings,
     index: Path,
     output: Path,
     reconstructor_output: Path | None = None,
@@ -36,12 +37,17 @@ def import_acr(
     Raises:
         UserError: The settings are of other networks, or the file does not fit them.
     """
-    found = (config.method, config.backbone.name, config.head, config.acr.preset)
+    networks: dict[str, object] = {"method": config.method}
+    if isinstance(config, AcrSettings):
+        networks["backbone.name"] = config.backbone.name
+        networks["head"] = config.head
+        networks["acr.preset"] = config.acr.preset
     expected = ("acr", RESNET38, "official", "official")
-    if found != expected:
+    if not isinstance(config, AcrSettings) or tuple(networks.values()) != expected:
         raise UserError(
-            f"the settings are of other networks than the checkpoint: {', '.join(found)}",
-            where="method, backbone.name, head, acr.preset",
+            "the settings are of other networks than the checkpoint: "
+            + ", ".join(map(str, networks.values())),
+            where=", ".join(networks),
             expected=", ".join(expected),
             fix="use those of the run voc-official",
         )

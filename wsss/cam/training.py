@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from wsss.cam.config import CamConfig
-from wsss.cam.model_file import RECONSTRUCTOR, method, save_cam_model
+from wsss.cam.config import TrainedSettings
+from wsss.cam.methods.plain_config import ConvolutionalSettings
+from wsss.cam.model_file import RECONSTRUCTOR, cam_task, save_cam_model
 from wsss.data.augment import rand_augment, random_erasing
 from wsss.data.images import read_image
 from wsss.data.index import Index, read_index
@@ -30,7 +31,7 @@ class ClassificationImages:
     `name`.
     """
 
-    def __init__(self, index: Index, root: Path, config: CamConfig) -> None:
+    def __init__(self, index: Index, root: Path, config: TrainedSettings) -> None:
         self._records, self._root, self._config = index.records, root, config
         self._labels = torch.from_numpy(index.multi_hot())
         self.names = tuple(record.name for record in index.records)
@@ -60,7 +61,7 @@ class ClassificationImages:
 
 def train_cam(
     *,
-    config: CamConfig,
+    config: TrainedSettings,
     index: Path,
     root: Path,
     output: Path,
@@ -90,7 +91,7 @@ def train_cam(
     device = setup(compute, config.seed, trains=True)
     known = read_index(index).training_set()
     images = ClassificationImages(known, root, config)
-    task = method(config.method).task(
+    task = cam_task(
         config,
         len(known.classes),
         device=device,
@@ -120,7 +121,8 @@ def train_cam(
         work_dir=work_dir,
         identity=identity,
         description=f"train CAM ({config.method})",
-        lr_power=config.lr_power,
+        # Where there is no such setting, no optimiser follows the poly schedule.
+        lr_power=config.lr_power if isinstance(config, ConvolutionalSettings) else 1.0,
         schedule=task.schedules,
     )
     if not Processes.here().is_main:

@@ -40,7 +40,7 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     from wsss.project.config import load_config
-    from wsss.project.runs import STAGES
+    from wsss.project.file import STAGES
 
     config = load_config()
     if options.name is None:
@@ -58,7 +58,7 @@ def _show(options: argparse.Namespace) -> None:
     import yaml
 
     from wsss.project.config import load_config
-    from wsss.project.runs import STAGES
+    from wsss.project.file import STAGES
 
     config = load_config()
     run = config.run(options.name)
@@ -96,12 +96,12 @@ def _defaults(options: argparse.Namespace) -> None:
 def _write(options: argparse.Namespace) -> None:
     from wsss.errors import UserError
     from wsss.files import write_json
-    from wsss.project.runs import stage_class
-    from wsss.runtime.settings import from_dict, to_dict
+    from wsss.project.file import stage_settings
+    from wsss.runtime.settings import to_dict
 
     try:
         values = json.loads(options.settings)
     except json.JSONDecodeError as error:
         raise UserError(f"--settings is not JSON: {error.msg}", where=options.settings) from None
-    cls = stage_class(options.stage)
-    write_json(options.output, to_dict(from_dict(cls, values, where=options.stage)))
+    settings = stage_settings(options.stage, values, where=options.stage)
+    write_json(options.output, to_dict(settings))

@@ -57,18 +57,20 @@ def add_weights_file(parser: argparse.ArgumentParser) -> None:
 
 def add_compute(parser: argparse.ArgumentParser, *, trains: bool = False) -> None:
     """Add the options that say how to compute; they change no result beyond rounding."""
-    from wsss.project.config import LocalCompute
+    from wsss.project.local import LocalCompute
+
+    default = LocalCompute()
 
     group = parser.add_argument_group("this machine")
-    group.add_argument("--device", default=LocalCompute.device, help="auto, cuda, cuda:N or cpu")
-    group.add_argument("--threads", type=int, default=LocalCompute.threads, help="CPU threads")
+    group.add_argument("--device", default=default.device, help="auto, cuda, cuda:N or cpu")
+    group.add_argument("--threads", type=int, default=default.threads, help="CPU threads")
     group.add_argument(
-        "--workers", type=int, default=LocalCompute.workers, help="processes that load images"
+        "--workers", type=int, default=default.workers, help="processes that load images"
     )
     group.add_argument(
         "--deterministic",
         type=_true_or_false,
-        default=LocalCompute.deterministic,
+        default=default.deterministic,
         metavar="true|false",
         help="on a GPU: only deterministic kernels",
     )
@@ -83,7 +85,7 @@ def add_compute(parser: argparse.ArgumentParser, *, trains: bool = False) -> Non
         group.add_argument(
             "--checkpoint-minutes",
             type=float,
-            default=LocalCompute.checkpoint_minutes,
+            default=default.checkpoint_minutes,
             metavar="MINUTES",
             help="time between checkpoints (default: %(default)g)",
         )
@@ -130,10 +132,9 @@ def named_paths(words: Sequence[str]) -> dict[str, Path]:
 
 def settings(options: argparse.Namespace, stage: str) -> Any:
     """Read the settings of `stage` from `--config`."""
-    from wsss.project.runs import stage_class
-    from wsss.runtime.settings import read_settings
+    from wsss.project.file import read_stage
 
-    return read_settings(stage_class(stage), options.config)
+    return read_stage(stage, options.config)
 
 
 def manifest(options: argparse.Namespace, folder: Path) -> None:

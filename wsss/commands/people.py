@@ -65,14 +65,14 @@ def _configure_predict(parser: argparse.ArgumentParser) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     model = _segmentation_model(options.model)
-    from wsss.project.runs import stage_class
+    from wsss.segmentation.config import PredictionConfig
     from wsss.segmentation.prediction import predict_images
 
     if options.config is None:
         beside = model.parent.parent / "config" / "prediction.json"
         options.config = beside if beside.is_file() else None
     if options.config is None:
-        config = stage_class("prediction")()
+        config = PredictionConfig()
     else:
         config = shared.settings(options, "prediction")
     predict_images(

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
-from wsss.errors import UserError
+from pydantic import model_validator
+
+from wsss.runtime.settings import Settings, impossible
 
 
-@dataclass(frozen=True)
-class IndexConfig:
-    """How the data set lies on disk and where its image-level tags come from.
-
-    Raises:
-        UserError: A value that no data set can honour; the message names the key.
-    """
+class IndexConfig(Settings):
+    """How the data set lies on disk and where its image-level tags come from."""
 
     format: Literal["voc", "folder", "demo", "coco"]
     """Layout under the data root: VOC devkit, plain folder, generated demo, or MS-COCO."""
@@ -25,17 +21,18 @@ class IndexConfig:
     classes: tuple[str, ...] = ()
     """Folder only: class names in label order; empty: classes.txt, else the tags, sorted."""
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _fits_the_format(self) -> Self:
         if self.classes and self.format != "folder":
-            raise UserError(
+            raise impossible(
                 f"a class list is given, but a data set of format {self.format!r} brings its own",
-                where="index.classes",
+                key="classes",
                 fix="leave index.classes out, or use index.format: folder",
             )
         if self.tags_from != "auto" and self.format != "voc":
-            raise UserError(
+            raise impossible(
                 f"tags_from is {self.tags_from!r}, which only the VOC format knows",
-                where="index.tags_from",
+                key="tags_from",
                 expected="auto",
                 fix="leave index.tags_from out",
             )
@@ -45,14 +42,15 @@ class IndexConfig:
             if reason is None and name in seen:
                 reason = "stands twice in the list"
             if reason is not None:
-                raise UserError(f"class {name!r} {reason}", where="index.classes")
+                raise impossible(f"class {name!r} {reason}", key="classes")
             seen.add(name)
         if len(self.classes) > MAX_CLASSES:
-            raise UserError(
+            raise impossible(
                 f"{len(self.classes)} classes are more than a label picture can hold",
-                where="index.classes",
+                key="classes",
                 expected=f"at most {MAX_CLASSES}",
             )
+        return self
 
 
 MAX_CLASSES = 254

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsss.cam.config import CamConfig
 from wsss.cam.losses import (
     normalise_cam,
     remnant_grid,
@@ -25,15 +24,18 @@ from wsss.cam.losses import (
     segments,
     select_class,
 )
-from wsss.cam.model_file import CamModel, load_cam_model, load_reconstructor
+from wsss.cam.methods.acr import untrained_reconstructor
+from wsss.cam.methods.acr_config import AdversarialSettings
+from wsss.cam.model_file import RECONSTRUCTOR, CamModel, load_cam_model
 from wsss.data import drawing, transforms
 from wsss.data.images import read_image
 from wsss.data.index import ImageRecord, read_index
 from wsss.data.sampling import shown_records
 from wsss.errors import UserError
-from wsss.files import atomic_directory
+from wsss.files import atomic_directory, content_hash
 from wsss.models.backbones import IMAGENET
 from wsss.models.reconstructor import Reconstructor
+from wsss.models.weights import load_model_file, load_strict
 from wsss.runtime.compute import Compute, autocast, setup
 
 TILE_WIDTH_PX = 200
@@ -53,6 +55,29 @@ class Phases:
     target_map: np.ndarray
     grid: np.ndarray | None
     reconstructions: np.ndarray
+
+
+def load_reconstructor(path: Path, trained: CamModel) -> Reconstructor:
+    """Read the reconstructor that was trained against a classifier, in eval mode.
+
+    Raises:
+        UserError: It is missing, damaged, another kind of model, or of another training.
+    """
+    state, metadata = load_model_file(path, RECONSTRUCTOR)
+    if content_hash([metadata["settings"], metadata["classes"]]) != trained.identity:
+        raise UserError(
+            "this reconstructor was not trained against this classifier",
+            where=path,
+            expected="both files of one training",
+        )
+    reconstructor = untrained_reconstructor(_settings(trained), len(trained.classes))
+    load_strict(reconstructor, state, where=path)
+    return reconstructor.eval()
+
+
+def _settings(trained: CamModel) -> AdversarialSettings:
+    assert isinstance(trained.config, AdversarialSettings)
+    return trained.config
 
 
 def central_square(image: np.ndarray, side_px: int) -> Tensor:
@@ -85,7 +110,8 @@ def phases(
         target: Position of the target class.
         generator: CPU generator of the grid.
     """
-    acr, side = trained.config.acr, trained.config.decoded_px
+    config = _settings(trained)
+    acr, side = config.acr, config.decoded_px
     device = next(reconstructor.parameters()).device
     x = transforms.normalise(
         image[None].to(device).float().div(255), trained.classifier.normalisation
@@ -93,9 +119,9 @@ def phases(
     grid = None
     if acr.srf:
         cells = (acr.grid_min + acr.grid_max) // 2
-        drawn = remnant_grid(1, cells, _last_q(trained.config), generator)
+        drawn = remnant_grid(1, cells, _last_q(config), generator)
         grid = resize_grid(drawn, side).to(device)
-    with torch.inference_mode(), autocast(device, trained.config.precision):
+    with torch.inference_mode(), autocast(device, config.precision):
         _, cam = trained.classifier(x)
         chosen = torch.tensor([target], device=device)
         target_map = resize(normalise_cam(select_class(cam, chosen)), side)
@@ -113,7 +139,7 @@ def phases(
     )
 
 
-def _last_q(config: CamConfig) -> float:
+def _last_q(config: AdversarialSettings) -> float:
     return config.acr.q(config.epochs - 1)
 
 
@@ -214,7 +240,7 @@ def _picture(
     trained: CamModel,
     reconstructor: Reconstructor,
 ) -> drawing.Picture:
-    image = central_square(read_image(root / record.path), trained.config.crop_px)
+    image = central_square(read_image(root / record.path), _settings(trained).crop_px)
     shown = image.permute(1, 2, 0).numpy()
     rows = []
     for target in indices:
@@ -222,5 +248,5 @@ def _picture(
         generator = torch.Generator().manual_seed(zlib.crc32(record.name.encode()))
         result = phases(trained, reconstructor, image, target, generator)
         title = f"{record.name}: {trained.classes[target]}"
-        rows.append(draw_phases(shown, title, result, _last_q(trained.config)))
+        rows.append(draw_phases(shown, title, result, _last_q(_settings(trained))))
     return drawing.below(rows)

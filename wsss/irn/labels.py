@@ -7,7 +7,7 @@ by a dense CRF; pixels on which they cannot agree are left out of IRNet's traini
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from wsss.maps.shards import WHOLE, Shard
 from wsss.runtime.compute import Compute
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
+from wsss.runtime.settings import to_dict
 
 
 def confident_labels(
@@ -46,7 +47,7 @@ def confident_labels(
         image,
         [winner(cams, threshold) for threshold in thresholds],
         len(cams) + 1,
-        **asdict(config.crf),
+        **to_dict(config.crf),
     )
     values = np.concatenate([[IGNORE], np.asarray(class_indices) + 1]).astype(np.uint8)
     labels: np.ndarray = values[foreground]

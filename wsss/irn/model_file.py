@@ -11,7 +11,7 @@ from wsss.irn.config import IrnConfig
 from wsss.models.backbones import build_backbone
 from wsss.models.irnet import IrNet
 from wsss.models.weights import load_model_file, load_strict, save_model
-from wsss.runtime.settings import from_dict, to_dict
+from wsss.runtime.settings import parse, replace, to_dict
 
 STAGE = "irn"
 
@@ -35,8 +35,8 @@ def load_irn_model(path: Path) -> IrNet:
         UserError: The file is missing, damaged, of another stage, or of another version.
     """
     state, metadata = load_model_file(path, STAGE)
-    config = from_dict(IrnConfig, metadata["settings"], where=f"settings in {path}")
-    backbone = build_backbone(dataclasses.replace(config.backbone, weights="none"))
+    config = parse(IrnConfig, metadata["settings"], where=f"settings in {path}")
+    backbone = build_backbone(replace(config.backbone, weights="none"))
     network = IrNet(backbone, dilation=config.dilation)
     load_strict(network, state, where=path)
     return network.eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from wsss.errors import UserError
@@ -10,6 +9,7 @@ from wsss.irn.config import IrnConfig
 from wsss.irn.model_file import save_irn_model
 from wsss.models.backbones import build_backbone
 from wsss.models.irnet import IrNet, load_irn_checkpoint
+from wsss.runtime.settings import replace
 
 
 def import_irn(checkpoint: Path, *, config: IrnConfig, output: Path) -> None:
@@ -32,7 +32,7 @@ def import_irn(checkpoint: Path, *, config: IrnConfig, output: Path) -> None:
             expected="resnet50, stride 16, not dilated",
             fix="use those of the run voc",
         )
-    backbone = build_backbone(dataclasses.replace(config.backbone, weights="none"))
+    backbone = build_backbone(replace(config.backbone, weights="none"))
     network = IrNet(backbone, dilation=False)
     loaded = load_irn_checkpoint(network, checkpoint)
     print(f"IRNet: {len(loaded.used)} tensors used, {len(loaded.left_out)} left out")

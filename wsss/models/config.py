@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, Self
 
-from wsss.errors import UserError
+from pydantic import model_validator
+
+from wsss.runtime.settings import Settings, impossible
 
 LITE0 = "tf_efficientnet_lite0"
 RESNET38 = "resnet38"
 
 
-@dataclass(frozen=True)
-class BackboneConfig:
+class BackboneConfig(Settings):
     """Which convolutional network, its initial weights, and how fine its last feature is."""
 
     weights_option: ClassVar[str] = "weights-file"
@@ -23,33 +23,36 @@ class BackboneConfig:
     weights: str = "package"
     """`package` (EfficientNet-Lite0's pip package), `none` (random), else a weight file's key."""
 
-    output_stride: int = 16
+    output_stride: Literal[4, 8, 16, 32] = 16
     """Stride of the last feature; `resnet38` has 8 and nothing else."""
 
     final_conv: bool = False
     """Add the wide 1x1 convolution that EfficientNets end with: what their own classifier reads."""
 
-    def __post_init__(self) -> None:
-        if self.output_stride not in (4, 8, 16, 32):
-            raise UserError(
-                f"backbone.output_stride is {self.output_stride}", expected="4, 8, 16 or 32"
-            )
+    @model_validator(mode="after")
+    def _fits_the_network(self) -> Self:
         if self.name == RESNET38 and self.output_stride != 8:
-            raise UserError(
+            raise impossible(
                 f"backbone.output_stride is {self.output_stride} for resnet38",
+                key="output_stride",
                 expected="8: the network's dilations are part of its published weights",
             )
         if self.name == RESNET38 and self.final_conv:
-            raise UserError(
+            raise impossible(
                 "backbone.final_conv is true for resnet38",
+                key="final_conv",
                 expected="false: its last feature is its classifier's already",
             )
         if self.weights == "package" and self.name != LITE0:
-            raise UserError(
+            raise impossible(
                 f"backbone.weights is 'package' for {self.name}",
+                key="weights",
                 expected=f"a weight file's key or 'none'; only {LITE0} comes as a pip package",
             )
         if not self.weights:
-            raise UserError(
-                "backbone.weights is empty", expected="'package', 'none' or a weight file's key"
+            raise impossible(
+                "backbone.weights is empty",
+                key="weights",
+                expected="'package', 'none' or a weight file's key",
             )
+        return self

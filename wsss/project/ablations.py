@@ -53,56 +53,24 @@ def q_row(q: float) -> str:
     return f"q-{q:.2f}" if round(q, 2) == q else f"q-{q:g}"
 
 
-def read_ablations(values: Any, *, where: str) -> Ablations:
-    """Read the section `ablation`; a variant that is null is left out.
+def read_ablations(values: Mapping[str, Any], *, where: str) -> Ablations:
+    """Read a section of rows whose types were checked; a variant that is null is left out.
 
     Raises:
-        UserError: An unknown key, a wrong type, a q outside 0..1 or twice, an impossible name.
+        UserError: A q stands twice, or a variant has an impossible name.
     """
-    if not isinstance(values, Mapping):
-        raise UserError("the ablations are not a mapping", where=where, expected="q, variants")
-    for key in values:
-        if key not in ("q", "variants"):
-            raise unknown_key(key, ("q", "variants"), where=f"{where}.{key}")
-    return Ablations(
-        q=_q_values(values.get("q") or (), where=f"{where}.q"),
-        variants=_variants(values.get("variants") or {}, where=f"{where}.variants"),
-    )
-
-
-def _q_values(values: Any, *, where: str) -> tuple[float, ...]:
-    if not isinstance(values, (list, tuple)):
-        raise UserError(f"{values!r} is not a list", where=where, expected="a list of numbers")
-    for value in values:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not 0 <= value <= 1:
-            raise UserError(f"{value!r} is no q", where=where, expected="numbers in 0..1")
-        if values.count(value) > 1:
-            raise UserError(f"{value} stands twice", where=where, expected="each q once")
-    return tuple(float(value) for value in values)
-
-
-def _variants(values: Any, *, where: str) -> dict[str, Mapping[str, Any] | str]:
-    if not isinstance(values, Mapping):
-        raise UserError(
-            "the variants are not a mapping", where=where, expected="names and changed settings"
-        )
-    variants: dict[str, Mapping[str, Any] | str] = {}
-    for name, changes in values.items():
-        place = f"{where}.{name}"
+    q = tuple(map(float, values.get("q") or ()))
+    for value in q:
+        if q.count(value) > 1:
+            raise UserError(f"{value} stands twice", where=f"{where}.q", expected="each q once")
+    variants = values.get("variants") or {}
+    for name in variants:
         if not str(name).replace("-", "").replace("_", "").isalnum() or str(name)[:2] == "q-":
             raise UserError(
                 f"'{name}' is no name for a variant",
-                where=place,
+                where=f"{where}.variants.{name}",
                 expected="letters, digits, - and _, and not 'q-' first, which the sweep has",
             )
-        if changes is None:
-            continue
-        if not isinstance(changes, (Mapping, str)):
-            raise UserError(
-                f"{changes!r} is no variant",
-                where=place,
-                expected="changed settings by stage, another run's name, or null",
-            )
-        variants[str(name)] = changes
-    return variants
+    return Ablations(
+        q=q, variants={str(name): row for name, row in variants.items() if row is not None}
+    )

@@ -1,4 +1,4 @@
-"""The project's configuration: layers of YAML, named runs, one settings dataclass a stage.
+"""The project's configuration: layers of YAML, named runs, one settings model a stage.
 
 Assembles what the stages define; no stage imports it. Importing it is quick: neither PyTorch nor
 any stage's code is loaded, only the stages' settings.
@@ -6,8 +6,6 @@ any stage's code is loaded, only the stages' settings.
 
 from __future__ import annotations
 
-import dataclasses
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,116 +13,17 @@ from typing import Any
 
 import yaml
 
+from wsss.cam.methods.registry import METHODS
 from wsss.errors import UserError
 from wsss.project.ablations import INFIX, Table
-from wsss.project.checks import check_change, check_refinement
-from wsss.project.runs import (
-    STAGES,
-    Run,
-    check_run,
-    child_run,
-    merge,
-    resolve_run,
-    section,
-    stage_class,
-)
-from wsss.project.shard_counts import ShardCounts, read_counts
+from wsss.project.file import ConfigFile
+from wsss.project.local import LocalCompute, ShardCounts
+from wsss.project.runs import Run, check_name, child_run, merge, resolve_run, section
 from wsss.project.yaml_files import read_yaml
-from wsss.runtime.settings import check, from_dict, unknown_key
+from wsss.runtime.settings import Settings, check, parse, unknown_key
 
 CONFIG_FILE = Path("config.yaml")
 LOCAL_FILE = Path("config.local.yaml")
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Images that a training takes through its networks at once, on each GPU; null: all it has.
-
-    For batches that do not fit a GPU: gradients are added up, and the step stays the same.
-    """
-
-    cam: int | None = None
-    """Of the CAM training."""
-    irn: int | None = None
-    """Of the IRNet training."""
-    segmentation: int | None = None
-    """Of the DeepLab training."""
-
-    def __post_init__(self) -> None:
-        for entry in dataclasses.fields(self):
-            value = getattr(self, entry.name)
-            if value is not None and value < 1:
-                raise UserError(
-                    f"micro_batch.{entry.name} is {value}",
-                    where=f"micro_batch.{entry.name}",
-                    expected="1 or more, or null",
-                )
-
-
-@dataclass(frozen=True)
-class LocalCompute:
-    """How this machine computes; in no hash, so changing it runs nothing again."""
-
-    device: str = "auto"
-    """`auto` (a GPU if there is one), `cuda`, `cuda:N` or `cpu`."""
-    threads: int = 2
-    """CPU threads of a stage: a setting, as the order of summation and so the bytes follow it."""
-    workers: int = 2
-    """Helper processes: they load images, and on a CPU they share the images of IRN labels,
-    pseudo-labels and prediction, one thread each; never changes a result."""
-    deterministic: bool = True
-    """On a GPU: only deterministic kernels, so that a run repeats to the byte."""
-    gpus: int = 1
-    """GPUs that a training takes, one process each; with `device: cpu`, its processes."""
-    micro_batch: MicroBatch = field(default_factory=MicroBatch)
-    """Images that a training takes through its networks at once, where a batch does not fit."""
-    checkpoint_minutes: float = 5.0
-    """Time between the checkpoints of a training, what a kill can cost at most."""
-
-    def __post_init__(self) -> None:
-        if self.gpus < 1:
-            raise UserError(f"gpus is {self.gpus}", where="gpus", expected="1 or more")
-        if self.gpus > 1 and self.device.startswith("cuda:"):
-            raise UserError(
-                f"gpus is {self.gpus} with device '{self.device}'",
-                where="gpus",
-                expected="1 with a GPU that is named, device 'cuda' otherwise",
-            )
-        if self.threads < 1:
-            raise UserError(f"threads is {self.threads}", where="threads", expected="1 or more")
-        if not 0 <= self.checkpoint_minutes < float("inf"):
-            raise UserError(
-                f"checkpoint_minutes is {self.checkpoint_minutes}",
-                where="checkpoint_minutes",
-                expected="0 (after every step) or more",
-            )
-        if self.workers < 0:
-            raise UserError(f"workers is {self.workers}", where="workers", expected="0 or more")
-        if self.device not in ("auto", "cpu", "cuda") and not self.device.startswith("cuda:"):
-            raise UserError(
-                f"device is '{self.device}'", where="device", expected="auto, cuda, cuda:N or cpu"
-            )
-
-    def wants_gpu(self) -> bool:
-        """Say whether stages will ask for a GPU; without PyTorch, which takes long to import."""
-        if self.device == "auto":
-            return Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
-        return self.device != "cpu"
-
-    def training_program(self) -> str:
-        """Return the shell words that stand for `wsss` where a training is started.
-
-        Several GPUs have one process each, under torchrun. It passes on the signals that
-        schedulers send, and leaves the processes time to save; its own limit is 30 s.
-        """
-        if self.gpus == 1:
-            return "wsss"
-        return (
-            f"OMP_NUM_THREADS={self.threads} TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120"
-            " PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
-            f" torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node {self.gpus}"
-            " --module wsss"
-        )
 
 
 @dataclass(frozen=True)
@@ -173,7 +72,6 @@ class ProjectConfig:
                 members[row] = self.run(changes).name
             else:
                 child = child_run(run, row)
-                check_change(child.name, before=run.stages["cam"], after=child.stages["cam"])
                 members[row] = name if child.stages == run.stages else child.name
         return members
 
@@ -275,27 +173,20 @@ def _weights_of(run: Run) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def weights_keys(settings: Any, *, prefix: str = "") -> list[tuple[str, str, str]]:
+def weights_keys(settings: Settings, *, prefix: str = "") -> list[tuple[str, str, str]]:
     """Return (place, option, key) of each weight file that a stage's settings name.
 
     A settings class with weights of its own says by `weights_option` which option of the command
-    takes the file; a backbone's is `weights-file`. Packaged and random weights need no file, nor
-    does a network that the settings call idle.
+    takes the file; a backbone's is `weights-file`. Packaged and random weights need no file.
     """
     found: list[tuple[str, str, str]] = []
-    idle = settings.idle_networks() if hasattr(settings, "idle_networks") else ()
-    for entry in dataclasses.fields(settings):
-        if entry.name in idle:
-            continue
-        value = getattr(settings, entry.name)
-        if not dataclasses.is_dataclass(value) or isinstance(value, type):
-            continue
-        place = f"{prefix}{entry.name}"
-        key = getattr(value, "weights", None)
-        if isinstance(key, str) and key not in ("package", "none"):
-            option = getattr(value, "weights_option", "weights-file")
-            found.append((f"{place}.weights", option, key))
-        found += weights_keys(value, prefix=f"{place}.")
+    for name, value in settings:
+        if isinstance(value, Settings):
+            key = getattr(value, "weights", None)
+            if isinstance(key, str) and key not in ("package", "none"):
+                option = getattr(value, "weights_option", "weights-file")
+                found.append((f"{prefix}{name}.weights", option, key))
+            found += weights_keys(value, prefix=f"{prefix}{name}.")
     return found
 
 
@@ -334,37 +225,49 @@ def load_config(
 
 def resolve(values: Mapping[str, Any]) -> ProjectConfig:
     """Check a merged configuration and resolve its runs."""
-    known = ("compute", "shards", "roots", "weights", "defaults", "ablations", "runs")
-    for key in values:
-        if key not in known:
-            raise unknown_key(key, known, where=str(key), kind="section")
-    compute = from_dict(LocalCompute, section(values, "compute"), where="compute")
-    roots = _paths(values, "roots")
-    weights = _paths(values, "weights")
-    defaults = section(values, "defaults")
-    for stage, settings in defaults.items():
-        if stage not in STAGES:
-            raise unknown_key(stage, STAGES, where=f"defaults.{stage}", kind="stage")
-        check(stage_class(stage), settings, where=f"defaults.{stage}")
-    specs = section(values, "runs")
+    check(ConfigFile, values, where="")
+    specs, roots = section(values, "runs"), _paths(values, "roots")
     for name, spec in specs.items():
-        check_run(str(name), spec, specs)
-    ablations = section(values, "ablations")
+        check_name(str(name), spec, specs)
+    defaults, ablations = section(values, "defaults"), section(values, "ablations")
     runs = {str(name): resolve_run(str(name), specs, defaults, roots, ablations) for name in specs}
-    check_refinement({name: run.stages for name, run in runs.items()})
+    _check_refinement(runs)
+    shards = values.get("shards", 1) or 1
+    if not isinstance(shards, Mapping):
+        shards = dict.fromkeys(ShardCounts.model_fields, shards)
     return ProjectConfig(
-        compute=compute,
+        compute=parse(LocalCompute, section(values, "compute"), where="compute"),
         roots=roots,
-        weights=weights,
-        shards=read_counts(values.get("shards")),
+        weights=_paths(values, "weights"),
+        shards=parse(ShardCounts, shards, where="shards"),
         runs=runs,
     )
 
 
 def _paths(values: Mapping[str, Any], name: str) -> dict[str, Path]:
-    paths: dict[str, Path] = {}
-    for key, value in section(values, name).items():
-        if not isinstance(value, str) or not value:
-            raise UserError(f"{value!r} is not a path", where=f"{name}.{key}", expected="a path")
-        paths[str(key)] = Path(value).expanduser()
-    return paths
+    return {str(key): Path(path).expanduser() for key, path in section(values, name).items()}
+
+
+def _check_refinement(runs: Mapping[str, Run]) -> None:
+    """Check that the CAMs a run wants refined have a transformer's attention to be refined with.
+
+    Said now, rather than after the hours that training the CAMs takes.
+
+    Raises:
+        UserError: `refine_from` names no run, or a run without a transformer; or it is missing.
+    """
+    for name, run in runs.items():
+        export, place = run.stages["export"], f"runs.{name}.export.refine_from"
+        lender = export.refine_from
+        if lender is not None and lender not in runs:
+            raise unknown_key(lender, runs, where=place, kind="run")
+        method = METHODS.get(runs[lender or name].stages["cam"].method, where=place)
+        if export.refine != "none" and not method.has_attention:
+            whose = f"run '{lender}'" if lender else "this run"
+            able = [entry.name for entry in METHODS.entries().values() if entry.has_attention]
+            raise UserError(
+                f"the CAM method of {whose}, '{method.name}', has no attention between patches",
+                where=place,
+                expected=f"a run with cam.method {' or '.join(able)}",
+                fix="name such a run, or set export.refine to none",
+            )

@@ -6,55 +6,15 @@ A run changes the run that it extends; a child is a run that one row of an ablat
 from __future__ import annotations
 
 import copy
-import dataclasses
-import importlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from wsss.errors import UserError
 from wsss.project.ablations import INFIX, Ablations, read_ablations
-from wsss.runtime.settings import check, from_dict, to_dict, unknown_key
-
-StopAfter = Literal["cam", "pseudo_label", "segmentation"]
-
-_STAGE_CLASSES = {
-    "index": "wsss.data.config.IndexConfig",
-    "cam": "wsss.cam.config.CamConfig",
-    "export": "wsss.cam.config.ExportConfig",
-    "labels": "wsss.irn.config.LabelsConfig",
-    "irn": "wsss.irn.config.IrnConfig",
-    "pseudo_labels": "wsss.irn.config.PseudoLabelsConfig",
-    "segmentation": "wsss.segmentation.config.SegmentationConfig",
-    "prediction": "wsss.segmentation.config.PredictionConfig",
-    "evaluation": "wsss.evaluation.config.EvaluationConfig",
-}
-STAGES = tuple(_STAGE_CLASSES)
-
-
-def stage_class(stage: str) -> type:
-    """Return the settings dataclass of a stage.
-
-    Raises:
-        UserError: There is no such stage.
-    """
-    if stage not in _STAGE_CLASSES:
-        raise unknown_key(stage, STAGES, where="stage", kind="stage")
-    module, _, name = _STAGE_CLASSES[stage].rpartition(".")
-    cls: type = getattr(importlib.import_module(module), name)
-    return cls
-
-
-@dataclass(frozen=True)
-class RunHeader:
-    """The keys of a run beside its stages' settings."""
-
-    root: str
-    """Key of `roots`: the data set."""
-    extends: str | None = None
-    """Another run, whose settings this one changes."""
-    stop_after: StopAfter = "segmentation"
-    """The last thing that is scored: the run goes no further."""
+from wsss.project.file import STAGES, RunHeader, StopAfter, stage_kind
+from wsss.runtime.registry import parse_kind, used
+from wsss.runtime.settings import Settings, parse, to_dict, unknown_key
 
 
 @dataclass(frozen=True)
@@ -66,8 +26,9 @@ class Run:
         root: Key of the data set in `roots:`.
         parents: The runs it extends, nearest first.
         stop_after: The last thing that is scored.
-        stages: Stage name -> settings dataclass.
+        stages: Stage name -> settings.
         ablations: Rows of its ablation tables.
+        merged: Stage name -> values from all layers, those that have no effect here among them.
     """
 
     name: str
@@ -76,6 +37,7 @@ class Run:
     stop_after: StopAfter
     stages: Mapping[str, Any]
     ablations: Ablations = field(default_factory=Ablations)
+    merged: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def settings(self, stage: str) -> dict[str, Any]:
         """Return a stage's settings as plain values, as written to its JSON file."""
@@ -108,36 +70,21 @@ def section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found
 
 
-_HEADER_KEYS = tuple(entry.name for entry in dataclasses.fields(RunHeader))
-
-
-def check_run(name: str, spec: Any, specs: Mapping[str, Any]) -> None:
-    """Check the name of a run, its keys and their types, before anything is merged.
-
-    Args:
-        name: Name of the run.
-        spec: What `runs:` says of it.
-        specs: The same of all runs.
+def check_name(name: str, spec: Mapping[str, Any], specs: Mapping[str, Any]) -> None:
+    """Check the name of a run, and that it extends one.
 
     Raises:
-        UserError: Something is wrong; the message names the place.
+        UserError: It is no name, or there is no such run.
     """
-    place = f"runs.{name}"
-    if not isinstance(spec, Mapping):
-        raise UserError("a run is a mapping of settings", where=place)
     if not name.replace("-", "").replace("_", "").isalnum():
         raise UserError(
-            f"'{name}' is no name for a run", where=place, expected="letters, digits, - and _"
+            f"'{name}' is no name for a run",
+            where=f"runs.{name}",
+            expected="letters, digits, - and _",
         )
-    for key, value in spec.items():
-        if key in STAGES:
-            check(stage_class(key), value, where=f"{place}.{key}")
-        elif key not in (*_HEADER_KEYS, "ablations"):
-            known = [*STAGES, *_HEADER_KEYS, "ablations"]
-            raise unknown_key(key, known, where=f"{place}.{key}")
     parent = spec.get("extends")
     if parent is not None and parent not in specs:
-        raise unknown_key(parent, specs, where=f"{place}.extends", kind="run")
+        raise unknown_key(parent, specs, where=f"runs.{name}.extends", kind="run")
 
 
 def _lineage(name: str, specs: Mapping[str, Any]) -> list[str]:
@@ -163,7 +110,7 @@ def resolve_run(
 
     Args:
         name: Name of the run.
-        specs: What `runs:` says of all runs, checked by `check_run`.
+        specs: What `runs:` says of all runs, its types checked.
         defaults: Settings by stage.
         roots: Keys of the data sets.
         ablations: The project's ablations, which a run may change.
@@ -175,44 +122,37 @@ def resolve_run(
     merged: dict[str, Any] = {}
     for ancestor in reversed(line):
         merged = merge(merged, specs[ancestor])
-    header = from_dict(
-        RunHeader,
-        {key: value for key, value in merged.items() if key in _HEADER_KEYS},
-        where=f"runs.{name}",
-    )
+    keys = {key: value for key, value in merged.items() if key in RunHeader.model_fields}
+    header = parse(RunHeader, keys, where=f"runs.{name}")
     if header.root not in roots:
         raise unknown_key(header.root, roots, where=f"runs.{name}.root", kind="root")
-    stages: dict[str, Any] = {
-        stage: from_dict(
-            stage_class(stage),
-            merge(defaults.get(stage) or {}, merged.get(stage) or {}),
-            where=f"runs.{name}.{stage}",
-        )
-        for stage in STAGES
-    }
+    layers = {stage: merge(section(defaults, stage), section(merged, stage)) for stage in STAGES}
     return Run(
         name=name,
         root=header.root,
         parents=tuple(line[1:]),
         stop_after=header.stop_after,
-        stages=stages,
+        stages={
+            stage: _settings(name, stage, layers[stage], section(specs[name], stage))
+            for stage in STAGES
+        },
         ablations=_ablations(merge(ablations, section(merged, "ablations")), name, specs),
+        merged=layers,
     )
+
+
+def _settings(name: str, stage: str, merged: Mapping[str, Any], own: Mapping[str, Any]) -> Settings:
+    """Return a run's settings of a stage, without what has no effect."""
+    kind, where = stage_kind(stage), f"runs.{name}.{stage}"
+    return parse_kind(kind, used(kind, merged, own, where=where), where=where)
 
 
 def _ablations(values: Mapping[str, Any], name: str, specs: Mapping[str, Any]) -> Ablations:
     place = f"runs.{name}.ablations"
     ablations = read_ablations(values, where=place)
     for row, changes in ablations.variants.items():
-        where = f"{place}.variants.{row}"
-        if isinstance(changes, str):
-            if changes not in specs:
-                raise unknown_key(changes, specs, where=where, kind="run")
-            continue
-        for stage, settings in changes.items():
-            if stage not in STAGES:
-                raise unknown_key(stage, STAGES, where=f"{where}.{stage}", kind="stage")
-            check(stage_class(stage), settings, where=f"{where}.{stage}")
+        if isinstance(changes, str) and changes not in specs:
+            raise unknown_key(changes, specs, where=f"{place}.variants.{row}", kind="run")
     return ablations
 
 
@@ -224,7 +164,17 @@ def child_run(run: Run, row: str) -> Run:
         raise UserError(f"'{row}' is the run '{changes}'", where=name, expected=f"'{changes}'")
     stages = dict(run.stages)
     for stage, settings in changes.items():
-        merged = merge(run.settings(stage), settings)
-        stages[stage] = from_dict(stage_class(stage), merged, where=f"runs.{name}.{stage}")
+        kind, where = stage_kind(stage), f"runs.{name}.{stage}"
+        try:
+            merged = used(kind, merge(run.merged[stage], settings), settings, where=where)
+        except UserError as error:
+            raise UserError(
+                error.found,
+                where=where,
+                expected=error.expected,
+                fix="ask for the table of a run that has this setting, or take the row out of "
+                f"runs.{run.name}.ablations",
+            ) from None
+        stages[stage] = parse_kind(kind, merged, where=where)
     parents = (run.name, *run.parents)
     return Run(name=name, root=run.root, parents=parents, stop_after="cam", stages=stages)

@@ -1,31 +1,154 @@
-"""Frozen dataclasses to and from plain dictionaries, with errors that name the place.
+"""Settings: frozen pydantic models, with errors that name the place.
 
-The stages' settings are frozen dataclasses of plain types. This module knows no stage: it turns
-what a YAML or JSON file holds into such a dataclass, or says where it is wrong, what was
-expected and which known key is nearest.
+The stages' settings are subclasses of `Settings`. This module knows no stage: it turns what a YAML
+or JSON file holds into such a model, or says where it is wrong, what was expected and which known
+key is nearest.
 """
 
 from __future__ import annotations
 
-import ast
-import dataclasses
 import difflib
-import inspect
-import itertools
+import json
 import os
 import re
-import textwrap
-import types
-import typing
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from wsss.errors import UserError
 from wsss.files import read_json
 
-T = TypeVar("T")
-
 _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+
+
+def _number(value: Any) -> Any:
+    # YAML 1.1 takes `1e-4` for a text, as it wants a dot; nobody means a text by it.
+    return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
+
+
+# The kinds of numbers that settings are, each with its range.
+Number = Annotated[float, BeforeValidator(_number)]
+Positive = Annotated[float, Field(gt=0), BeforeValidator(_number)]
+NonNegative = Annotated[float, Field(ge=0), BeforeValidator(_number)]
+Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]
+BelowOne = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number)]
+Count = Annotated[int, Field(ge=1)]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class Settings(BaseModel):
+    """Frozen settings; a docstring below a field describes it.
+
+    Raises:
+        UserError: An unknown or missing key, a wrong type, or an impossible value.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _explained(type(self), error, where="") from None
+
+    @classmethod
+    def idle(cls, values: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return the keys that other values leave without effect, each with the reason.
+
+        Args:
+            values: What is set of these settings; the defaults stand for the rest.
+        """
+        return {}
+
+    # Pydantic's word for an `__init__` that inner models need not go through, so that the error of
+    # an inner one reaches the outer with its place.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+S = TypeVar("S", bound=Settings)
+# The context of a validation that judges an incomplete section.
+PARTIAL = {"partial": True}
+
+
+def impossible(
+    found: str, *, key: str = "", expected: str | None = None, fix: str | None = None
+) -> PydanticCustomError:
+    """Build what a validator raises about values that each are possible, but not together.
+
+    Args:
+        found: What was found, in one sentence.
+        key: The setting it is said of, below the place of the validated settings.
+        expected: What would have been right.
+        fix: What to do about it.
+    """
+    context = {"found": found, "key": key, "expected": expected, "fix": fix}
+    return PydanticCustomError("impossible", "{found}", context)
+
+
+def nested(error: UserError) -> PydanticCustomError:
+    """Build what a validator raises about settings inside others, of a place below its own."""
+    return PydanticCustomError("nested", "{error}", {"error": error})
+
+
+def place(where: str, *steps: int | str) -> str:
+    """Return the name of a place below another: `runs.voc` and `cam` are `runs.voc.cam`."""
+    for step in steps:
+        where += f"[{step}]" if isinstance(step, int) else f".{step}" if where else step
+    return where
+
+
+def parse(cls: type[S], values: Any, *, where: str) -> S:
+    """Build settings from what a file holds.
+
+    Args:
+        cls: Their class.
+        values: Keys and values; keys left out take the class's defaults.
+        where: The place named in errors, such as `runs.voc.cam`.
+
+    Raises:
+        UserError: An unknown or missing key, a wrong type, or an impossible value.
+    """
+    try:
+        return cls.model_validate_json(_text(values))
+    except ValidationError as error:
+        raise _explained(cls, error, where=where) from None
+
+
+def check(cls: type[Settings], values: Any, *, where: str) -> None:
+    """Check keys, types and ranges of an incomplete section, such as a run's overrides.
+
+    What depends on several settings at once is left to `parse` on the merged whole.
+
+    Raises:
+        UserError: An unknown key, a wrong type, or a number out of its range.
+    """
+    try:
+        cls.model_validate_json(_text(values), context=PARTIAL)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            if detail["type"] not in ("missing", "impossible"):
+                raise _told(cls, detail, where) from None
+
+
+def read_settings(cls: type[S], path: str | os.PathLike[str]) -> S:
+    """Read settings from a stage's JSON file, such as `results/<run>/config/cam.json`."""
+    return parse(cls, read_json(path), where=os.fspath(path))
+
+
+def to_dict(settings: Settings) -> dict[str, Any]:
+    """Return settings as plain JSON values: tuples become lists, every key is present."""
+    return settings.model_dump(mode="json")
+
+
+def replace(settings: S, **changes: Any) -> S:
+    """Return settings with some changed, checked again as a whole."""
+    return type(settings)(**{**dict(settings), **changes})
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -46,280 +169,117 @@ def unknown_key(key: object, known: Iterable[str], *, where: str, kind: str = "k
     )
 
 
-def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
-    """Build the dataclass `cls` from `values`.
-
-    Args:
-        cls: A dataclass of plain types: int, float, bool, str, Literal, tuple, `X | None`,
-            nested dataclasses.
-        values: Keys and values; keys left out take the dataclass's defaults.
-        where: The place named in errors, such as `runs.voc.cam`.
-
-    Raises:
-        UserError: An unknown or missing key, a wrong type, or an impossible value.
-    """
-    if not isinstance(values, Mapping):
-        raise _wrong(values, "a mapping of settings", where)
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
-    converted: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in fields:
-            raise unknown_key(key, fields, where=f"{where}.{key}")
-        converted[key] = _convert(hints[key], value, f"{where}.{key}")
-    for name, field in fields.items():
-        if name not in converted and not _has_default(field):
-            raise UserError(
-                f"the setting '{name}' is missing",
-                where=f"{where}.{name}",
-                expected=describe(hints[name]),
-            )
-    try:
-        return cls(**converted)
-    except UserError as error:
-        raise _relocate(error, where, fields) from None
+def _text(values: Any) -> str:
+    # As JSON, whose lists and mappings are taken for tuples and settings, and nothing for a number
+    # that is none. YAML's dates, the only values that JSON lacks, are texts.
+    return json.dumps(values, default=str)
 
 
-def check(cls: type, values: Any, *, where: str) -> None:
-    """Check keys and types of an incomplete section, such as a run's overrides.
+def _explained(cls: type[Settings], error: ValidationError, *, where: str) -> UserError:
+    return _told(cls, error.errors(include_url=False)[0], where)
 
-    What depends on several settings at once is left to `from_dict` on the merged whole.
 
-    Raises:
-        UserError: An unknown key or a wrong type.
-    """
-    if not isinstance(values, Mapping):
-        raise _wrong(values, "a mapping of settings", where)
-    hints = typing.get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls) if field.init]
-    for key, value in values.items():
-        place = f"{where}.{key}"
-        if key not in names:
-            raise unknown_key(key, names, where=place)
-        inner = next(
-            (kind for kind in _choices(hints[key]) if dataclasses.is_dataclass(kind)), None
+_WORDS = {
+    "bool_type": "true or false",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "path_type": "a path",
+    "string_type": "a text",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping of settings",
+}
+
+
+def _told(cls: type[Settings], detail: ErrorDetails, where: str) -> UserError:
+    """Put an error of pydantic's into the words of this project."""
+    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    # Which alternative of a union was tried, and that a key is meant, are no places.
+    loc = tuple(step for step in detail["loc"] if str(step)[:1] not in ("<", "["))
+    here, key = place(where, *loc), place("", *loc[-2:]).rpartition(".")[2]
+    owner, field = _field(cls, loc)
+    if kind == "nested":
+        inner: UserError = context["error"]
+        return UserError(
+            inner.found,
+            where=place(here, inner.where or ""),
+            expected=inner.expected,
+            fix=inner.fix,
         )
-        if isinstance(inner, type) and value is not None:
-            check(inner, value, where=place)
-        else:
-            _convert(hints[key], value, place)
+    if kind == "impossible":
+        here = place(here, *filter(None, [context.pop("key")]))
+        return UserError(context.pop("found"), where=here or None, **context)
+    if kind == "extra_forbidden":
+        return unknown_key(key, owner.model_fields, where=here)
+    if kind == "missing":
+        choices = get_args(field.annotation) if field is not None else ()
+        expected = f"one of: {', '.join(map(str, choices))}" if choices else None
+        return UserError(f"the setting '{key}' is missing", where=here, expected=expected)
+    if kind == "literal_error":
+        words = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
+        guess = nearest(str(value), words)
+        return UserError(
+            f"{_shown(value)} is not one of the possible values",
+            where=here,
+            expected="one of: " + ", ".join(words),
+            fix=f"did you mean '{guess}'?" if guess else None,
+        )
+    if kind in ("too_short", "too_long"):
+        least, most = context.get("min_length"), context.get("max_length")
+        number = f"at least {least}" if most is None else f"at most {most}"
+        expected = "a list of " + number.replace("at least 1", "at least one")
+        return UserError(f"{key} is {_shown(value)}", where=here, expected=expected)
+    if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
+        return UserError(f"{key} is {value}", where=here, expected=_range(field, context))
+    if kind in _WORDS:
+        named = {type(None): "null", dict: "a mapping", list: "a list"}.get(type(value))
+        shown = named or f"{_shown(value)} ({type(value).__name__})"
+        return UserError(f"{shown} is not {_WORDS[kind]}", where=here, expected=_WORDS[kind])
+    return UserError(f"{key} is {_shown(value)}: {detail['msg']}", where=here)
 
 
-def _choices(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+def _field(
+    cls: type[Settings], loc: tuple[int | str, ...]
+) -> tuple[type[Settings], FieldInfo | None]:
+    """Return the settings class that a place lies in, and its field there if it is one."""
+    owner, field, is_key = cls, None, False
+    for number, step in enumerate(loc, 1):
+        if isinstance(step, str) and not is_key:
+            field = owner.model_fields.get(step)
+        if field is None:
+            break
+        if number < len(loc):
+            hints = list(_hints(field.annotation))
+            # A mapping's own key comes next, and only then the settings in it.
+            is_key = not is_key and any(get_origin(hint) is dict for hint in hints)
+            found = [one for one in hints if isinstance(one, type) and issubclass(one, Settings)]
+            owner = found[0] if found else owner
+    return owner, field
 
 
-def _relocate(error: UserError, where: str, fields: Iterable[str]) -> UserError:
-    # A dataclass's own check knows the key but not where in the file its section lies.
-    inner = error.where
-    if inner is None:
-        place = where
-    elif inner == where or inner.startswith(f"{where}."):
-        place = inner
-    else:
-        # `cam.learning_rate` as said by the check of the section `cam`: keep the key alone.
-        first, _, rest = inner.partition(".")
-        key = rest if rest and first not in set(fields) else inner
-        place = f"{where}.{key}"
-    return UserError(error.found, where=place, expected=error.expected, fix=error.fix)
+def _hints(hint: Any) -> Iterator[Any]:
+    yield hint
+    for part in get_args(hint):
+        yield from _hints(part)
 
 
-def _has_default(field: dataclasses.Field[Any]) -> bool:
-    return (
-        field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-    )
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return _convert_union(hint, value, where)
-    if origin is Literal:
-        return _convert_literal(hint, value, where)
-    if origin is tuple:
-        return _convert_tuple(hint, value, where)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_dict(hint, value, where=where)
-    if hint is Any:
-        return value
-    if hint is bool:
-        if isinstance(value, bool):
-            return value
-    elif hint is int:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    elif hint is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        # YAML 1.1 takes `1e-4` for a text, as it wants a dot; nobody means a text by it.
-        if isinstance(value, str) and _SCIENTIFIC.fullmatch(value):
-            return float(value)
-    elif hint is str:
-        if isinstance(value, str):
-            return value
-    else:
-        raise TypeError(f"{where}: settings of type {hint!r} are not supported")
-    raise _wrong(value, describe(hint), where)
-
-
-def _convert_union(hint: Any, value: Any, where: str) -> Any:
-    choices = [choice for choice in get_args(hint) if choice is not type(None)]
-    if value is None:
-        if type(None) in get_args(hint):
-            return None
-        raise _wrong(value, describe(hint), where)
-    if len(choices) == 1:
-        return _convert(choices[0], value, where)
-    for choice in choices:
-        try:
-            return _convert(choice, value, where)
-        except UserError:
-            continue
-    raise _wrong(value, describe(hint), where)
-
-
-def _convert_literal(hint: Any, value: Any, where: str) -> Any:
-    choices = get_args(hint)
-    for choice in choices:
-        if type(choice) is type(value) and choice == value:
-            return choice
-    guess = nearest(str(value), [str(choice) for choice in choices])
-    raise UserError(
-        f"{_shown(value)} is not one of the possible values",
-        where=where,
-        expected=describe(hint),
-        fix=f"did you mean '{guess}'?" if guess else None,
-    )
-
-
-def _convert_tuple(hint: Any, value: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise _wrong(value, describe(hint), where)
-    kinds = get_args(hint)
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
-        kinds = (kinds[0],) * len(value)
-    elif len(kinds) != len(value):
-        raise _wrong(value, describe(hint), where)
-    return tuple(
-        _convert(kind, item, f"{where}[{position}]")
-        for position, (kind, item) in enumerate(zip(kinds, value, strict=True))
-    )
-
-
-def describe(hint: Any) -> str:
-    """Say in words which values a type accepts."""
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(describe(choice) for choice in get_args(hint))
-    if origin is Literal:
-        return "one of: " + ", ".join(str(choice) for choice in get_args(hint))
-    if origin is tuple:
-        kinds = get_args(hint)
-        if len(kinds) == 2 and kinds[1] is Ellipsis:
-            return f"a list, each item {describe(kinds[0])}"
-        return f"a list of {len(kinds)}: " + ", ".join(describe(kind) for kind in kinds)
-    if hint is type(None):
-        return "null"
-    if dataclasses.is_dataclass(hint):
-        return "a mapping of settings"
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    return words.get(hint, str(hint))
+def _range(field: FieldInfo | None, context: Mapping[str, Any]) -> str:
+    """Say in words which numbers a field takes, or at least the bound that was missed."""
+    bounds = dict(context)
+    for rule in field.metadata if field else ():
+        for kind, name in ((Gt, "gt"), (Ge, "ge"), (Lt, "lt"), (Le, "le")):
+            if isinstance(rule, kind):
+                bounds[name] = getattr(rule, name)
+    low = f"above {bounds['gt']:g}" if "gt" in bounds else None
+    if "ge" in bounds:
+        low = f"{bounds['ge']:g}" if {"lt", "le"} & set(bounds) else f"{bounds['ge']:g} or more"
+    high = f"below {bounds['lt']:g}" if "lt" in bounds else None
+    if "le" in bounds:
+        high = f"{bounds['le']:g}" if low else f"at most {bounds['le']:g}"
+    return " to ".join(filter(None, (low, high)))
 
 
 def _shown(value: Any) -> str:
     return repr(value) if isinstance(value, str) else str(value)
-
-
-def _wrong(value: Any, expected: str, where: str) -> UserError:
-    kind = {type(None): "null", dict: "a mapping", list: "a list"}.get(type(value))
-    shown = kind or f"{_shown(value)} ({type(value).__name__})"
-    return UserError(f"{shown} is not {expected}", where=where, expected=expected)
-
-
-def to_dict(instance: Any) -> dict[str, Any]:
-    """Return the dataclass as plain JSON values: tuples become lists, every key is present."""
-    if not dataclasses.is_dataclass(instance) or isinstance(instance, type):
-        raise TypeError(f"not a dataclass instance: {instance!r}")
-    return {
-        field.name: _plain(getattr(instance, field.name)) for field in dataclasses.fields(instance)
-    }
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return to_dict(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
-def field_docs(cls: type) -> dict[str, str]:
-    """Return each field's one-line description: the string or the comment that follows it."""
-    source = textwrap.dedent(inspect.getsource(cls))
-    lines = source.splitlines()
-    definition = ast.parse(source).body[0]
-    assert isinstance(definition, ast.ClassDef)
-    docs: dict[str, str] = {}
-    for statement, following in itertools.zip_longest(definition.body, definition.body[1:]):
-        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
-            continue
-        name = statement.target.id
-        if (
-            isinstance(following, ast.Expr)
-            and isinstance(following.value, ast.Constant)
-            and isinstance(following.value.value, str)
-        ):
-            docs[name] = " ".join(following.value.value.split())
-        else:
-            comment = lines[(statement.end_lineno or 1) - 1].rpartition("#")[2].strip()
-            docs[name] = comment if "#" in lines[(statement.end_lineno or 1) - 1] else ""
-    return docs
-
-
-def json_schema(cls: type) -> dict[str, Any]:
-    """Return a JSON schema of the dataclass: no key required, none unknown, defaults shown."""
-    hints = typing.get_type_hints(cls)
-    docs = field_docs(cls)
-    properties: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
-        entry = _schema(hints[field.name])
-        if field.default is not dataclasses.MISSING:
-            entry["default"] = _plain(field.default)
-        elif field.default_factory is not dataclasses.MISSING:
-            entry["default"] = _plain(field.default_factory())
-        if docs.get(field.name):
-            entry["description"] = docs[field.name]
-        properties[field.name] = entry
-    return {"type": "object", "additionalProperties": False, "properties": properties}
-
-
-def _schema(hint: Any) -> dict[str, Any]:
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return {"anyOf": [_schema(choice) for choice in get_args(hint)]}
-    if origin is Literal:
-        return {"enum": list(get_args(hint))}
-    if origin is tuple:
-        kinds = get_args(hint)
-        if len(kinds) == 2 and kinds[1] is Ellipsis:
-            return {"type": "array", "items": _schema(kinds[0])}
-        length = len(kinds)
-        return {
-            "type": "array",
-            "prefixItems": [_schema(kind) for kind in kinds],
-            "minItems": length,
-            "maxItems": length,
-        }
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return json_schema(hint)
-    names = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
-    if hint in names:
-        return {"type": names[hint]}
-    if hint is Any:
-        return {}
-    raise TypeError(f"settings of type {hint!r} are not supported")
-
-
-def read_settings(cls: type[T], path: str | os.PathLike[str]) -> T:
-    """Read the dataclass from a stage's JSON file, such as `results/<run>/config/cam.json`."""
-    return from_dict(cls, read_json(path), where=os.fspath(path))

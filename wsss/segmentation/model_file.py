@@ -11,7 +11,7 @@ from typing import Any
 from wsss.models.backbones import build_backbone
 from wsss.models.deeplab import DeepLab
 from wsss.models.weights import load_model_file, load_strict, save_model
-from wsss.runtime.settings import from_dict, to_dict
+from wsss.runtime.settings import parse, replace, to_dict
 from wsss.segmentation.config import SegmentationConfig
 
 STAGE = "segmentation"
@@ -57,8 +57,8 @@ def load_segmentation_model(path: Path) -> TrainedModel:
         UserError: The file is missing, damaged, of another stage, or of another version.
     """
     state, metadata = load_model_file(path, STAGE)
-    config = from_dict(SegmentationConfig, metadata["settings"], where=f"settings in {path}")
-    backbone = build_backbone(dataclasses.replace(config.backbone, weights="none"))
+    config = parse(SegmentationConfig, metadata["settings"], where=f"settings in {path}")
+    backbone = build_backbone(replace(config.backbone, weights="none"))
     classes = tuple(metadata["classes"])
     network = DeepLab(backbone, len(classes) + 1, config.head)
     load_strict(network, state, where=path)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import numpy as np
 import numpy.typing as npt
 
 from wsss.data.crf import crf_from_probabilities
+from wsss.runtime.settings import to_dict
 from wsss.segmentation.config import CrfConfig
 
 
@@ -21,5 +20,5 @@ def refine(
         probabilities: (n_labels, H, W) float32.
         settings: The CRF's settings.
     """
-    marginals = crf_from_probabilities(image, probabilities, **asdict(settings))
+    marginals = crf_from_probabilities(image, probabilities, **to_dict(settings))
     return np.asarray(marginals.argmax(axis=0), dtype=np.uint8)

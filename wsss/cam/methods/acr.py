@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
-from wsss.cam.config import CamConfig
 from wsss.cam.losses import (
     CuTerms,
     RuTerms,
@@ -37,18 +36,20 @@ from wsss.cam.losses import (
     segments,
     select_class,
 )
+from wsss.cam.methods.acr_config import AdversarialSettings
 from wsss.cam.methods.plain import CONVOLUTIONAL, Family, sgd
 from wsss.data.transforms import normalise
 from wsss.models.backbones import IMAGENET, build_backbone, freeze_batchnorm
 from wsss.models.reconstructor import Reconstructor
 from wsss.runtime.compute import autocast, resolve_precision
+from wsss.runtime.settings import replace
 from wsss.training.distributed import Split
 from wsss.training.schedule import Schedule
 from wsss.training.step import Phase, StepContext
 
 
 def build_reconstructor(
-    config: CamConfig, n_classes: int, weights_file: Path | None = None
+    config: AdversarialSettings, n_classes: int, weights_file: Path | None = None
 ) -> Reconstructor:
     """Build the reconstructor, its encoder with the same initial weights as the classifier."""
     acr = config.acr
@@ -65,7 +66,7 @@ def build_reconstructor(
     return freeze_batchnorm(reconstructor) if config.freeze_batchnorm else reconstructor
 
 
-def untrained_reconstructor(config: CamConfig, n_classes: int) -> Reconstructor:
+def untrained_reconstructor(config: AdversarialSettings, n_classes: int) -> Reconstructor:
     """Build the reconstructor with random weights, for a state dict to be loaded into."""
     backbone = replace(config.backbone, weights="none")
     return build_reconstructor(replace(config, backbone=backbone), n_classes)
@@ -99,7 +100,7 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 
 def _reconstructor_factors(
-    config: CamConfig, reconstructor: Reconstructor
+    config: AdversarialSettings, reconstructor: Reconstructor
 ) -> Iterator[tuple[nn.Module, float]]:
     """Yield the parts that do not start from pretrained weights, and their learning-rate factors.
 
@@ -183,7 +184,7 @@ class AcrMethod:
 
     def __init__(
         self,
-        config: CamConfig,
+        config: AdversarialSettings,
         n_classes: int,
         *,
         device: torch.device,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,14 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from wsss.cam.config import CamConfig
+from wsss.cam.config import TrainedSettings
 from wsss.cam.losses import classification_loss
+from wsss.cam.methods.plain_config import ConvolutionalSettings
 from wsss.data.transforms import normalise
 from wsss.models.backbones import build_backbone, freeze_batchnorm
 from wsss.models.classifier import Classifier
 from wsss.models.reconstructor import CamClassifier
 from wsss.models.weights import load_strict
 from wsss.runtime.compute import autocast
+from wsss.runtime.settings import replace
 from wsss.training.schedule import Schedule
 from wsss.training.step import OnePhaseTask, Part
 
@@ -28,7 +30,7 @@ class ClassifierBuilder(Protocol):
 
     def __call__(
         self,
-        config: CamConfig,
+        config: Any,
         n_classes: int,
         *,
         weights_file: Path | None = None,
@@ -49,16 +51,16 @@ class Family:
     """
 
     build: ClassifierBuilder
-    optimizer: Callable[[CamConfig, Any], Optimizer]
-    schedule: Callable[[CamConfig], Schedule] | None = None
+    optimizer: Callable[[Any, Any], Optimizer]
+    schedule: Callable[[Any], Schedule] | None = None
 
-    def schedules(self, config: CamConfig) -> dict[str, Schedule]:
+    def schedules(self, config: TrainedSettings) -> dict[str, Schedule]:
         """Return the schedule by the name of the optimiser that follows it."""
         return {} if self.schedule is None else {"classifier": self.schedule(config)}
 
 
 def build_classifier(
-    config: CamConfig,
+    config: ConvolutionalSettings,
     n_classes: int,
     *,
     weights_file: Path | None = None,
@@ -72,7 +74,11 @@ def build_classifier(
 
 
 def classifier_from_state(
-    config: CamConfig, n_classes: int, state: Mapping[str, Tensor], *, where: object | None = None
+    config: ConvolutionalSettings,
+    n_classes: int,
+    state: Mapping[str, Tensor],
+    *,
+    where: object | None = None,
 ) -> CamClassifier:
     """Build a trained classifier, in eval mode, from its state dict.
 
@@ -85,7 +91,9 @@ def classifier_from_state(
     return classifier.eval()
 
 
-def sgd(config: CamConfig, module: nn.Module, factors: Iterable[tuple[nn.Module, float]]) -> SGD:
+def sgd(
+    config: ConvolutionalSettings, module: nn.Module, factors: Iterable[tuple[nn.Module, float]]
+) -> SGD:
     """Build SGD over what `module` trains.
 
     Args:
@@ -116,7 +124,7 @@ def sgd(config: CamConfig, module: nn.Module, factors: Iterable[tuple[nn.Module,
     )
 
 
-def _sgd_of_classifier(config: CamConfig, classifier: CamClassifier) -> SGD:
+def _sgd_of_classifier(config: ConvolutionalSettings, classifier: CamClassifier) -> SGD:
     return sgd(config, classifier, [(classifier.head, config.head_lr_factor)])
 
 
@@ -143,7 +151,7 @@ class PlainMethod(OnePhaseTask):
 
     def __init__(
         self,
-        config: CamConfig,
+        config: TrainedSettings,
         n_classes: int,
         *,
         device: torch.device,

@@ -7,13 +7,14 @@ CVPR 2023, supplementary, section B).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from wsss.cam.config import CamConfig
-from wsss.cam.methods.plain import Family
+from wsss.cam.methods.plain import Family, PlainMethod
+from wsss.cam.methods.transformer_config import TransformerSettings
 from wsss.errors import UserError
 from wsss.models.classifier import Classifier
 from wsss.models.published.vit_weights import load_vit_weights
@@ -23,7 +24,7 @@ from wsss.models.weights import load_strict
 from wsss.training.schedule import Schedule, cosine_learning_rate
 
 
-def _untrained(config: CamConfig, n_classes: int) -> TransformerClassifier:
+def _untrained(config: TransformerSettings, n_classes: int) -> TransformerClassifier:
     vit = config.vit
     network = MCTformerV2(
         vit.name,
@@ -36,7 +37,7 @@ def _untrained(config: CamConfig, n_classes: int) -> TransformerClassifier:
 
 
 def build_transformer(
-    config: CamConfig,
+    config: TransformerSettings,
     n_classes: int,
     *,
     weights_file: Path | None = None,
@@ -72,7 +73,11 @@ def build_transformer(
 
 
 def transformer_from_state(
-    config: CamConfig, n_classes: int, state: Mapping[str, Tensor], *, where: object | None = None
+    config: TransformerSettings,
+    n_classes: int,
+    state: Mapping[str, Tensor],
+    *,
+    where: object | None = None,
 ) -> TransformerClassifier:
     """Build a trained transformer, in eval mode, from its state dict.
 
@@ -84,7 +89,7 @@ def transformer_from_state(
     return classifier.eval()
 
 
-def adamw(config: CamConfig, classifier: Classifier) -> AdamW:
+def adamw(config: TransformerSettings, classifier: Classifier) -> AdamW:
     """Build AdamW; vectors, class tokens and position embeddings have no weight decay (DeiT)."""
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
@@ -101,7 +106,7 @@ def adamw(config: CamConfig, classifier: Classifier) -> AdamW:
     )
 
 
-def cosine_schedule(config: CamConfig) -> Schedule:
+def cosine_schedule(config: TransformerSettings) -> Schedule:
     """Return the factor on the peak learning rate: linear warm-up, then a cosine, step by step."""
     vit = config.vit
 
@@ -121,3 +126,4 @@ def cosine_schedule(config: CamConfig) -> Schedule:
 
 
 TRANSFORMER = Family(build_transformer, adamw, cosine_schedule)
+MctMethod = partial(PlainMethod, family=TRANSFORMER)

@@ -32,7 +32,7 @@ def draw_once(root: Path, record: Path | None = None, *, workers: int = 2) -> bo
         UserError: An annotation file is missing or malformed, or the folder cannot be written.
     """
     folder = root / MASKS
-    fingerprint = mask_fingerprint(IndexConfig("coco"), root)
+    fingerprint = mask_fingerprint(IndexConfig(format="coco"), root)
     stamp = folder / STAMP
     drawn = not (folder / CATEGORIES).is_file() or _read(stamp) != fingerprint
     if drawn:

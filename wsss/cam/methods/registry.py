@@ -1,0 +1,47 @@
+"""CAM methods by name: a record of each, which names its settings and its code.
+
+A method registers itself in a module `<name>_config.py` of this package, or in a file that
+`plugins:` of the configuration names; neither imports PyTorch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsss.cam.config import CamSettings
+from wsss.runtime.registry import Registry
+
+
+@dataclass(frozen=True)
+class CamMethod:
+    """What there is to know of a CAM method.
+
+    Attributes:
+        name: What `cam.method` says.
+        description: A few words for the comment in config.yaml.
+        settings: Its settings.
+        task: Its training, as `module:name`, called like `wsss.cam.model_file.TaskBuilder`; None:
+            it trains nothing.
+        classifier: What builds its trained classifier again from a file, as `module:name`; None
+            where it trains nothing.
+        has_reconstructor: Whether a reconstructor is trained along, which the figures show.
+        has_attention: Whether its classifier has attention between patches to refine CAMs with.
+    """
+
+    name: str
+    description: str
+    settings: type[CamSettings]
+    task: str | None = None
+    classifier: str | None = None
+    has_reconstructor: bool = False
+    has_attention: bool = False
+
+
+METHODS: Registry[CamMethod] = Registry(
+    "CAM method",
+    about="Training of the classifier whose CAMs become seeds.",
+    key="method",
+    default="acr",
+    package="wsss.cam.methods",
+    suffix="_config",
+)
