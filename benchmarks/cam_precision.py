@@ -25,7 +25,7 @@ from wsss.cam.config import ExportConfig
 from wsss.cam.export import export_cams
 from wsss.cam.model_file import load_cam_model
 from wsss.data.build import build_masks
-from wsss.data.config import IndexConfig
+from wsss.data.formats.registry import FORMATS
 from wsss.data.index import Index, read_index, write_index, write_masks
 from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.scoring import score_maps
@@ -85,7 +85,7 @@ def compared(options: argparse.Namespace) -> Sequence[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         index = some(read_index(run / "index.csv"), options.images)
-        masks = build_masks(parse(IndexConfig, settings(run, "index"), where=str(run)), root, index)
+        masks = build_masks(FORMATS.parse(settings(run, "index"), where=str(run)), root, index)
         index = Index(index.classes, tuple(r for r in index.records if r.name in masks))
         write_index(index, folder / "index.csv")
         write_masks(masks, folder / "masks.csv")

@@ -41,7 +41,7 @@ from wsss.cam.export import export_cams
 from wsss.cam.methods.plain_config import PlainSettings
 from wsss.cam.model_file import cam_task, save_cam_model
 from wsss.data.build import build_index, build_masks
-from wsss.data.config import IndexConfig
+from wsss.data.formats.folder import FolderSettings
 from wsss.data.index import write_index, write_masks
 from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.scoring import score_labels, score_maps
@@ -79,7 +79,7 @@ def stage(name: str, folder: str) -> Callable[[], None]:
     common = {"index": base / "index.csv", "root": base / "data"}
 
     def index() -> None:
-        config = IndexConfig(format="folder", classes=CLASSES)
+        config = FolderSettings(classes=CLASSES)
         built = build_index(config, base / "data")
         write_index(built, base / "built" / "index.csv")
         write_masks(build_masks(config, base / "data", built), base / "built" / "masks.csv")

@@ -19,7 +19,7 @@ from wsss.cam.export import export_cams
 from wsss.cam.model_file import load_cam_model
 from wsss.cam.training import train_cam
 from wsss.data.build import build_index
-from wsss.data.config import IndexConfig
+from wsss.data.formats.folder import FolderSettings
 from wsss.data.images import read_image
 from wsss.data.index import Index, read_index, write_index
 from wsss.errors import UserError
@@ -51,7 +51,7 @@ TINY: dict[str, Any] = {
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tiny")
     write_tiny_data(root)
-    write_index(build_index(IndexConfig(format="folder"), root), root / "index.csv")
+    write_index(build_index(FolderSettings(), root), root / "index.csv")
     return root
 
 

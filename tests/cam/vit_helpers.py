@@ -13,7 +13,7 @@ from wsss.cam.methods.acr_vit_config import AcrVitSettings
 from wsss.cam.methods.transformer_config import VitConfig
 from wsss.cam.training import train_cam
 from wsss.data.build import build_index
-from wsss.data.config import IndexConfig
+from wsss.data.formats.folder import FolderSettings
 from wsss.data.index import write_index
 from wsss.models.config import BackboneConfig
 from wsss.runtime.compute import Compute
@@ -50,7 +50,7 @@ TINY = AcrVitSettings(
 
 def write_data(root: Path) -> Path:
     write_tiny_data(root, train=4, val=2)
-    write_index(build_index(IndexConfig(format="folder"), root), root / "index.csv")
+    write_index(build_index(FolderSettings(), root), root / "index.csv")
     return root
 
 

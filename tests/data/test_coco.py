@@ -10,12 +10,11 @@ import pytest
 from PIL import Image
 
 from wsss.data.build import build_index, build_masks, listing_fingerprint, mask_fingerprint
-from wsss.data.config import IndexConfig
-from wsss.data.formats.coco import draw_labels, rasterise_masks
+from wsss.data.formats.coco import CocoSettings, draw_labels, rasterise_masks
 from wsss.data.images import read_label
 from wsss.errors import UserError
 
-COCO = IndexConfig(format="coco")
+COCO = CocoSettings()
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}, {"id": 90, "name": "brush"}]
 VALUES = {1: 1, 18: 2, 90: 3}
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from wsss.data.build import build_index, build_masks
-from wsss.data.config import IndexConfig
-from wsss.data.formats import demo
+from wsss.data.formats import demo_pictures as demo
+from wsss.data.formats.demo import DemoSettings
 from wsss.data.images import read_image, read_label
 
 # The demo is a test of the method and stays as it is. If this fails on a new machine or NumPy,
@@ -78,7 +78,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_generated_folder_passes_every_check(root: Path) -> None:
-    config = IndexConfig(format="demo")
+    config = DemoSettings()
     index = build_index(config, root)
     assert index.classes == demo.DEMO_CLASSES and len(index.classes) >= 5
     assert len(index.training_set().records) == demo.TRAIN_IMAGES

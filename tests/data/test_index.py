@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from wsss.data.config import IndexConfig
+from wsss.data.formats.registry import FORMATS
 from wsss.data.index import ImageRecord, Index, read_index, read_masks, write_index, write_masks
 from wsss.data.listing import SHOWN_PROBLEMS, Problem, raise_problems
 from wsss.errors import UserError
@@ -104,17 +106,30 @@ def test_a_flood_of_one_kind_leaves_room_for_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "key"),
+    ("values", "where"),
     [
-        ({"format": "voc", "classes": ("a",)}, "classes"),
-        ({"format": "folder", "classes": ("a", "a")}, "classes"),
-        ({"format": "folder", "classes": ("background",)}, "classes"),
-        ({"format": "folder", "classes": ("a;b",)}, "classes"),
-        ({"format": "folder", "classes": tuple(map(str, range(255)))}, "classes"),
-        ({"format": "folder", "tags_from": "annotations"}, "tags_from"),
+        ({"format": "voc", "classes": ["a"]}, "index.classes"),
+        ({"format": "folder", "classes": ["a", "a"]}, "index.classes"),
+        ({"format": "folder", "classes": ["background"]}, "index.classes"),
+        ({"format": "folder", "classes": ["a;b"]}, "index.classes"),
+        ({"format": "folder", "classes": list(map(str, range(255)))}, "index.classes"),
+        ({"format": "folder", "tags_from": "annotations"}, "index.tags_from"),
+        ({"format": "fodler"}, "index.format"),
+        ({}, "index.format"),
     ],
 )
-def test_impossible_settings_name_their_key(values: dict, key: str) -> None:
+def test_impossible_settings_name_their_key(values: dict, where: str) -> None:
     with pytest.raises(UserError) as caught:
-        IndexConfig(**values)
-    assert caught.value.where == key
+        FORMATS.parse(values, where="index")
+    assert caught.value.where == where
+
+
+def test_each_format_brings_its_settings_and_no_torch() -> None:
+    code = (
+        "import sys; from wsss.data.formats.registry import FORMATS;"
+        "print(*FORMATS.entries(), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["coco", "demo", "folder", "voc", "False"]
+    for name, entry in FORMATS.entries().items():
+        assert FORMATS.parse({"format": name}, where="index") == entry.settings(format=name)

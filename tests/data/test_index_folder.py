@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 
 from wsss.data.build import build_index, build_masks, listing_fingerprint, mask_fingerprint
-from wsss.data.config import IndexConfig
+from wsss.data.formats.demo import DemoSettings
+from wsss.data.formats.folder import FolderSettings
 from wsss.data.images import write_label
 from wsss.errors import UserError
 
-FOLDER = IndexConfig(format="folder")
+FOLDER = FolderSettings()
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _offenders(root: Path, config: IndexConfig = FOLDER) -> str:
+def _offenders(root: Path, config: FolderSettings = FOLDER) -> str:
     with pytest.raises(UserError) as caught:
         build_index(config, root)
     return caught.value.found
@@ -44,7 +45,7 @@ def test_folder_without_sets_is_all_training(root: Path) -> None:
 def test_class_order_from_file_or_setting(root: Path) -> None:
     (root / "classes.txt").write_text("dog\n\ncat\n")
     assert build_index(FOLDER, root).classes == ("dog", "cat")
-    chosen = build_index(IndexConfig(format="folder", classes=("yak", "dog", "cat")), root)
+    chosen = build_index(FolderSettings(classes=("yak", "dog", "cat")), root)
     assert chosen.classes == ("yak", "dog", "cat")
     assert chosen.records[0].tags == ("dog", "cat")
 
@@ -162,7 +163,7 @@ def test_fingerprints(root: Path) -> None:
 
 
 def test_demo_fingerprint_needs_no_data(tmp_path: Path) -> None:
-    demo = IndexConfig(format="demo")
+    demo = DemoSettings()
     there = listing_fingerprint(demo, tmp_path), mask_fingerprint(demo, tmp_path)
     nowhere = tmp_path / "not yet"
     assert there == (listing_fingerprint(demo, nowhere), mask_fingerprint(demo, nowhere))

@@ -11,13 +11,12 @@ import pytest
 from PIL import Image
 
 from wsss.data.build import build_index, build_masks, listing_fingerprint, mask_fingerprint
-from wsss.data.config import IndexConfig
 from wsss.data.formats.cls_labels import read_cls_labels
-from wsss.data.formats.voc import VOC_CLASSES
+from wsss.data.formats.voc import VOC_CLASSES, VocSettings
 from wsss.data.images import write_label
 from wsss.errors import UserError
 
-VOC = IndexConfig(format="voc")
+VOC = VocSettings()
 
 
 def _vector(tags: tuple[str, ...]) -> np.ndarray:
@@ -62,7 +61,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _offenders(root: Path, config: IndexConfig = VOC) -> str:
+def _offenders(root: Path, config: VocSettings = VOC) -> str:
     with pytest.raises(UserError) as caught:
         build_index(config, root)
     return caught.value.found
@@ -80,12 +79,12 @@ def test_sound_devkit(root: Path) -> None:
 
 
 def test_one_source_of_tags_alone(root: Path) -> None:
-    assert "b has no tags" in _offenders(root, IndexConfig(format="voc", tags_from="annotations"))
-    index = build_index(IndexConfig(format="voc", tags_from="cls_labels"), root)
+    assert "b has no tags" in _offenders(root, VocSettings(tags_from="annotations"))
+    index = build_index(VocSettings(tags_from="cls_labels"), root)
     assert [record.tags for record in index.records] == [("cat", "dog"), ("bus",), ()]
     (root / "cls_labels.npy").unlink()
     with pytest.raises(UserError, match="does not exist"):
-        build_index(IndexConfig(format="voc", tags_from="cls_labels"), root)
+        build_index(VocSettings(tags_from="cls_labels"), root)
 
 
 def test_sources_that_disagree_are_listed(root: Path) -> None:
@@ -93,9 +92,7 @@ def test_sources_that_disagree_are_listed(root: Path) -> None:
     message = _offenders(root)
     assert "Annotations/a.xml: its objects are cat, dog, but cls_labels.npy says cat" in message
     assert message.startswith("1 problem ")
-    assert build_index(IndexConfig(format="voc", tags_from="cls_labels"), root).records[0].tags == (
-        "cat",
-    )
+    assert build_index(VocSettings(tags_from="cls_labels"), root).records[0].tags == ("cat",)
 
 
 def test_every_problem_is_reported_at_once_with_its_place(root: Path) -> None:

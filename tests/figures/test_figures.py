@@ -15,7 +15,7 @@ from wsss.cam.model_file import load_cam_model
 from wsss.cam.training import train_cam
 from wsss.data import drawing
 from wsss.data.build import build_index
-from wsss.data.config import IndexConfig
+from wsss.data.formats.folder import FolderSettings
 from wsss.data.images import read_image
 from wsss.data.index import read_index, write_index
 from wsss.data.sampling import shown_records
@@ -72,7 +72,7 @@ def train(folder: Path, name: str, **settings: Any) -> tuple[Path, Path]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tiny")
     write_tiny_data(root)
-    write_index(build_index(IndexConfig(format="folder"), root), root / "index.csv")
+    write_index(build_index(FolderSettings(), root), root / "index.csv")
     return root
 
 

@@ -18,7 +18,7 @@ from wsss.cam.methods.plain_config import PlainSettings
 from wsss.cam.training import train_cam
 from wsss.cli import main
 from wsss.data.build import build_index
-from wsss.data.config import IndexConfig
+from wsss.data.formats.folder import FolderSettings
 from wsss.data.index import write_index
 from wsss.errors import UserError
 from wsss.files import write_json
@@ -109,7 +109,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight training images and five others, settings, hardly trained models, random CAMs."""
     folder = tmp_path_factory.mktemp("inputs")
     write_tiny_data(folder / "data", train=8, val=5)
-    index = build_index(IndexConfig(format="folder"), folder / "data")
+    index = build_index(FolderSettings(), folder / "data")
     write_index(index, folder / "index.csv")
     head = HeadConfig(channels=8, low_level_channels=4)
     crf = LabelCrfConfig(iterations=1)

@@ -11,7 +11,7 @@ from PIL import Image
 from warm_wsss import warm_wsss
 
 from wsss.cam.model_file import load_cam_model
-from wsss.data.formats import demo
+from wsss.data.formats import demo_pictures as demo
 from wsss.maps.map_store import MapStore
 
 # A few of the demo's pictures and the cheapest settings with which every stage still does its work.

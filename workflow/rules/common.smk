@@ -72,15 +72,8 @@ def attention_model(wildcards):
     return {"attention_model": f"results/{export.refine_from}/cam/model.safetensors"}
 
 
-def is_demo(run):
-    """Say whether a run's data are generated here."""
-    return CONFIG.run(run).stages["index"].format == "demo"
-
-
 def listing(wildcards, function_name):
     """Param: fingerprint of a data set's lists, looked at only by targets that need them."""
-    if is_demo(wildcards.run):
-        return "generated"
     from wsss.data import build
 
     folder = CONFIG.existing_root(wildcards.run)
@@ -89,13 +82,13 @@ def listing(wildcards, function_name):
 
 def demo_data(wildcards):
     """Input: the generated data, for runs that use them."""
-    return [f"{DEMO_ROOT}.sha256"] if is_demo(wildcards.run) else []
+    return [f"{DEMO_ROOT}.sha256"] if CONFIG.data_format(wildcards.run).generator else []
 
 
 def drawn_masks(wildcards):
     """Input: the record that COCO's masks have been drawn into its folder, for runs on it."""
-    is_coco = CONFIG.run(wildcards.run).stages["index"].format == "coco"
-    return [f"results/{wildcards.run}/coco_masks.json"] if is_coco else []
+    drawn = CONFIG.data_format(wildcards.run).draws_masks
+    return [f"results/{wildcards.run}/coco_masks.json"] if drawn else []
 
 
 def index_file(name):

@@ -46,7 +46,7 @@ rule demo_data:
         runtime=10,
         gpu=0,
     params:
-        code=code("wsss.data.formats.demo"),
+        code=code("wsss.data.formats.demo_pictures"),
     shell:
         "wsss demo-data --output {output.data:q} --manifest {output.manifest:q}"
         " 2>&1 | tee {log:q}"

@@ -49,8 +49,7 @@ def _check(options: argparse.Namespace) -> None:
     config.run(options.name)
     for stage in STAGES:
         config.weights_files(options.name, stage)
-    if config.run(options.name).stages["index"].format != "demo":
-        config.existing_root(options.name)
+    config.existing_root(options.name)
     print(f"run '{options.name}' is right, its data in {config.root_folder(options.name)}")
 
 

@@ -30,7 +30,7 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _demo_data(options: argparse.Namespace) -> None:
-    from wsss.data.formats.demo import generate_demo
+    from wsss.data.formats.demo_pictures import generate_demo
 
     generate_demo(options.output)
     shared.manifest(options, options.output)

@@ -6,20 +6,16 @@ set is mended in one round.
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from wsss.data.config import IndexConfig
-from wsss.data.formats import coco, voc
-from wsss.data.formats.folder import find_folder_masks, list_folder, require_folder
+from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import probe_image, read_label
 from wsss.data.index import ImageRecord, Index
-from wsss.data.listing import Entry, Listing, Problem, raise_problems
+from wsss.data.listing import Entry, Problem, raise_problems
 from wsss.errors import UserError, listed
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
@@ -30,13 +26,8 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-def _list(config: IndexConfig, root: Path) -> Listing:
-    _require_root(root)
-    if config.format == "voc":
-        return voc.list_voc(root, config.tags_from)
-    if config.format == "coco":
-        return coco.list_coco(root)
-    return list_folder(root, config.classes)
+def _format(settings: IndexSettings) -> DataFormat:
+    return FORMATS.get(settings.format, where="index.format")
 
 
 def _require_root(root: Path) -> None:
@@ -53,11 +44,11 @@ def _in_threads(function: Callable[[_T], _R], items: Sequence[_T], what: str) ->
     return list(progress(done, total=len(items), description=what))
 
 
-def build_index(config: IndexConfig, root: Path) -> Index:
+def build_index(settings: IndexSettings, root: Path) -> Index:
     """Read a data set and check all of it.
 
     Args:
-        config: Format and source of the tags.
+        settings: The format and its settings.
         root: Data root; the paths in the index are relative to it.
 
     Returns:
@@ -68,7 +59,8 @@ def build_index(config: IndexConfig, root: Path) -> Index:
             are missing, unreadable or without tags in a training set, unknown tags, names
             listed twice, images both in a training and a held-out set, malformed lines.
     """
-    listing = _list(config, root)
+    _require_root(root)
+    listing = _format(settings).list_images(settings, root)
     problems = list(listing.problems)
 
     def check(entry: Entry) -> ImageRecord | Problem:
@@ -102,24 +94,11 @@ def build_index(config: IndexConfig, root: Path) -> Index:
     return Index(listing.classes, tuple(sorted(records, key=lambda record: record.name)))
 
 
-def _find_masks(
-    config: IndexConfig, root: Path, index: Index
-) -> tuple[dict[str, str], list[Problem]]:
-    names = [record.name for record in index.records]
-    if config.format == "voc":
-        official = {"train", "val"}
-        wanted = {record.name for record in index.records if official.intersection(record.sets)}
-        return voc.find_voc_masks(root, wanted, names)
-    if config.format == "coco":
-        return coco.find_coco_masks(root, index)
-    return find_folder_masks(root, names)
-
-
-def build_masks(config: IndexConfig, root: Path, index: Index) -> dict[str, str]:
+def build_masks(settings: IndexSettings, root: Path, index: Index) -> dict[str, str]:
     """Find the masks of an index's images and check them all; training never needs this.
 
     Args:
-        config: Format of the data set.
+        settings: The format and its settings.
         root: Data root.
         index: The data set's index.
 
@@ -131,7 +110,7 @@ def build_masks(config: IndexConfig, root: Path, index: Index) -> dict[str, str]
             image, holds values other than 0..classes and 255, or belongs to no image.
     """
     _require_root(root)
-    masks, problems = _find_masks(config, root, index)
+    masks, problems = _format(settings).find_masks(settings, root, index)
 
     def check(record: ImageRecord) -> Problem | None:
         file = masks[record.name]
@@ -157,78 +136,28 @@ def build_masks(config: IndexConfig, root: Path, index: Index) -> dict[str, str]
     return dict(sorted(masks.items()))
 
 
-_WHOLE_BYTES = 8 << 20
-_END_BYTES = 1 << 20
+def _fingerprint_root(settings: IndexSettings, root: Path) -> DataFormat:
+    chosen = _format(settings)
+    if chosen.generator is None:
+        _require_root(root)
+    return chosen
 
 
-def _content_digest(path: Path) -> str:
-    """Hash a file; of a file of more than 8 MiB its size, first and last MiB."""
-    try:
-        size = path.stat().st_size
-        digest = hashlib.sha256(str(size).encode())
-        with open(path, "rb") as handle:
-            if size <= _WHOLE_BYTES:
-                digest.update(handle.read())
-            else:
-                digest.update(handle.read(_END_BYTES))
-                handle.seek(-_END_BYTES, os.SEEK_END)
-                digest.update(handle.read())
-    except FileNotFoundError:
-        return "absent"
-    return digest.hexdigest()
-
-
-def _folder_digest(folder: Path) -> str:
-    """Hash the names and sizes of a folder's files."""
-    digest = hashlib.sha256()
-    if folder.is_dir():
-        with os.scandir(folder) as entries:
-            found = sorted((e.name, e.stat().st_size) for e in entries if e.name[0] != ".")
-        for name, size in found:
-            digest.update(f"{name}\0{size}\0".encode())
-    return digest.hexdigest()
-
-
-def _combine(parts: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def listing_fingerprint(config: IndexConfig, root: Path) -> str:
+def listing_fingerprint(settings: IndexSettings, root: Path) -> str:
     """Return a cheap hash of what defines the image list; equal hash, equal index.
 
-    Lists, label tables and class lists count by content, annotation files and a folder's
-    pictures by name and size; never a time stamp, never a mask. The demo's is constant: its
-    pictures follow from the generator alone, and need not be there yet.
+    Generated data need not be there yet.
 
     Raises:
         UserError: The data set is not there.
     """
-    if config.format == "demo":
-        return _combine(["demo"])
-    _require_root(root)
-    if config.format == "voc":
-        voc.require_voc(root)
-        parts = [f"{path.name} {_content_digest(path)}" for path in voc.list_files(root)]
-        parts += [_content_digest(root / voc.CLS_LABELS), _folder_digest(root / voc.ANNOTATIONS)]
-    elif config.format == "coco":
-        parts = [f"{path.name} {_content_digest(path)}" for path in coco.annotation_files(root)]
-    else:
-        require_folder(root)
-        parts = [_content_digest(root / name) for name in ("labels.csv", "classes.txt")]
-        parts.append(_folder_digest(root / "images"))
-    return _combine([config.format, *parts])
+    return _fingerprint_root(settings, root).list_fingerprint(settings, root)
 
 
-def mask_fingerprint(config: IndexConfig, root: Path) -> str:
-    """Return a cheap hash of the masks' names and sizes.
+def mask_fingerprint(settings: IndexSettings, root: Path) -> str:
+    """Return a cheap hash of what defines the masks.
 
-    Constant for the generated demo; for COCO of the annotations and the rule that draws them.
+    Raises:
+        UserError: The data set is not there.
     """
-    if config.format == "demo":
-        return _combine(["demo masks"])
-    _require_root(root)
-    if config.format == "coco":
-        parts = [_content_digest(path) for path in coco.annotation_files(root)]
-        return _combine([f"coco {coco.OVERLAP_RULE}", *parts])
-    folders = voc.MASK_FOLDERS if config.format == "voc" else ("masks",)
-    return _combine([config.format, *(_folder_digest(root / folder) for folder in folders)])
+    return _fingerprint_root(settings, root).mask_fingerprint(settings, root)

@@ -54,6 +54,25 @@ class Listing:
     problems: list[Problem] = field(default_factory=list)
 
 
+FoundMasks = tuple[dict[str, str], list[Problem]]
+"""Image name -> path of its mask relative to the root, and what is wrong with the masks."""
+
+
+MAX_CLASSES = 254
+"""A label is one byte: 0 is background, 255 is "ignore", the rest are classes."""
+
+
+def bad_class_name(name: str) -> str | None:
+    """Say why `name` cannot name a class, or return None when it can."""
+    if not name or name != name.strip():
+        return "is empty or has blanks at its ends"
+    if ";" in name or any(ord(letter) < 32 for letter in name):
+        return "contains ';' or a control character (tags are joined by ';')"
+    if name.lower() in {"background", "mean"}:
+        return "is reserved: the background is label 0, and 'mean' a row of the score table"
+    return None
+
+
 def _fair_choice(problems: Sequence[Problem], limit: int) -> list[Problem]:
     # One kind with thousands of offenders must not crowd the other kinds out of the message.
     queues: dict[str, list[Problem]] = {}

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from wsss.cam.methods.registry import METHODS
+from wsss.data.formats.registry import FORMATS, DataFormat
 from wsss.errors import UserError
 from wsss.project.ablations import INFIX, Table
 from wsss.project.file import ConfigFile
@@ -90,16 +91,23 @@ class ProjectConfig:
         """Return the data folder of a run; it need not exist."""
         return self.roots[self.run(name).root]
 
+    def data_format(self, name: str) -> DataFormat:
+        """Return the record of a run's data format."""
+        return FORMATS.get(self.run(name).stages["index"].format, where=f"runs.{name}.index")
+
     def existing_root(self, name: str) -> Path:
         """Return the data folder of a run.
 
         Raises:
-            UserError: The folder does not exist.
+            UserError: The folder does not exist, and its data are not generated either.
         """
         folder = self.root_folder(name)
-        if not folder.is_dir():
+        if self._lacks_data(name):
             raise self._not_there(name, f"the data set of run '{name}' is not there", folder)
         return folder
+
+    def _lacks_data(self, name: str) -> bool:
+        return self.data_format(name).generator is None and not self.root_folder(name).is_dir()
 
     def weights_files(self, name: str, stage: str) -> dict[str, Path]:
         """Return the weight files that a stage starts from, by the option that takes each.
@@ -115,8 +123,7 @@ class ProjectConfig:
                 raise unknown_key(key, known, where=where, kind="weight file")
             path = self.weights[key]
             if not path.is_file():
-                if self.run(name).stages["index"].format != "demo":
-                    self.existing_root(name)  # what is missing first is said first
+                self.existing_root(name)  # what is missing first is said first
                 found = f"the weight file '{key}' of run '{name}' is not there"
                 raise self._not_there(name, found, path)
             files[option] = path
@@ -127,8 +134,8 @@ class ProjectConfig:
         run, folder = self.run(name), self.root_folder(name)
         wanted: list[str] = []
         local: list[str] = []
-        if run.stages["index"].format != "demo" and not folder.is_dir():
-            wanted.append(f"{folder}: {_DATA_SETS.get(run.root, 'the data set')}")
+        if self._lacks_data(name):
+            wanted.append(f"{folder}: {self.data_format(name).source}")
             local.append(f"roots: {{{run.root}: /path}}")
         keys = [key for key in _weights_of(run) if not self.weights.get(key, Path()).is_file()]
         for key in keys:
@@ -143,13 +150,6 @@ class ProjectConfig:
             fix=f"put it there, or say where it is in {LOCAL_FILE}:  " + ", ".join(local),
         )
 
-
-_DATA_SETS = {
-    "voc": "PASCAL VOC 2012 (the folder with JPEGImages, ImageSets, ...), from "
-    "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
-    "coco": "MS-COCO 2014 (the folder with train2014, val2014, annotations), from "
-    "https://cocodataset.org/#download",
-}
 
 _WEIGHT_FILES = {
     "resnet38d_imagenet": "ResNet-38d on ImageNet, resnet_38d.params (MXNet), which "

@@ -17,7 +17,7 @@ from wsss.runtime.settings import Count, Fraction, Settings, unknown_key
 StopAfter = Literal["cam", "pseudo_label", "segmentation"]
 
 _KINDS = {
-    "index": "wsss.data.config:IndexConfig",
+    "index": "wsss.data.formats.registry:FORMATS",
     "cam": "wsss.cam.methods.registry:METHODS",
     "export": "wsss.cam.config:ExportConfig",
     "labels": "wsss.irn.config:LabelsConfig",

@@ -9,15 +9,24 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.data.config import MAX_CLASSES, bad_class_name
+from wsss.data.fingerprints import combined, content_digest
+from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IGNORE, write_label
 from wsss.data.index import Index
-from wsss.data.listing import Entry, Listing, Problem, raise_problems
+from wsss.data.listing import (
+    MAX_CLASSES,
+    Entry,
+    FoundMasks,
+    Listing,
+    Problem,
+    bad_class_name,
+    raise_problems,
+)
 from wsss.errors import UserError
 from wsss.files import atomic_directory, canonical_json
 from wsss.runtime.pool import ordered_map
@@ -38,6 +47,13 @@ _WHERE_TO_GET = (
     "https://cocodataset.org/#download, unpack them here, and give this place as the data root "
     "in config.local.yaml"
 )
+
+
+class CocoSettings(IndexSettings):
+    """MS-COCO has no settings."""
+
+    format: Literal["coco"] = "coco"
+    """MS-COCO 2014."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +148,7 @@ def _label_values(categories: dict[int, str]) -> dict[int, int]:
     return {category: value for value, category in enumerate(sorted(categories), start=1)}
 
 
-def list_coco(root: Path) -> Listing:
+def list_coco(settings: CocoSettings, root: Path) -> Listing:
     """List COCO 2014: sets `train` and `val`, classes in the order of their original ids.
 
     An image's tags are the categories of all its annotations, crowds too. Images without any
@@ -140,6 +156,7 @@ def list_coco(root: Path) -> Listing:
     background.
 
     Args:
+        settings: None.
         root: Folder with annotations/, train2014/ and val2014/.
     """
     loaded = dict(_each_set(root, shapes=False))
@@ -318,7 +335,7 @@ def rasterise_masks(root: Path, output: Path | None = None, *, workers: int = 2)
         (folder / CATEGORIES).write_text(canonical_json(table), encoding="utf-8")
 
 
-def find_coco_masks(root: Path, index: Index) -> tuple[dict[str, str], list[Problem]]:
+def find_coco_masks(settings: CocoSettings, root: Path, index: Index) -> FoundMasks:
     """Return the masks that `rasterise_masks` drew, and a problem for each that is missing.
 
     Raises:
@@ -355,3 +372,28 @@ def find_coco_masks(root: Path, index: Index) -> tuple[dict[str, str], list[Prob
         if file not in there
     ]
     return {name: file for name, file in masks.items() if file in there}, problems
+
+
+def _annotation_digests(root: Path) -> list[str]:
+    return [f"{path.name} {content_digest(path)}" for path in annotation_files(root)]
+
+
+def mask_fingerprint(settings: CocoSettings, root: Path) -> str:
+    """Return a cheap hash of the annotations and the rule that draws them."""
+    return combined(f"coco {OVERLAP_RULE}", *(content_digest(p) for p in annotation_files(root)))
+
+
+FORMATS.register(
+    DataFormat(
+        name="coco",
+        description="MS-COCO 2014",
+        settings=CocoSettings,
+        list_images=list_coco,
+        find_masks=find_coco_masks,
+        list_fingerprint=lambda settings, root: combined("coco", *_annotation_digests(root)),
+        mask_fingerprint=mask_fingerprint,
+        source="MS-COCO 2014 (the folder with train2014, val2014, annotations), from "
+        "https://cocodataset.org/#download",
+        draws_masks=True,
+    )
+)

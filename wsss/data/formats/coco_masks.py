@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsss.data.build import mask_fingerprint
-from wsss.data.config import IndexConfig
-from wsss.data.formats.coco import CATEGORIES, MASKS, rasterise_masks
+from wsss.data.formats.coco import (
+    CATEGORIES,
+    MASKS,
+    CocoSettings,
+    mask_fingerprint,
+    rasterise_masks,
+)
 from wsss.files import write_text
 
 STAMP = "annotations.txt"
@@ -32,7 +36,7 @@ def draw_once(root: Path, record: Path | None = None, *, workers: int = 2) -> bo
         UserError: An annotation file is missing or malformed, or the folder cannot be written.
     """
     folder = root / MASKS
-    fingerprint = mask_fingerprint(IndexConfig(format="coco"), root)
+    fingerprint = mask_fingerprint(CocoSettings(), root)
     stamp = folder / STAMP
     drawn = not (folder / CATEGORIES).is_file() or _read(stamp) != fingerprint
     if drawn:

@@ -7,11 +7,25 @@ import difflib
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal, Self
 
-from wsss.data.config import MAX_CLASSES, bad_class_name
+from pydantic import model_validator
+
+from wsss.data.fingerprints import combined, content_digest, folder_digest
+from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IMAGE_SUFFIXES
-from wsss.data.listing import Entry, Listing, Problem, read_lines
+from wsss.data.index import Index
+from wsss.data.listing import (
+    MAX_CLASSES,
+    Entry,
+    FoundMasks,
+    Listing,
+    Problem,
+    bad_class_name,
+    read_lines,
+)
 from wsss.errors import UserError
+from wsss.runtime.settings import impossible
 
 IMAGES = "images"
 LABELS = "labels.csv"
@@ -19,6 +33,31 @@ CLASSES = "classes.txt"
 MASKS = "masks"
 FOLDER_SETS = ("train", "val", "test")
 EXAMPLE = "image,tags,set\nholiday_001.jpg,dog;sofa,train"
+
+
+class FolderSettings(IndexSettings):
+    """Which classes a plain folder has."""
+
+    format: Literal["folder"] = "folder"
+    """A plain folder of pictures."""
+
+    classes: tuple[str, ...] = ()
+    """Folder only: class names in label order; empty: classes.txt, else the tags, sorted."""
+
+    @model_validator(mode="after")
+    def _classes_can_be_named(self) -> Self:
+        for position, name in enumerate(self.classes):
+            twice = "stands twice in the list" if name in self.classes[:position] else None
+            reason = bad_class_name(name) or twice
+            if reason is not None:
+                raise impossible(f"class {name!r} {reason}", key="classes")
+        if len(self.classes) > MAX_CLASSES:
+            raise impossible(
+                f"{len(self.classes)} classes are more than a label picture can hold",
+                key="classes",
+                expected=f"at most {MAX_CLASSES}",
+            )
+        return self
 
 
 def require_folder(root: Path) -> None:
@@ -119,21 +158,21 @@ def _tags(cell: str) -> list[str]:
     return sorted({tag for tag in tags if tag})
 
 
-def list_folder(root: Path, classes: tuple[str, ...] = ()) -> Listing:
+def list_folder(settings: FolderSettings, root: Path) -> Listing:
     """List a plain folder.
 
     Without a `set` column every image is in `train`. Masks play no part: adding one never
     changes the list.
 
     Args:
+        settings: The class names; empty: those of classes.txt, or else all tags, sorted.
         root: Folder with images/ and labels.csv.
-        classes: Class names in label order; empty: those of classes.txt, or else all tags,
-            sorted.
     """
     require_folder(root)
     problems: list[Problem] = []
     header, lines = _parse_labels(root)
     pictures = _pictures(root, problems)
+    classes = settings.classes
     if not classes:
         if (root / CLASSES).is_file():
             classes = _read_classes(root, problems)
@@ -208,9 +247,9 @@ def _add_line(
     )
 
 
-def find_folder_masks(root: Path, names: Iterable[str]) -> tuple[dict[str, str], list[Problem]]:
+def find_folder_masks(settings: FolderSettings, root: Path, index: Index) -> FoundMasks:
     """Return the masks there are, and a problem for each mask that belongs to no image."""
-    known = set(names)
+    known = {record.name for record in index.records}
     masks: dict[str, str] = {}
     problems: list[Problem] = []
     folder = root / MASKS
@@ -227,3 +266,22 @@ def find_folder_masks(root: Path, names: Iterable[str]) -> tuple[dict[str, str],
         else:
             masks[path.stem] = file
     return masks, problems
+
+
+def _list_fingerprint(settings: FolderSettings, root: Path) -> str:
+    require_folder(root)
+    files = (content_digest(root / name) for name in (LABELS, CLASSES))
+    return combined("folder", *files, folder_digest(root / IMAGES))
+
+
+FORMATS.register(
+    DataFormat(
+        name="folder",
+        description="your own pictures",
+        settings=FolderSettings,
+        list_images=list_folder,
+        find_masks=find_folder_masks,
+        list_fingerprint=_list_fingerprint,
+        mask_fingerprint=lambda settings, root: combined("folder", folder_digest(root / MASKS)),
+    )
+)

@@ -8,8 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from wsss.data.fingerprints import combined, content_digest, folder_digest
 from wsss.data.formats.cls_labels import read_cls_labels
-from wsss.data.listing import Entry, Listing, Problem, read_lines
+from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
+from wsss.data.index import Index
+from wsss.data.listing import Entry, FoundMasks, Listing, Problem, read_lines
 from wsss.errors import UserError
 
 VOC_CLASSES = (
@@ -31,6 +34,16 @@ _NAME = re.compile(r"[A-Za-z0-9_\-]+")
 _PATHS = re.compile(r"/?JPEGImages/(?P<name>[A-Za-z0-9_\-]+)\.jpg(\s+\S+\.png)?")
 
 TagSource = Literal["auto", "annotations", "cls_labels"]
+
+
+class VocSettings(IndexSettings):
+    """Where the tags of a VOC devkit come from."""
+
+    format: Literal["voc"] = "voc"
+    """PASCAL VOC devkit."""
+
+    tags_from: TagSource = "auto"
+    """VOC only. auto: XML and cls_labels.npy together, which must agree where both exist."""
 
 
 def require_voc(root: Path) -> None:
@@ -139,15 +152,15 @@ class _Tags:
         return " or ".join(sources + [CLS_LABELS] * (self._table is not None))
 
 
-def list_voc(root: Path, tags_from: TagSource) -> Listing:
+def list_voc(settings: VocSettings, root: Path) -> Listing:
     """List a VOC devkit.
 
     All objects of an annotation count towards the tags, "difficult" ones too. Test images need
     no tags, and images of `val` none either.
 
     Args:
+        settings: Which source of tags to use.
         root: The folder that holds JPEGImages/ and ImageSets/.
-        tags_from: Which source of tags to use; with "auto" both, which must agree.
     """
     require_voc(root)
     listing = Listing(VOC_CLASSES)
@@ -160,7 +173,7 @@ def list_voc(root: Path, tags_from: TagSource) -> Listing:
         )
     lists = {path.stem: _read_list(path, root, listing.problems) for path in paths}
     listing.problems += _overlaps(lists)
-    tags = _Tags(root, tags_from, listing.problems)
+    tags = _Tags(root, settings.tags_from, listing.problems)
     for name in sorted({name for lines_of in lists.values() for name in lines_of}):
         sets = tuple(each for each in VOC_SETS if name in lists.get(each, {}))
         listing.entries.append(
@@ -190,26 +203,48 @@ def _overlaps(lists: dict[str, dict[str, int]]) -> Iterable[Problem]:
                 yield Problem(file, line, "image in a training and a held-out set", reason)
 
 
-def find_voc_masks(
-    root: Path, names_with_mask: set[str], names: Iterable[str]
-) -> tuple[dict[str, str], list[Problem]]:
-    """Return the masks there are, and a problem for each official one that is not.
+def find_voc_masks(settings: VocSettings, root: Path, index: Index) -> FoundMasks:
+    """Return the masks there are, and a problem for each of the official lists that is not.
 
-    Args:
-        root: Data root.
-        names_with_mask: Images of the official lists, each of which has a mask in the devkit.
-        names: All images.
+    Each image of the official lists has a mask in the devkit.
     """
     there = {
         folder: {path.stem for path in (root / folder).glob("*.png")} for folder in MASK_FOLDERS
     }
     masks: dict[str, str] = {}
     problems: list[Problem] = []
-    for name in names:
+    for record in index.records:
+        name = record.name
         folder = next((folder for folder in MASK_FOLDERS if name in there[folder]), None)
         if folder is not None:
             masks[name] = f"{folder}/{name}.png"
-        elif name in names_with_mask and any(there.values()):
+        elif {"train", "val"}.intersection(record.sets) and any(there.values()):
             file = f"{MASK_FOLDERS[0]}/{name}.png"
             problems.append(Problem(file, 0, "missing mask", "this mask does not exist"))
     return masks, problems
+
+
+def _list_fingerprint(settings: VocSettings, root: Path) -> str:
+    require_voc(root)
+    lists = [f"{path.name} {content_digest(path)}" for path in list_files(root)]
+    tags = content_digest(root / CLS_LABELS), folder_digest(root / ANNOTATIONS)
+    return combined("voc", *lists, *tags)
+
+
+def _mask_fingerprint(settings: VocSettings, root: Path) -> str:
+    return combined("voc", *(folder_digest(root / folder) for folder in MASK_FOLDERS))
+
+
+FORMATS.register(
+    DataFormat(
+        name="voc",
+        description="PASCAL VOC devkit",
+        settings=VocSettings,
+        list_images=list_voc,
+        find_masks=find_voc_masks,
+        list_fingerprint=_list_fingerprint,
+        mask_fingerprint=_mask_fingerprint,
+        source="PASCAL VOC 2012 (the folder with JPEGImages, ImageSets, ...), from "
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
+    )
+)
