@@ -36,7 +36,7 @@ from benchmarks.machine import flop_counter, product_rate
 from wsss.cam.config import ExportConfig
 from wsss.cam.export import cam_source
 from wsss.cam.inference import multi_scale_cam, view_size
-from wsss.cam.model_file import load_cam_model
+from wsss.cam.model_file import CLASSIFIER
 from wsss.cam.source import CamSource
 from wsss.data.images import read_image
 from wsss.data.transforms import image_to_tensor, resize
@@ -64,7 +64,7 @@ TARGET_ON_GPU = 6.0
 def network(name: str, model: str | None) -> Classifier:
     """The trained classifier, or one that costs the same, in eval mode on the CPU."""
     if model is not None:
-        return load_cam_model(Path(model)).classifier
+        return CLASSIFIER.load(Path(model)).network
     torch.manual_seed(0)
     built = CamClassifier(build_backbone(NETWORKS[name]), CLASSES, "paper")
     if NETWORKS[name].weights == "none":

@@ -23,7 +23,7 @@ import torch
 from benchmarks.harness import Row, add_options, finish, timed
 from wsss.cam.config import ExportConfig
 from wsss.cam.export import export_cams
-from wsss.cam.model_file import load_cam_model
+from wsss.cam.model_file import CLASSIFIER
 from wsss.data.build import build_masks
 from wsss.data.formats.registry import FORMATS
 from wsss.data.index import Index, read_index, write_index, write_masks
@@ -105,7 +105,7 @@ def compared(options: argparse.Namespace) -> Sequence[Row]:
             mious[precision] = seed_miou(folder, evaluation, root, cams, compute)
     pairs = list(zip(mious["float32"], mious["bfloat16"], strict=True))
     words = " and ".join(f"{a:.3f} -> {b:.3f} ({b - a:+.3f})" for a, b in pairs)
-    trained = load_cam_model(model).config
+    trained = CLASSIFIER.load(model).settings
     scales = " ".join(f"{scale:g}" for scale in export.scales)
     return [
         Row(

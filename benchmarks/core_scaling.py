@@ -30,7 +30,7 @@ from benchmarks.synthetic import CLASSES, write_data_set
 from wsss.data.index import Index, read_index, write_index
 from wsss.irn.config import IrnConfig, LabelsConfig, PseudoLabelsConfig
 from wsss.irn.labels import mine_labels
-from wsss.irn.model_file import save_irn_model
+from wsss.irn.model_file import IRNET
 from wsss.irn.pseudo_labels import make_pseudo_labels
 from wsss.maps.map_store import MapStore, MapStoreWriter
 from wsss.models.backbones import build_backbone
@@ -38,7 +38,7 @@ from wsss.models.deeplab import DeepLab
 from wsss.models.irnet import IrNet
 from wsss.runtime.compute import Compute, convolution_dtype
 from wsss.segmentation.config import PredictionConfig, SegmentationConfig
-from wsss.segmentation.model_file import save_segmentation_model
+from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.prediction import predict_split
 
 SHARE = 0.9
@@ -49,7 +49,7 @@ def write_model(path: Path) -> None:
     """An IRNet on EfficientNet-Lite0 as it is before training: it costs the same."""
     config = IrnConfig()
     torch.manual_seed(0)
-    save_irn_model(path, IrNet(build_backbone(config.backbone)), config=config, training={})
+    IRNET.save(path, IrNet(build_backbone(config.backbone)), config, training={})
 
 
 def write_segmentation(path: Path) -> None:
@@ -57,7 +57,7 @@ def write_segmentation(path: Path) -> None:
     config = SegmentationConfig()
     torch.manual_seed(0)
     network = DeepLab(build_backbone(config.backbone), len(CLASSES) + 1, config.head)
-    save_segmentation_model(path, network, classes=CLASSES, config=config, training={})
+    SEGMENTATION.save(path, network, config, classes=CLASSES, training={})
 
 
 def cut(folder: Path, count: int) -> None:

@@ -39,7 +39,7 @@ from benchmarks.synthetic import CLASSES, write_data_set
 from wsss.cam.config import ExportConfig
 from wsss.cam.export import export_cams
 from wsss.cam.methods.plain_config import PlainSettings
-from wsss.cam.model_file import cam_task, save_cam_model
+from wsss.cam.model_file import CLASSIFIER, cam_task
 from wsss.data.build import build_index, build_masks
 from wsss.data.formats.folder import FolderSettings
 from wsss.data.index import write_index, write_masks
@@ -50,7 +50,6 @@ from wsss.irn.config import PseudoLabelsConfig
 from wsss.irn.pseudo_labels import make_pseudo_labels
 from wsss.runtime.compute import Compute
 from wsss.runtime.settings import replace
-from wsss.training.loop import TrainingSummary
 
 SIDE = 32
 STAGES = ("index", "export", "pseudo-labels", "evaluation")
@@ -70,7 +69,7 @@ def write_classifier(path: Path) -> None:
     config = replace(config, backbone=replace(config.backbone, weights="none"))
     torch.manual_seed(0)
     task = cam_task(config, len(CLASSES), device=torch.device("cpu"))
-    save_cam_model(path, task.classifier, config, CLASSES, TrainingSummary(0, 0, 0))
+    CLASSIFIER.save(path, task.classifier, config, classes=CLASSES, training={})
 
 
 def stage(name: str, folder: str) -> Callable[[], None]:

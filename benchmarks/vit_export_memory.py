@@ -27,14 +27,13 @@ from PIL import Image
 from benchmarks.harness import ROOT, Row, Timing, add_options, finish
 from wsss.cam.config import CamSettings, ExportConfig
 from wsss.cam.methods.registry import METHODS
-from wsss.cam.model_file import cam_task, save_cam_model
+from wsss.cam.model_file import CLASSIFIER, cam_task
 from wsss.data.index import ImageRecord, Index, write_index
 from wsss.files import write_json
 from wsss.project.config import ProjectConfig, load_config
 from wsss.runtime.compute import convolution_dtype
 from wsss.runtime.registry import used
 from wsss.runtime.settings import replace, to_dict
-from wsss.training.loop import TrainingSummary
 
 CLASSES = tuple(f"class_{number:02d}" for number in range(20))
 LIMIT_MB = 2000
@@ -58,7 +57,7 @@ def random_model(config: CamSettings, path: Path) -> None:
     config = METHODS.parse(used(METHODS, values, {}, where="cam"), where="cam")
     torch.manual_seed(0)
     task = cam_task(config, len(CLASSES), device=torch.device("cpu"))
-    save_cam_model(path, task.classifier, config, CLASSES, TrainingSummary(0, 0, 0))
+    CLASSIFIER.save(path, task.classifier, config, classes=CLASSES, training={})
 
 
 def export_settings(project: ProjectConfig, run: str, options: argparse.Namespace) -> ExportConfig:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wsss.cam.config import ExportConfig
 from wsss.cam.export import export_cams
-from wsss.cam.model_file import load_cam_model
+from wsss.cam.model_file import CLASSIFIER
 from wsss.cam.training import train_cam
 from wsss.data.build import build_index
 from wsss.data.formats.folder import FolderSettings
@@ -105,11 +105,11 @@ def test_training_opens_no_mask(data: Path, tmp_path: Path) -> None:
 
 def naive_cams(model: Path, root: Path, index: Index) -> dict[str, np.ndarray]:
     """One view a pass, float64, every class at the stored size, as the definition reads."""
-    trained = load_cam_model(model)
-    network = trained.classifier.double().eval()
+    trained = CLASSIFIER.load(model)
+    network = trained.network.double().eval()
     mean, std = (
         torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1)
-        for v in (trained.classifier.normalisation.mean, trained.classifier.normalisation.std)
+        for v in (trained.network.normalisation.mean, trained.network.normalisation.std)
     )
     result = {}
     for record in index.records:

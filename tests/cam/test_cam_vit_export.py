@@ -17,7 +17,7 @@ from vit_helpers import CPU, TINY, train, write_data
 from wsss.cam.config import ExportConfig
 from wsss.cam.export import export_cams
 from wsss.cam.inference import view_size
-from wsss.cam.model_file import load_cam_model
+from wsss.cam.model_file import CLASSIFIER
 from wsss.cam.source import CamSource
 from wsss.data.images import read_image
 from wsss.data.index import read_index
@@ -70,9 +70,9 @@ def hand_made(
     model: Path, lender: Path | None, data: Path, *, scales: tuple[float, ...], refine: bool
 ) -> dict[str, np.ndarray]:
     """Every view and its mirror image by itself, all classes, as the definition reads."""
-    trained = load_cam_model(model)
-    network = trained.classifier
-    attentive = network if lender is None else load_cam_model(lender).classifier
+    trained = CLASSIFIER.load(model)
+    network = trained.network
+    attentive = network if lender is None else CLASSIFIER.load(lender).network
     index = read_index(data / "index.csv").subset("train")
     maps = {}
     for record in index.records:
@@ -142,7 +142,7 @@ def test_refinement_changes_the_store_and_is_noted_there(data, models, tmp_path)
     assert max(np.abs(plain[name] - refined[name]).max() for name in plain) > 0.01
     with MapStore(tmp_path / "b.h5") as store:
         assert store.attributes["refine"] == "patch-attention"
-        assert store.attributes["attention_model"] == load_cam_model(models["mct"]).identity
+        assert store.attributes["attention_model"] == CLASSIFIER.load(models["mct"]).identity
     # Without refinement the name of a run means nothing.
     unused = ExportConfig(scales=(1.0,), refine_from="other")
     export(data, models["mct"], tmp_path / "c.h5", unused)
@@ -190,7 +190,7 @@ def test_views_are_resized_to_whole_patches():
 
 
 def test_announced_memory_is_that_of_the_largest_view(models):
-    classifier = load_cam_model(models["mct"]).classifier
+    classifier = CLASSIFIER.load(models["mct"]).network
     source = CamSource(classifier, classifier, mirror=True, device=CPU)
     patches = 23 * 31
     assert source.attention_bytes((375, 500), (0.5, 1.0)) == 4 * 4 * patches**2

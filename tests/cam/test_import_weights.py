@@ -12,14 +12,14 @@ import torch
 from irn_checkpoint import published_state
 from torch import Tensor
 
-from wsss.cam import published
 from wsss.cli import main
 from wsss.data.formats.voc import VOC_CLASSES
 from wsss.data.index import Index, write_index
-from wsss.irn.model_file import load_irn_model
+from wsss.irn.model_file import IRNET
 from wsss.models.backbones import build_backbone
 from wsss.models.config import BackboneConfig
 from wsss.models.irnet import IrNet
+from wsss.models.model_file import ModelKind
 from wsss.project.config import load_config
 
 REPOSITORY = Path(__file__).parents[2]
@@ -51,12 +51,12 @@ def test_the_authors_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     write_index(Index(VOC_CLASSES, ()), tmp_path / "index.csv")
     written: dict[Path, Any] = {}
 
-    def keep(path: Path, network: Any, config: Any, classes: Any, *rest: Any, **more: Any) -> None:
+    def keep(kind: Any, path: Path, network: Any, config: Any, *, classes: Any, **_: Any) -> None:
         assert (config.head, tuple(classes)) == ("official", VOC_CLASSES)
         written[path] = network.state_dict()
 
     # A gigabyte that need not go through the disk.
-    monkeypatch.setattr(published, "save_cam_model", keep)
+    monkeypatch.setattr(ModelKind, "save", keep)
     status = main(
         [
             *("import-weights", "acr", str(tmp_path / "acr.ckpt")),
@@ -111,7 +111,7 @@ def test_irns_published_weights(tmp_path: Path) -> None:
         ]
     )
     assert status == 0
-    network = load_irn_model(tmp_path / "model.safetensors")
+    network = IRNET.load(tmp_path / "model.safetensors").network
     own = network.state_dict()
     assert torch.equal(own["edge_out.bias"], state["fc_edge6.bias"])
     assert torch.equal(own["backbone.body.layer4.1.conv2.weight"], state["stage5.0.1.conv2.weight"])

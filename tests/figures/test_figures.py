@@ -11,7 +11,7 @@ import torch
 from cam_settings import cam_settings
 from conftest import Project, write_tiny_data
 
-from wsss.cam.model_file import load_cam_model
+from wsss.cam.model_file import CLASSIFIER
 from wsss.cam.training import train_cam
 from wsss.data import drawing
 from wsss.data.build import build_index
@@ -93,7 +93,7 @@ def test_the_square_is_the_middle_of_the_image() -> None:
 
 def test_phases_are_the_definition(data: Path, trained: tuple[Path, Path]) -> None:
     """A_t, g and the four reconstructions, one at a time in float64."""
-    model = load_cam_model(trained[0])
+    model = CLASSIFIER.load(trained[0])
     adversary = load_reconstructor(trained[1], model)
     record = read_index(data / "index.csv").records[2]
     image = central_square(read_image(data / record.path), 48)
@@ -103,7 +103,7 @@ def test_phases_are_the_definition(data: Path, trained: tuple[Path, Path]) -> No
     def colours(values: tuple[float, float, float]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
 
-    classifier, adversary = model.classifier.double(), adversary.double()
+    classifier, adversary = model.network.double(), adversary.double()
     norm = classifier.normalisation
     x = (image[None].double() / 255 - colours(norm.mean)) / colours(norm.std)
     with torch.no_grad():
@@ -130,7 +130,7 @@ def test_phases_are_the_definition(data: Path, trained: tuple[Path, Path]) -> No
 
 
 def test_the_row_shows_all_of_it(data: Path, trained: tuple[Path, Path]) -> None:
-    model = load_cam_model(trained[0])
+    model = CLASSIFIER.load(trained[0])
     adversary = load_reconstructor(trained[1], model)
     record = read_index(data / "index.csv").records[0]
     image = central_square(read_image(data / record.path), 48)
@@ -189,7 +189,7 @@ def test_files_of_two_trainings_are_refused(
     with pytest.raises(UserError, match="of stage 'cam'"):
         write(data, (trained[0], trained[0]), tmp_path / "a")
     with pytest.raises(UserError, match="of stage 'reconstructor'"):
-        load_cam_model(trained[1])
+        CLASSIFIER.load(trained[1])
     with pytest.raises(UserError, match="no reconstructor to write"):
         train(data, "plain", method="cam")
     assert not (tmp_path / "a").exists()

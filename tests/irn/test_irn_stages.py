@@ -17,7 +17,7 @@ from wsss.irn import edges
 from wsss.irn.config import IrnConfig, LabelsConfig, PseudoLabelsConfig
 from wsss.irn.inputs import label_values
 from wsss.irn.labels import confident_labels, mine_labels
-from wsss.irn.model_file import load_irn_model
+from wsss.irn.model_file import IRNET
 from wsss.irn.pseudo_labels import make_pseudo_labels
 from wsss.irn.training import labels_at_stride, train_irn
 from wsss.irn.walked import walked_scores
@@ -163,7 +163,7 @@ def test_the_stages_run_one_after_the_other(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = train(folder, mine(folder, "labels"))
-    assert not load_irn_model(model).training
+    assert not IRNET.load(model).network.training
 
     one, many = folder.root / "one", folder.root / "many"
     pseudo(folder, model, "one", workers=0)

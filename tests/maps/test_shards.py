@@ -23,7 +23,7 @@ from wsss.data.index import write_index
 from wsss.errors import UserError
 from wsss.files import write_json
 from wsss.irn.config import IrnConfig, LabelCrfConfig, LabelsConfig, PseudoLabelsConfig
-from wsss.irn.model_file import save_irn_model
+from wsss.irn.model_file import IRNET
 from wsss.maps.map_store import MapStore, MapStoreWriter, map_size
 from wsss.maps.shard_files import merge_shards, record_shard
 from wsss.maps.shards import Shard, parse_shard
@@ -36,7 +36,7 @@ from wsss.project.config import resolve
 from wsss.runtime.compute import Compute
 from wsss.runtime.settings import to_dict
 from wsss.segmentation.config import CrfConfig, PredictionConfig, SegmentationConfig
-from wsss.segmentation.model_file import save_segmentation_model
+from wsss.segmentation.model_file import SEGMENTATION
 
 BACKBONE = BackboneConfig(name="test_efficientnet", weights="none", output_stride=16)
 
@@ -142,12 +142,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.manual_seed(0)
     irn = IrNet(build_backbone(BACKBONE))
-    save_irn_model(folder / "irn.safetensors", irn, config=settings["irn"], training={})
-    save_segmentation_model(
+    IRNET.save(folder / "irn.safetensors", irn, settings["irn"], training={})
+    SEGMENTATION.save(
         folder / "segmentation.safetensors",
         DeepLab(build_backbone(BACKBONE), len(index.classes) + 1, head),
+        settings["segmentation"],
         classes=index.classes,
-        config=settings["segmentation"],
         training={},
     )
     rng = np.random.default_rng(0)

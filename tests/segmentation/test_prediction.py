@@ -29,7 +29,7 @@ from wsss.segmentation.inference import (
     pad_to_multiple,
     segmenter,
 )
-from wsss.segmentation.model_file import load_segmentation_model, save_segmentation_model
+from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.prediction import find_images, predict_images, predict_split
 from wsss.segmentation.refine import refine
 
@@ -164,9 +164,7 @@ def data(tmp_path):
     network = DeepLab(backbone, 3, config.head)
     # Strong opinions, so that labels vary over the image.
     network.head.classifier.weight.data *= 20
-    save_segmentation_model(
-        tmp_path / "model.safetensors", network, classes=CLASSES, config=config, training={}
-    )
+    SEGMENTATION.save(tmp_path / "model.safetensors", network, config, classes=CLASSES, training={})
     return tmp_path
 
 
@@ -192,7 +190,7 @@ def test_a_split_is_predicted_with_and_without_crf(data):
     names = [record.name for record in read_index(data / "index.csv").subset("val").records]
     plain, crf = contents(data / "predictions"), contents(data / "predictions_crf")
     assert list(plain) == list(crf) == [f"{name}.png" for name in names]
-    trained = load_segmentation_model(data / "model.safetensors")
+    trained = SEGMENTATION.load(data / "model.safetensors")
     segments = segmenter(trained.network, precision="auto", device=CPU)
     for name in names:
         path = data / "data" / f"{name}.png"
@@ -309,8 +307,8 @@ def test_inputs_that_cannot_be_are_named(data):
 
 
 def test_the_model_file_is_all_that_is_needed(data):
-    first = load_segmentation_model(data / "model.safetensors")
-    again = load_segmentation_model(data / "model.safetensors")
+    first = SEGMENTATION.load(data / "model.safetensors")
+    again = SEGMENTATION.load(data / "model.safetensors")
     x = image_to_tensor(picture(32, 32))[None].float()
     with torch.inference_mode():
         assert torch.equal(first.network(x), again.network(x))

@@ -23,7 +23,7 @@ from wsss.models.weights import load_model_file
 from wsss.runtime.compute import Compute
 from wsss.runtime.settings import parse, to_dict
 from wsss.segmentation.config import CrfConfig, PredictionConfig, SegmentationConfig
-from wsss.segmentation.model_file import load_segmentation_model
+from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.prediction import predict_split
 from wsss.segmentation.training import SegmentationTask, parameter_groups, train_segmentation
 
@@ -60,9 +60,9 @@ def run_training(data, config, *, output="model.safetensors", **changes):
 def test_it_learns_and_predicts_from_the_model_file_alone(data):
     config = tiny_config(epochs=12)
     run_training(data, config)
-    trained = load_segmentation_model(data / "model.safetensors")
+    trained = SEGMENTATION.load(data / "model.safetensors")
     assert trained.classes == ("red", "blue")
-    assert trained.config == config
+    assert trained.settings == config
     predict_split(
         config=PredictionConfig(scales=(1.0,), crf=False),
         model=data / "model.safetensors",
@@ -243,4 +243,4 @@ def test_another_stages_model_is_refused(data):
 
     save_model(data / "cam.safetensors", {"w": torch.zeros(1)}, stage="cam", metadata={})
     with pytest.raises(UserError, match="of stage 'cam'"):
-        load_segmentation_model(data / "cam.safetensors")
+        SEGMENTATION.load(data / "cam.safetensors")

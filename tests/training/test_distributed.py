@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import distributed_cases
 import pytest
 import torch
 from distributed_cases import (
@@ -21,13 +15,20 @@ from distributed_cases import (
     CASES,
     COUNTED,
     FROZEN,
+    LOGGED,
+    MOVED,
     SCATTERED,
     SPOILT,
     STOPPED,
     Result,
+    curve_distance,
+    finished,
+    one_thread_count,
     run,
     spoil,
+    start_pair,
     stop,
+    weight_distance,
 )
 from torch import Tensor
 
@@ -40,56 +41,6 @@ from wsss.training.distributed import images_each
 
 # In whose folder of the pair one process has left a checkpoint of its first two steps.
 RESUMED = "deeplab v3plus, BatchNorm learns"
-# Of what is logged, relative; of the weights, relative to how far training moved them. Sums in
-# another order made 5e-6 and 2e-5 of them, and 5e-14 in float64.
-LOGGED, MOVED = 1e-4, 1e-4
-
-
-@contextmanager
-def one_thread_count() -> Iterator[None]:
-    """Undo what a training sets for its process."""
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def start_pair(folder: Path, *names: str) -> list[subprocess.Popen[str]]:
-    """Start two processes that train together."""
-    port = str(free_port())
-    return [
-        subprocess.Popen(
-            [sys.executable, distributed_cases.__file__, str(folder), *names],
-            env={
-                **os.environ,
-                "PYTHONPATH": str(Path(distributed_cases.__file__).parents[1]),
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-                "OMP_NUM_THREADS": "1",
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-
-
-def finished(pair: list[subprocess.Popen[str]]) -> list[str]:
-    """Wait for both and return what they printed."""
-    printed = [process.communicate(timeout=500)[0] for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], "\n".join(printed)
-    return printed
 
 
 @pytest.fixture(scope="module")
@@ -121,43 +72,6 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
     printed = finished(start_pair(folder, *names, RESUMED + STOPPED, RESUMED + SCATTERED))
     results = {name: Result(**torch.load(folder / f"{name}.pt")) for name in names}
     return Together(folder, results, printed)
-
-
-def curve_distance(left: Result, right: Result) -> float:
-    """Return the largest relative difference of anything that was logged, in any step."""
-    assert len(left.logged) > 0
-    assert [line.keys() for line in left.logged] == [line.keys() for line in right.logged]
-    return max(
-        abs(a[key] - b[key]) / max(abs(a[key]), 1e-2)
-        for a, b in zip(left.logged, right.logged, strict=True)
-        for key in a
-    )
-
-
-def weight_distance(left: Result, right: Result) -> float:
-    """Return how far the results lie apart, relative to the way that training went.
-
-    The larger of two: of the parameters, and of BatchNorm's running statistics.
-    """
-    assert left.after.keys() == right.after.keys()
-    assert all(torch.equal(left.before[key], right.before[key]) for key in left.before)
-    kinds: dict[bool, list[str]] = {False: [], True: []}
-    for key in left.after:
-        if key.endswith("num_batches_tracked"):
-            assert torch.equal(left.after[key], right.after[key])
-        else:
-            kinds["running_" in key].append(key)
-
-    def norm(x: Mapping[str, Tensor], y: Mapping[str, Tensor], keys: list[str]) -> float:
-        return float(torch.stack([(x[key] - y[key]).norm() for key in keys]).norm())
-
-    moved = {kind: norm(left.before, left.after, keys) for kind, keys in kinds.items() if keys}
-    assert moved[False] > 0
-    return max(
-        norm(left.after, right.after, kinds[kind]) / length
-        for kind, length in moved.items()
-        if length > 0  # frozen statistics stay
-    )
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -10,7 +10,7 @@ from conftest import Project
 from PIL import Image
 from warm_wsss import warm_wsss
 
-from wsss.cam.model_file import load_cam_model
+from wsss.cam.model_file import CLASSIFIER
 from wsss.data.formats import demo_pictures as demo
 from wsss.maps.map_store import MapStore
 
@@ -94,7 +94,7 @@ def test_demo_pictures_to_tables_and_figures(
         means = [float(row["iou"]) for row in table if row["class"] == "mean"]
         assert len(means) == 5 and all(0 < mean < 1 for mean in means)
     with MapStore(results / "few-refined" / "cams.h5") as store:
-        lender = load_cam_model(results / "few-vit" / "cam" / "model.safetensors")
+        lender = CLASSIFIER.load(results / "few-vit" / "cam" / "model.safetensors")
         assert store.attributes["attention_model"] == lender.identity
 
     ablation = rows(results / "few-vit" / "ablation.csv")

@@ -11,7 +11,7 @@ import torch
 
 from wsss.cam.config import ExportConfig
 from wsss.cam.inference import multi_scale_cam
-from wsss.cam.model_file import CamModel, load_cam_model
+from wsss.cam.model_file import CLASSIFIER, CamModel
 from wsss.cam.source import CamSource, View
 from wsss.data.images import read_image
 from wsss.data.index import ImageRecord, read_index
@@ -66,7 +66,7 @@ def export_cams(
     if config.refine != "none" and device.type == "cpu":
         # Attention takes memory of its own: beside ResNet-38 in float32 this saves 300 MB.
         return_large_blocks()
-    trained = load_cam_model(model)
+    trained = CLASSIFIER.load(model)
     known = read_index(index)
     if trained.classes != known.classes:
         raise UserError(
@@ -76,8 +76,8 @@ def export_cams(
             fix="train the CAM model on this index",
         )
     attention = _attention_model(config, trained, model, attention_model)
-    attentive = None if attention is None else attention.classifier
-    source = cam_source(config, trained.classifier, attentive, device)
+    attentive = None if attention is None else attention.network
+    source = cam_source(config, trained.network, attentive, device)
 
     def load(record: ImageRecord) -> tuple[ImageRecord, list[View]]:
         return record, source.views(read_image(root / record.path), config.scales)
@@ -155,10 +155,10 @@ def _attention_model(
     if config.refine == "none":
         return None
     if path is not None:
-        lender = load_cam_model(path)
-        if not lender.classifier.gives_attention:
+        lender = CLASSIFIER.load(path)
+        if not lender.network.gives_attention:
             raise UserError(
-                f"a model of method '{lender.config.method}' has no attention between patches",
+                f"a model of method '{lender.settings.method}' has no attention between patches",
                 where=path,
                 expected="the CAM model of a run with method mct or acr-vit",
                 fix="name such a run in export.refine_from",
@@ -171,10 +171,10 @@ def _attention_model(
             expected=f"the CAM model of run '{config.refine_from}'",
             fix=f"--attention-model results/{config.refine_from}/cam/model.safetensors",
         )
-    if not trained.classifier.gives_attention:
+    if not trained.network.gives_attention:
         raise UserError(
             f"export.refine is '{config.refine}', but a model of method "
-            f"'{trained.config.method}' has no attention between patches",
+            f"'{trained.settings.method}' has no attention between patches",
             where=model,
             expected="a transformer to take the attention from",
             fix="name a run with method mct or acr-vit in export.refine_from, or set export.refine "

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import nn
 
 from wsss.cam.config import CamSettings
 from wsss.cam.methods.registry import METHODS
 from wsss.errors import UserError
-from wsss.files import content_hash
 from wsss.models.classifier import Classifier
-from wsss.models.weights import load_model_file, save_model
+from wsss.models.model_file import ModelKind, Trained
+from wsss.models.reconstructor import Reconstructor
 from wsss.runtime.registry import load_code
-from wsss.runtime.settings import to_dict
-from wsss.training.loop import TrainingSummary
 from wsss.training.schedule import Schedule
 from wsss.training.step import TrainingTask
-
-CLASSIFIER = "cam"
-RECONSTRUCTOR = "reconstructor"
 
 
 class CamTask(TrainingTask, Protocol):
@@ -62,63 +55,38 @@ def cam_task(config: CamSettings, n_classes: int, **options: Any) -> CamTask:
     Raises:
         UserError: The method trains nothing.
     """
-    method = METHODS.get(config.method, where="method")
-    if method.task is None:
-        raise UserError(f"the CAM method '{method.name}' trains nothing", where="method")
-    build: TaskBuilder = load_code(method.task)
+    build: TaskBuilder = load_code(_code_of(config, "task"))
     return build(config, n_classes, **options)
 
 
-@dataclass(frozen=True)
-class CamModel:
-    """A trained classifier.
-
-    Attributes:
-        classifier: In eval mode, on the CPU.
-        config: What it was trained with.
-        classes: Class names without background.
-        identity: Hash of its settings and classes.
-    """
-
-    classifier: Classifier
-    config: CamSettings
-    classes: tuple[str, ...]
-    identity: str
-
-
-def save_cam_model(
-    path: Path,
-    network: nn.Module,
-    config: CamSettings,
-    classes: Sequence[str],
-    summary: TrainingSummary,
-    *,
-    stage: str = CLASSIFIER,
-) -> None:
-    """Write a trained network, the classifier unless `stage` says otherwise, ready for use."""
-    metadata = {
-        "settings": to_dict(config),
-        "classes": list(classes),
-        "training": asdict(summary),
-    }
-    save_model(path, network.state_dict(), stage=stage, metadata=metadata)
-
-
-def load_cam_model(path: Path) -> CamModel:
-    """Read a file of `save_cam_model`.
+def build_classifier(config: CamSettings, n_classes: int) -> Classifier:
+    """Build the classifier of the method that settings are of.
 
     Raises:
-        UserError: It is missing, damaged, or another kind of model.
+        UserError: The method trains nothing.
     """
-    state, metadata = load_model_file(path, CLASSIFIER)
-    config = METHODS.parse(metadata["settings"], where=f"{path}, metadata")
-    assert isinstance(config, CamSettings)
-    classes = tuple(metadata["classes"])
-    name = METHODS.get(config.method, where=f"{path}, metadata").classifier
-    assert name is not None
-    return CamModel(
-        classifier=load_code(name)(config, len(classes), state, where=path).eval(),
-        config=config,
-        classes=classes,
-        identity=content_hash([metadata["settings"], metadata["classes"]]),
-    )
+    classifier: Classifier = load_code(_code_of(config, "classifier"))(config, n_classes)
+    return classifier
+
+
+def _code_of(config: CamSettings, part: Literal["task", "classifier"]) -> str:
+    method = METHODS.get(config.method, where="method")
+    code: str | None = getattr(method, part)
+    if code is None:
+        raise UserError(f"the CAM method '{method.name}' trains nothing", where="method")
+    return code
+
+
+def build_reconstructor(config: CamSettings, n_classes: int) -> Reconstructor:
+    """Build the adversary of a method that has one."""
+    # By name: a change to it concerns no method without one.
+    build = load_code("wsss.cam.methods.acr:build_reconstructor")
+    reconstructor: Reconstructor = build(config, n_classes)
+    return reconstructor
+
+
+CamModel = Trained[Classifier, CamSettings]
+CLASSIFIER: ModelKind[Classifier, CamSettings] = ModelKind("cam", METHODS, build_classifier)
+RECONSTRUCTOR: ModelKind[Reconstructor, CamSettings] = ModelKind(
+    "reconstructor", METHODS, build_reconstructor
+)

@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsss.cam.config import CamSettings
-from wsss.cam.methods.acr import untrained_reconstructor
 from wsss.cam.methods.acr_config import AcrSettings
-from wsss.cam.methods.plain import build_classifier
-from wsss.cam.model_file import RECONSTRUCTOR, save_cam_model
+from wsss.cam.model_file import CLASSIFIER, RECONSTRUCTOR
 from wsss.data.index import read_index
 from wsss.errors import UserError
 from wsss.models.config import RESNET38
 from wsss.models.published.acr_checkpoint import load_acr_checkpoint
-from wsss.runtime.settings import replace
-from wsss.training.loop import TrainingSummary
+from wsss.models.reconstructor import CamClassifier
 
 
 def import_acr(
@@ -52,16 +49,16 @@ def import_acr(
             fix="use those of the run voc-official",
         )
     classes = read_index(index).classes
-    untrained = replace(config, backbone=replace(config.backbone, weights="none"))
-    classifier = build_classifier(untrained, len(classes))
+    classifier = CLASSIFIER.untrained(config, len(classes))
+    assert isinstance(classifier, CamClassifier)
     reconstructor = None
     if reconstructor_output is not None:
-        reconstructor = untrained_reconstructor(config, len(classes))
+        reconstructor = RECONSTRUCTOR.untrained(config, len(classes))
     for name, loaded in load_acr_checkpoint(checkpoint, classifier, reconstructor).items():
         print(f"{name}: {len(loaded.used)} tensors used, {len(loaded.left_out)} left out")
-    nothing = TrainingSummary(steps=0, epochs=0, images=0)
+    training = {"steps": 0, "epochs": 0, "images": 0}
     if reconstructor_output is not None and reconstructor is not None:
-        save_cam_model(
-            reconstructor_output, reconstructor, config, classes, nothing, stage=RECONSTRUCTOR
+        RECONSTRUCTOR.save(
+            reconstructor_output, reconstructor, config, classes=classes, training=training
         )
-    save_cam_model(output, classifier, config, classes, nothing)
+    CLASSIFIER.save(output, classifier, config, classes=classes, training=training)

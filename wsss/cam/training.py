@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from wsss.cam.config import TrainedSettings
 from wsss.cam.methods.plain_config import ConvolutionalSettings
-from wsss.cam.model_file import RECONSTRUCTOR, cam_task, save_cam_model
+from wsss.cam.model_file import CLASSIFIER, RECONSTRUCTOR, cam_task
 from wsss.data.augment import rand_augment, random_erasing
 from wsss.data.images import read_image
 from wsss.data.index import Index, read_index
@@ -127,14 +128,8 @@ def train_cam(
     )
     if not Processes.here().is_main:
         return
+    told: dict[str, Any] = {"classes": known.classes, "training": asdict(summary)}
     if reconstructor_output is not None and reconstructor is not None:
-        save_cam_model(
-            reconstructor_output,
-            reconstructor,
-            config,
-            known.classes,
-            summary,
-            stage=RECONSTRUCTOR,
-        )
-    save_cam_model(output, task.classifier, config, known.classes, summary)
+        RECONSTRUCTOR.save(reconstructor_output, reconstructor, config, **told)
+    CLASSIFIER.save(output, task.classifier, config, **told)
     finish(work_dir)

@@ -24,18 +24,16 @@ from wsss.cam.losses import (
     segments,
     select_class,
 )
-from wsss.cam.methods.acr import untrained_reconstructor
 from wsss.cam.methods.acr_config import AdversarialSettings
-from wsss.cam.model_file import RECONSTRUCTOR, CamModel, load_cam_model
+from wsss.cam.model_file import CLASSIFIER, RECONSTRUCTOR, CamModel
 from wsss.data import drawing, transforms
 from wsss.data.images import read_image
 from wsss.data.index import ImageRecord, read_index
 from wsss.data.sampling import shown_records
 from wsss.errors import UserError
-from wsss.files import atomic_directory, content_hash
+from wsss.files import atomic_directory
 from wsss.models.backbones import IMAGENET
 from wsss.models.reconstructor import Reconstructor
-from wsss.models.weights import load_model_file, load_strict
 from wsss.runtime.compute import Compute, autocast, setup
 
 TILE_WIDTH_PX = 200
@@ -63,21 +61,19 @@ def load_reconstructor(path: Path, trained: CamModel) -> Reconstructor:
     Raises:
         UserError: It is missing, damaged, another kind of model, or of another training.
     """
-    state, metadata = load_model_file(path, RECONSTRUCTOR)
-    if content_hash([metadata["settings"], metadata["classes"]]) != trained.identity:
+    adversary = RECONSTRUCTOR.load(path)
+    if adversary.identity != trained.identity:
         raise UserError(
             "this reconstructor was not trained against this classifier",
             where=path,
             expected="both files of one training",
         )
-    reconstructor = untrained_reconstructor(_settings(trained), len(trained.classes))
-    load_strict(reconstructor, state, where=path)
-    return reconstructor.eval()
+    return adversary.network
 
 
 def _settings(trained: CamModel) -> AdversarialSettings:
-    assert isinstance(trained.config, AdversarialSettings)
-    return trained.config
+    assert isinstance(trained.settings, AdversarialSettings)
+    return trained.settings
 
 
 def central_square(image: np.ndarray, side_px: int) -> Tensor:
@@ -113,16 +109,14 @@ def phases(
     config = _settings(trained)
     acr, side = config.acr, config.decoded_px
     device = next(reconstructor.parameters()).device
-    x = transforms.normalise(
-        image[None].to(device).float().div(255), trained.classifier.normalisation
-    )
+    x = transforms.normalise(image[None].to(device).float().div(255), trained.network.normalisation)
     grid = None
     if acr.srf:
         cells = (acr.grid_min + acr.grid_max) // 2
         drawn = remnant_grid(1, cells, _last_q(config), generator)
         grid = resize_grid(drawn, side).to(device)
     with torch.inference_mode(), autocast(device, config.precision):
-        _, cam = trained.classifier(x)
+        _, cam = trained.network(x)
         chosen = torch.tensor([target], device=device)
         target_map = resize(normalise_cam(select_class(cam, chosen)), side)
         masks = torch.cat([*segments(target_map, grid), target_map, 1 - target_map])
@@ -212,7 +206,7 @@ def write_reconstructions(
             split is empty, or there is no image of a name.
     """
     device = setup(compute, seed=0)
-    trained = load_cam_model(model)
+    trained = CLASSIFIER.load(model)
     known = read_index(index)
     if trained.classes != known.classes:
         raise UserError(
@@ -220,7 +214,7 @@ def write_reconstructions(
             where=model,
             expected=", ".join(known.classes),
         )
-    trained.classifier.to(device)
+    trained.network.to(device)
     adversary = load_reconstructor(reconstructor, trained).to(device)
     pictures = {}
     for record in shown_records(known, split=split, names=names, count=count):

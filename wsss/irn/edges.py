@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +14,12 @@ from wsss.data.images import read_sized_image
 from wsss.data.index import ImageRecord
 from wsss.data.transforms import image_to_tensor, normalise
 from wsss.irn.config import PseudoLabelsConfig
-from wsss.irn.model_file import load_irn_model
+from wsss.irn.model_file import IRNET
 from wsss.irn.random_walk import random_walk
 from wsss.irn.walked import Finisher, WalkJob
 from wsss.models.irnet import IrNet, edge_map
 from wsss.models.lean import lean_backbone
+from wsss.models.model_file import kept
 from wsss.runtime.compute import cast_to, convolution_dtype
 
 _CPU = torch.device("cpu")
@@ -58,23 +58,17 @@ class EdgeFinder:
             return edge_map(self.network, normalised, mirror=self.mirror)
 
 
-def edge_finder(config: PseudoLabelsConfig, model: Path, device: torch.device) -> EdgeFinder:
+def edge_finder(model: Path, config: PseudoLabelsConfig, device: torch.device) -> EdgeFinder:
     """Bring the network of a model file to `device` in the form that is applied fastest.
 
     Raises:
         UserError: The file is missing, damaged, of another stage, or of another version.
     """
-    network = load_irn_model(model)
+    network = IRNET.load(model).network
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     dtype = convolution_dtype(device, config.precision)
     network.backbone = lean_backbone(network.backbone, dtype=dtype)
     return EdgeFinder(network, config.mirror, device, dtype)
-
-
-# One a process of the pool. The stamp stands for the file's content.
-@lru_cache(maxsize=1)
-def _kept_finder(config: PseudoLabelsConfig, model: Path, stamp: tuple[int, int]) -> EdgeFinder:
-    return edge_finder(config, model, _CPU)
 
 
 @dataclass(frozen=True)
@@ -90,9 +84,7 @@ class Labeller:
         """Walk the job's CAMs; write the label PNG; return what `Finisher` returns."""
         config = self.config
         picture = read_sized_image(self.root, job.record)
-        status = self.model.stat() if self.model.exists() else None
-        stamp = (0, 0) if status is None else (status.st_mtime_ns, status.st_size)
-        edge = _kept_finder(config, self.model, stamp)([picture])[0]
+        edge = kept(edge_finder, self.model, config, _CPU)([picture])[0]
         walked = random_walk(
             torch.from_numpy(job.maps),
             edge,

@@ -73,7 +73,7 @@ def make_pseudo_labels(
         batches = shard.of(list(_batches(_labelled(store, known, cams), size)))
         finish: Callable[[WalkJob], tuple[ImageRecord, np.ndarray, np.ndarray]]
         if device.type == "cuda":
-            find_edges = edge_finder(config, model, device)
+            find_edges = edge_finder(model, config, device)
             finish = Finisher(config, folder)
             jobs = _walked_jobs(config, find_edges, store, batches, root, device)
         else:

@@ -6,10 +6,8 @@ from pathlib import Path
 
 from wsss.errors import UserError
 from wsss.irn.config import IrnConfig
-from wsss.irn.model_file import save_irn_model
-from wsss.models.backbones import build_backbone
-from wsss.models.irnet import IrNet, load_irn_checkpoint
-from wsss.runtime.settings import replace
+from wsss.irn.model_file import IRNET
+from wsss.models.irnet import load_irn_checkpoint
 
 
 def import_irn(checkpoint: Path, *, config: IrnConfig, output: Path) -> None:
@@ -32,8 +30,7 @@ def import_irn(checkpoint: Path, *, config: IrnConfig, output: Path) -> None:
             expected="resnet50, stride 16, not dilated",
             fix="use those of the run voc",
         )
-    backbone = build_backbone(replace(config.backbone, weights="none"))
-    network = IrNet(backbone, dilation=False)
+    network = IRNET.untrained(config, 0)
     loaded = load_irn_checkpoint(network, checkpoint)
     print(f"IRNet: {len(loaded.used)} tensors used, {len(loaded.left_out)} left out")
-    save_irn_model(output, network, config=config, training={"imported": checkpoint.name})
+    IRNET.save(output, network, config, training={"imported": checkpoint.name})

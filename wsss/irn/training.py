@@ -16,8 +16,7 @@ from wsss.data.transforms import normalise
 from wsss.files import content_hash
 from wsss.irn.config import IrnConfig
 from wsss.irn.losses import irn_losses, pair_counts
-from wsss.irn.model_file import save_irn_model
-from wsss.models.backbones import build_backbone
+from wsss.irn.model_file import IRNET, build_irnet
 from wsss.models.irnet import STRIDE, IrNet
 from wsss.provenance import closure_hash
 from wsss.runtime.compute import Compute, autocast, setup
@@ -122,8 +121,7 @@ def train_irn(
     images = LabelledImages(config, training_set, root, paths)
     digest = images.labels_hash()
     device = setup(compute, config.seed, trains=True)
-    backbone = build_backbone(config.backbone, weights_file)
-    task = IrnTask(IrNet(backbone, dilation=config.dilation), config, device)
+    task = IrnTask(build_irnet(config, weights_file=weights_file), config, device)
     summary = train(
         task,
         images,
@@ -145,5 +143,5 @@ def train_irn(
     if not Processes.here().is_main:
         return
     training = {**dataclasses.asdict(summary), "labels": digest}
-    save_irn_model(output, task.network, config=config, training=training)
+    IRNET.save(output, task.network, config, training=training)
     finish(work_dir)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -21,12 +20,13 @@ from wsss.errors import UserError
 from wsss.files import atomic_directory, atomic_file
 from wsss.maps.shards import WHOLE, Shard
 from wsss.models.deeplab import DeepLab
+from wsss.models.model_file import kept
 from wsss.runtime.compute import Compute, Precision, setup
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 from wsss.segmentation.config import CrfConfig, PredictionConfig
 from wsss.segmentation.inference import Segmenter, class_probabilities, load_views, segmenter
-from wsss.segmentation.model_file import load_segmentation_model
+from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.overlay import overlay
 from wsss.segmentation.refine import refine
 
@@ -46,10 +46,8 @@ class Finish(Protocol):
         """Refine, draw, write."""
 
 
-# One a process of the pool. The stamp stands for the file's content.
-@lru_cache(maxsize=1)
-def _kept_segmenter(model: Path, stamp: tuple[int, int], precision: Precision) -> Segmenter:
-    network = load_segmentation_model(model).network
+def _cpu_segmenter(model: Path, precision: Precision) -> Segmenter:
+    network = SEGMENTATION.load(model).network
     return segmenter(network, precision=precision, device=torch.device("cpu"))
 
 
@@ -63,9 +61,7 @@ class _OnCpu:
 
     def __call__(self, job: Job) -> None:
         image, name = job
-        status = self.model.stat()
-        stamp = status.st_mtime_ns, status.st_size
-        segments = _kept_segmenter(self.model, stamp, self.config.precision)
+        segments = kept(_cpu_segmenter, self.model, self.config.precision)
         views = load_views(str(image), self.config.scales)
         found = class_probabilities(segments, views, mirror=self.config.mirror)
         self.finish(image, name, found.numpy())
@@ -125,7 +121,7 @@ def _predict(
     workers = 0 if few else compute.workers
     finished: Iterator[None]
     if device.type == "cuda":
-        items = _on_gpu(load_segmentation_model(model).network, jobs, config, compute, device)
+        items = _on_gpu(SEGMENTATION.load(model).network, jobs, config, compute, device)
         finished = ordered_map(_AfterGpu(finish), items, workers, ahead=AHEAD * workers)
     elif few and few_share_threads:
         finished = map(_OnCpu(model, config, finish), jobs)
@@ -195,7 +191,7 @@ def predict_split(
     everything = read_index(index)
     chosen = sample_records(everything, split=split or config.split, names=names, count=count)
     records = shard.of(chosen)
-    trained = load_segmentation_model(model)
+    trained = SEGMENTATION.load(model)
     if trained.classes != everything.classes:
         raise UserError(
             f"the model knows the classes {', '.join(trained.classes)}",
@@ -309,7 +305,7 @@ def predict_images(
     """
     paths = find_images(inputs)
     _check_outputs(paths, output)
-    trained = load_segmentation_model(model)
+    trained = SEGMENTATION.load(model)
     finish = _Pictures(config.crf_settings if config.crf else None, output, trained.classes)
     jobs = [(path, path.stem) for path in paths]
     _predict(model, jobs, finish, config, compute, few_share_threads=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from wsss.data.index import read_index
 from wsss.data.labelled import LabelledImages
 from wsss.data.transforms import normalise
 from wsss.files import content_hash
-from wsss.models.backbones import build_backbone, freeze_batchnorm
 from wsss.models.deeplab import DeepLab
 from wsss.provenance import closure_hash
 from wsss.runtime.compute import Compute, autocast, setup
@@ -22,7 +22,7 @@ from wsss.runtime.settings import to_dict
 from wsss.segmentation.config import SegmentationConfig
 from wsss.segmentation.labels import find_labels
 from wsss.segmentation.losses import labelled_pixels, multi_scale_loss
-from wsss.segmentation.model_file import save_segmentation_model
+from wsss.segmentation.model_file import SEGMENTATION, build_network
 from wsss.training.loop import finish, train
 from wsss.training.step import OnePhaseTask, Part
 
@@ -112,10 +112,7 @@ def train_segmentation(
     images = LabelledImages(config, known, root, paths)
     digest = images.labels_hash()
     device = setup(compute, config.seed, trains=True)
-    backbone = build_backbone(config.backbone, weights_file)
-    if config.freeze_batchnorm:
-        freeze_batchnorm(backbone)
-    network = DeepLab(backbone, len(known.classes) + 1, config.head)
+    network = build_network(config, len(known.classes), weights_file)
     task = SegmentationTask(network, config, device)
     settings = to_dict(config)
     summary = train(
@@ -139,11 +136,6 @@ def train_segmentation(
     )
     if not Processes.here().is_main:
         return
-    save_segmentation_model(
-        output,
-        task.network,
-        classes=known.classes,
-        config=config,
-        training={"steps": summary.steps, "images": summary.images, "labels": digest},
-    )
+    training = {**asdict(summary), "labels": digest}
+    SEGMENTATION.save(output, task.network, config, classes=known.classes, training=training)
     finish(work_dir)

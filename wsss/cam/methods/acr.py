@@ -42,7 +42,6 @@ from wsss.data.transforms import normalise
 from wsss.models.backbones import IMAGENET, build_backbone, freeze_batchnorm
 from wsss.models.reconstructor import Reconstructor
 from wsss.runtime.compute import autocast, resolve_precision
-from wsss.runtime.settings import replace
 from wsss.training.distributed import Split
 from wsss.training.schedule import Schedule
 from wsss.training.step import Phase, StepContext
@@ -64,12 +63,6 @@ def build_reconstructor(
         preset=acr.preset,
     )
     return freeze_batchnorm(reconstructor) if config.freeze_batchnorm else reconstructor
-
-
-def untrained_reconstructor(config: AdversarialSettings, n_classes: int) -> Reconstructor:
-    """Build the reconstructor with random weights, for a state dict to be loaded into."""
-    backbone = replace(config.backbone, weights="none")
-    return build_reconstructor(replace(config, backbone=backbone), n_classes)
 
 
 def is_deterministic(module: nn.Module) -> bool:

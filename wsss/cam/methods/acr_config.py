@@ -155,7 +155,7 @@ METHODS.register(
         description="against a reconstructor",
         settings=AcrSettings,
         task="wsss.cam.methods.acr:AcrMethod",
-        classifier="wsss.cam.methods.plain:classifier_from_state",
+        classifier="wsss.cam.methods.plain:build_classifier",
         has_reconstructor=True,
     )
 )

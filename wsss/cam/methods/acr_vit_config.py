@@ -22,7 +22,7 @@ METHODS.register(
         description="a transformer against a reconstructor",
         settings=AcrVitSettings,
         task="wsss.cam.methods.acr_vit:AcrVitMethod",
-        classifier="wsss.cam.methods.transformer:transformer_from_state",
+        classifier="wsss.cam.methods.transformer:build_transformer",
         has_reconstructor=True,
         has_attention=True,
     )

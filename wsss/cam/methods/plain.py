@@ -18,9 +18,7 @@ from wsss.data.transforms import normalise
 from wsss.models.backbones import build_backbone, freeze_batchnorm
 from wsss.models.classifier import Classifier
 from wsss.models.reconstructor import CamClassifier
-from wsss.models.weights import load_strict
 from wsss.runtime.compute import autocast
-from wsss.runtime.settings import replace
 from wsss.training.schedule import Schedule
 from wsss.training.step import OnePhaseTask, Part
 
@@ -71,24 +69,6 @@ def build_classifier(
         build_backbone(config.backbone, weights_file), n_classes, config.head
     )
     return freeze_batchnorm(classifier) if config.freeze_batchnorm else classifier
-
-
-def classifier_from_state(
-    config: ConvolutionalSettings,
-    n_classes: int,
-    state: Mapping[str, Tensor],
-    *,
-    where: object | None = None,
-) -> CamClassifier:
-    """Build a trained classifier, in eval mode, from its state dict.
-
-    Raises:
-        UserError: `state` is another network's.
-    """
-    untrained = replace(config, backbone=replace(config.backbone, weights="none"))
-    classifier = build_classifier(untrained, n_classes)
-    load_strict(classifier, state, where=where)
-    return classifier.eval()
 
 
 def sgd(

@@ -51,6 +51,6 @@ METHODS.register(
         description="the plain classifier",
         settings=PlainSettings,
         task="wsss.cam.methods.plain:PlainMethod",
-        classifier="wsss.cam.methods.plain:classifier_from_state",
+        classifier="wsss.cam.methods.plain:build_classifier",
     )
 )

@@ -22,8 +22,8 @@ class CamMethod:
         settings: Its settings.
         task: Its training, as `module:name`, called like `wsss.cam.model_file.TaskBuilder`; None:
             it trains nothing.
-        classifier: What builds its trained classifier again from a file, as `module:name`; None
-            where it trains nothing.
+        classifier: What builds its classifier, as `module:name`, called with its settings and the
+            number of classes; None where it trains nothing.
         has_reconstructor: Whether a reconstructor is trained along, which the figures show.
         has_attention: Whether its classifier has attention between patches to refine CAMs with.
     """

@@ -6,11 +6,10 @@ CVPR 2023, supplementary, section B).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import AdamW
 
 from wsss.cam.methods.plain import Family, PlainMethod
@@ -20,20 +19,7 @@ from wsss.models.classifier import Classifier
 from wsss.models.published.vit_weights import load_vit_weights
 from wsss.models.vit import MCTformerV2
 from wsss.models.vit_classifier import TransformerClassifier
-from wsss.models.weights import load_strict
 from wsss.training.schedule import Schedule, cosine_learning_rate
-
-
-def _untrained(config: TransformerSettings, n_classes: int) -> TransformerClassifier:
-    vit = config.vit
-    network = MCTformerV2(
-        vit.name,
-        n_classes,
-        drop_path=vit.drop_path,
-        class_attention_layers=vit.class_attention_layers,
-        depth=vit.depth,
-    )
-    return TransformerClassifier(network)
 
 
 def build_transformer(
@@ -54,39 +40,30 @@ def build_transformer(
     Raises:
         UserError: A file is missing or does not fit, or the crop is no multiple of the patch.
     """
-    classifier = _untrained(config, n_classes)
+    vit = config.vit
+    network = MCTformerV2(
+        vit.name,
+        n_classes,
+        drop_path=vit.drop_path,
+        class_attention_layers=vit.class_attention_layers,
+        depth=vit.depth,
+    )
+    classifier = TransformerClassifier(network)
     patch = classifier.size_multiple
     if config.crop_px % patch:
         below = config.crop_px // patch * patch
         raise UserError(
-            f"cam.crop_px is {config.crop_px}, and {config.vit.name} has patches of {patch} px",
+            f"cam.crop_px is {config.crop_px}, and {vit.name} has patches of {patch} px",
             expected=f"a multiple of {patch}, such as {below or patch} or {below + patch}",
         )
-    if config.vit.weights != "none":
+    if vit.weights != "none":
         if transformer_weights_file is None:
             raise UserError(
-                f"no file was given for the weights '{config.vit.weights}' of {config.vit.name}",
+                f"no file was given for the weights '{vit.weights}' of {vit.name}",
                 fix="give its path (--transformer-weights-file), or set vit.weights to 'none'",
             )
         load_vit_weights(classifier.network, transformer_weights_file)
     return classifier
-
-
-def transformer_from_state(
-    config: TransformerSettings,
-    n_classes: int,
-    state: Mapping[str, Tensor],
-    *,
-    where: object | None = None,
-) -> TransformerClassifier:
-    """Build a trained transformer, in eval mode, from its state dict.
-
-    Raises:
-        UserError: `state` is another network's.
-    """
-    classifier = _untrained(config, n_classes)
-    load_strict(classifier, state, where=where)
-    return classifier.eval()
 
 
 def adamw(config: TransformerSettings, classifier: Classifier) -> AdamW:

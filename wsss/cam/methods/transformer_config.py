@@ -104,7 +104,7 @@ METHODS.register(
         description="MCTformerV2, a transformer",
         settings=MctSettings,
         task="wsss.cam.methods.transformer:MctMethod",
-        classifier="wsss.cam.methods.transformer:transformer_from_state",
+        classifier="wsss.cam.methods.transformer:build_transformer",
         has_attention=True,
     )
 )
