@@ -107,6 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
     try:
+        if os.environ.get("WSSS_PLUGINS"):
+            importlib.import_module("wsss.runtime.plugins").load_named_plugins()
         options = build_parser(chosen).parse_args(given)
         _run(options)
     except UserError as error:

@@ -12,6 +12,7 @@ from wsss.cam.methods.registry import METHODS
 from wsss.project.config import load_config, parse_texts
 from wsss.project.file import STAGES
 from wsss.provenance import closure_hash, file_fingerprint
+from wsss.runtime.plugins import VARIABLE
 
 # `.venv/bin/snakemake` also works in a shell where the environment is not activated.
 PROGRAMS = [str(Path(sys.executable).parent), *os.environ.get("PATH", "").split(os.pathsep)]
@@ -19,6 +20,8 @@ if PROGRAMS[0] not in PROGRAMS[1:]:
     os.environ.update(PATH=os.pathsep.join(PROGRAMS))
 
 CONFIG = load_config(parse_texts(config))
+# The stages, each a process of its own, know the same plug-ins.
+os.environ[VARIABLE] = os.pathsep.join(map(str, CONFIG.plugins))
 ENVIRONMENT = "../../envs/wsss.yaml"
 # Pattern of the names in `runs:`.
 RUN_NAME = "[A-Za-z0-9_-]+"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -30,6 +31,16 @@ class HeadConfig(Settings):
     """Dilations; empty: 6, 12, 18 (v3plus), 12 (largefov), 6, 12, 18, 24 (v2)."""
     dropout: BelowOne = 0.1
     """Rate before the classifier (v3plus, largefov)."""
+
+    @classmethod
+    def idle(cls, values: Mapping[str, Any]) -> Mapping[str, str]:
+        """The widths and the dropout of the larger heads are none of the smaller ones'."""
+        head = values.get("name", "v3plus")
+        unused = {
+            "largefov": ("low_level_channels",),
+            "v2": ("channels", "low_level_channels", "dropout"),
+        }
+        return dict.fromkeys(unused.get(head, ()), f"the head '{head}' has none")
 
     @model_validator(mode="after")
     def _one_rate_of_largefov(self) -> Self:

@@ -21,6 +21,7 @@ from wsss.project.file import ConfigFile
 from wsss.project.local import LocalCompute, ShardCounts
 from wsss.project.runs import Run, check_name, child_run, merge, resolve_run, section
 from wsss.project.yaml_files import read_yaml
+from wsss.runtime.plugins import load_plugins
 from wsss.runtime.settings import Settings, check, parse, unknown_key
 
 CONFIG_FILE = Path("config.yaml")
@@ -37,6 +38,7 @@ class ProjectConfig:
         roots: Key -> folder of a data set.
         weights: Key -> weight file.
         runs: Every run, resolved.
+        plugins: Files whose records are known.
     """
 
     compute: LocalCompute
@@ -44,6 +46,7 @@ class ProjectConfig:
     weights: Mapping[str, Path]
     shards: ShardCounts = field(default_factory=ShardCounts)
     runs: Mapping[str, Run] = field(default_factory=dict)
+    plugins: tuple[Path, ...] = ()
 
     def run(self, name: str) -> Run:
         """Return a run, or the child of a run that is one row of its ablations.
@@ -220,7 +223,12 @@ def load_config(
     values = read_yaml(folder / CONFIG_FILE)
     if (folder / LOCAL_FILE).exists():
         values = merge(values, read_yaml(folder / LOCAL_FILE))
-    return resolve(merge(values, overrides or {}))
+    values = merge(values, overrides or {})
+    plugins = values.get("plugins")
+    if isinstance(plugins, list) and all(isinstance(name, str) for name in plugins):
+        values["plugins"] = [str((folder / name).resolve()) for name in plugins]
+        load_plugins(map(Path, values["plugins"]))
+    return resolve(values)
 
 
 def resolve(values: Mapping[str, Any]) -> ProjectConfig:
@@ -241,6 +249,7 @@ def resolve(values: Mapping[str, Any]) -> ProjectConfig:
         weights=_paths(values, "weights"),
         shards=parse(ShardCounts, shards, where="shards"),
         runs=runs,
+        plugins=tuple(map(Path, values.get("plugins") or ())),
     )
 
 

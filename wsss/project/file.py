@@ -115,7 +115,8 @@ class ConfigFile(Settings):
     """The whole of config.yaml; a section may be empty."""
 
     plugins: tuple[str, ...] | None = None
-    """Python files that register methods, formats or networks of one's own."""
+    """Python files that register methods, formats or networks of one's own, by their place beside
+    config.yaml."""
     compute: LocalCompute | None = None
     """How this machine computes."""
     shards: (

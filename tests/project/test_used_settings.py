@@ -1,0 +1,254 @@
+"""A run's settings are those that it uses, and no others: what changes the rest changes no run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY
+
+from wsss.errors import UserError
+from wsss.project.config import ProjectConfig, load_config, resolve
+from wsss.project.file import STAGES
+from wsss.project.runs import merge
+from wsss.project.yaml_files import read_yaml
+
+FOLDER: dict[str, Any] = {"root": "own", "index": {"format": "folder"}}
+# One run of every kind, each with nothing of its own but what makes it that.
+RUNS: dict[str, Any] = {
+    "acr": FOLDER,
+    "cam": {"extends": "acr", "cam": {"method": "cam"}},
+    "acr-vit": {"extends": "acr", "cam": {"method": "acr-vit"}},
+    "mct": {"extends": "acr", "cam": {"method": "mct"}},
+    "refined": {"extends": "mct", "export": {"refine": "patch-attention"}},
+    "no-crf": {"extends": "acr", "prediction": {"crf": False}},
+    "voc": {"root": "own", "index": {"format": "voc"}},
+    "largefov": {"extends": "acr", "segmentation": {"head": {"name": "largefov"}}},
+    "v2": {"extends": "acr", "segmentation": {"head": {"name": "v2"}}},
+}
+TRANSFORMERS = {"acr-vit", "mct", "refined"}
+ADVERSARIAL = set(RUNS) - {"cam", "mct", "refined"}
+# Beginning of a setting's place -> runs that use it; every run uses the others.
+USERS: dict[str, set[str]] = {
+    "index.tags_from": {"voc"},
+    "index.classes": set(RUNS) - {"voc"},
+    "cam.acr": ADVERSARIAL,
+    "cam.vit": TRANSFORMERS,
+    **dict.fromkeys(
+        (f"cam.{key}" for key in (
+            "backbone", "head", "head_lr_factor", "learning_rate", "lr_power", "momentum",
+            "weight_decay", "freeze_batchnorm",
+        )),
+        set(RUNS) - {"mct", "refined"},
+    ),
+    "export.refine_from": {"refined"},
+    "prediction.crf_settings": set(RUNS) - {"no-crf"},
+    "segmentation.head.low_level_channels": set(RUNS) - {"largefov", "v2"},
+    "segmentation.head.channels": set(RUNS) - {"v2"},
+    "segmentation.head.dropout": set(RUNS) - {"v2"},
+}  # fmt: skip
+# Where the next best value would not fit the others, or is fixed by a run above.
+VALUES: dict[str, Any] = {
+    "cam.method": None,
+    "cam.crop_px": 512,
+    **{f"{stage}.backbone.output_stride": 32 for stage in ("cam", "irn", "segmentation")},
+    "cam.backbone.name": "resnet50",
+    "cam.backbone.weights": "none",
+    "cam.acr.decode_px": 64,
+    "cam.acr.feature_levels": [0, 1, 2],
+    "cam.acr.feature_channels": [16, 32, 48],
+    "cam.vit.name": "deit_tiny_patch16_224",
+    "cam.vit.weights": "key",
+    "cam.vit.final_learning_rate": 2e-5,
+    "cam.vit.warmup_learning_rate": 2e-6,
+    "export.refine": None,
+    "export.refine_from": "acr-vit",
+    "irn.backbone.name": "resnet50",
+    "irn.backbone.weights": "none",
+    "irn.crop_px": 600,
+    "segmentation.backbone.name": "resnet50",
+    "segmentation.backbone.weights": "none",
+    "segmentation.head.name": None,
+    "segmentation.head.rates": [7],
+    "segmentation.labels": "ground_truth",
+    "segmentation.loss_scales": [1.0, 0.5],
+    "index.tags_from": "annotations",
+    "prediction.crf": None,
+}
+# What is changed along with a setting, as it would be impossible alone.
+BESIDE: dict[str, Any] = {
+    f"{stage}.backbone.name": {stage: {"backbone": {"weights": "none"}}}
+    for stage in ("cam", "irn", "segmentation")
+}
+
+
+def leaves(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        inner = f"{place}.{key}" if place else key
+        if isinstance(value, Mapping):
+            yield from leaves(value, inner)
+        else:
+            yield inner, value
+
+
+def another(place: str, value: Any) -> Any:
+    """Return another value that is possible, too; None where the runs above leave no other."""
+    if place in VALUES:
+        return VALUES[place]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return 0.9 if value in (0.0, 1.0) else value * 0.9
+    if isinstance(value, (list, tuple)):
+        return [*value, value[-1]] if value else ["a"]
+    choices = {"paper": "official", "same": "float32", "auto": "float32"}
+    return 3 if value is None else choices.get(value, f"{value}_2")
+
+
+def nested(place: str, value: Any) -> dict[str, Any]:
+    for key in reversed(place.split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+def settings(config: ProjectConfig) -> dict[str, dict[str, str]]:
+    return {
+        name: {stage: json.dumps(run.settings(stage)) for stage in STAGES}
+        for name, run in config.runs.items()
+    }
+
+
+def changed(
+    resolved: Callable[[dict[str, Any]], ProjectConfig], defaults: dict[str, Any]
+) -> dict[str, set[str]]:
+    """Return the runs that other defaults change, each with its changed stages."""
+    before, after = settings(resolved({})), settings(resolved(defaults))
+    found = {
+        name: {stage for stage in STAGES if before[name][stage] != after[name][stage]}
+        for name in before
+    }
+    return {name: stages for name, stages in found.items() if stages}
+
+
+# The transformers' schedule fits no batch of 8 as it stands (docs/method-transformer.md).
+DEFAULTS = merge(
+    read_yaml(REPOSITORY / "config.yaml")["defaults"],
+    {"cam": {"vit": {"learning_rate_at_512": 0.1, "warmup_epochs": 1.0}}},
+)
+LEAVES = dict(leaves(DEFAULTS))
+
+
+def runs_of_every_kind(defaults: dict[str, Any]) -> ProjectConfig:
+    values = {"roots": {"own": "x"}, "runs": deepcopy(RUNS), "weights": {"key": "w"}}
+    return resolve({**values, "defaults": merge(DEFAULTS, defaults)})
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_default_changes_the_runs_that_use_it_and_no_others(stage: str) -> None:
+    seen = 0
+    for place, value in LEAVES.items():
+        if place.partition(".")[0] != stage or (other := another(place, value)) is None:
+            continue
+        users = next(
+            (runs for key, runs in USERS.items() if f"{place}.".startswith(f"{key}.")), set(RUNS)
+        )
+        values = merge(BESIDE.get(place, {}), nested(place, other))
+        assert changed(runs_of_every_kind, values) == {run: {stage} for run in users}, place
+        seen += 1
+    assert seen > 1
+
+
+def test_every_exception_is_a_setting() -> None:
+    for place in (*USERS, *VALUES, *BESIDE):
+        assert any(f"{leaf}.".startswith(f"{place}.") for leaf in LEAVES), place
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "users"),
+    [
+        ("cam.acr.q_initial", 0.7, {"demo", "demo-gt", "voc-lite", "voc-lite-gt"}),
+        ("cam.vit.depth", 3, {"voc-mct", "voc-vit"}),
+        ("cam.rand_augment_magnitude", 5, None),
+    ],
+)
+def test_the_projects_own_runs(place: str, value: Any, users: set[str] | None) -> None:
+    def project(defaults: dict[str, Any]) -> ProjectConfig:
+        return load_config({"defaults": defaults}, folder=REPOSITORY)
+
+    found = set(changed(project, nested(place, value)))
+    assert found == users if users is not None else found > {"voc-cam", "demo"}
+
+
+@pytest.mark.parametrize(
+    ("run", "place", "words"),
+    [
+        (
+            {"cam": {"method": "cam", "acr": {"q_initial": 0.5}}},
+            "runs.a.cam.acr",
+            ["the CAM method 'cam' has no setting 'acr'", "runs.a.cam.method to acr or acr-vit"],
+        ),
+        ({"cam": {"vit": {"depth": 2}}}, "runs.a.cam.vit", ["'acr' has no setting 'vit'"]),
+        (
+            {"export": {"refine_from": "a"}},
+            "runs.a.export.refine_from",
+            ["'refine_from' has no effect", "export.refine is 'none'"],
+        ),
+        (
+            {"prediction": {"crf": False, "crf_settings": {"iterations": 3}}},
+            "runs.a.prediction.crf_settings",
+            ["'crf_settings' has no effect", "prediction.crf is false"],
+        ),
+    ],
+)
+def test_what_a_run_sets_itself_without_effect_is_an_error(
+    run: dict[str, Any], place: str, words: list[str]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve({"roots": {"own": "x"}, "runs": {"a": {**FOLDER, **run}}})
+    assert caught.value.where == place
+    for word in words:
+        assert word in str(caught.value)
+    # What it inherits is left out.
+    resolve({"roots": {"own": "x"}, "runs": {"a": FOLDER}, "defaults": run | {"cam": {}}})
+
+
+def test_a_child_of_an_ablation_takes_up_again_what_its_parent_left_out() -> None:
+    runs = {
+        "a": {**FOLDER, "cam": {"learning_rate": 0.5, "acr": {"q_decay": 0.3}}},
+        "b": {"extends": "a", "cam": {"method": "cam"}},
+    }
+    rows = {"variants": {"acr": {"cam": {"method": "acr"}}}}
+    config = resolve({"roots": {"own": "x"}, "runs": runs, "ablations": rows})
+    assert "acr" not in config.run("b").settings("cam")
+    child = config.run("b/ablation/acr").stages["cam"]
+    assert (child.learning_rate, child.acr.q_decay) == (0.5, 0.3)
+    assert config.ablation("a", "variants") == {"acr": "a"}
+
+
+def test_the_plugins_of_a_project_are_known_before_its_runs(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "plugins: [mine_for_the_test.py]\nroots: {own: a}\n"
+        "runs: {a: {root: own, index: {format: folder}, cam: {method: mine, strength: 3}}}\n"
+    )
+    with pytest.raises(UserError, match="plug-in is not there"):
+        load_config(folder=tmp_path)
+    (tmp_path / "mine_for_the_test.py").write_text(
+        "from typing import Literal\n"
+        "from wsss.cam.config import CamSettings\n"
+        "from wsss.cam.methods.registry import METHODS, CamMethod\n"
+        "class Mine(CamSettings):\n"
+        "    method: Literal['mine'] = 'mine'\n"
+        "    strength: int = 1\n"
+        "METHODS.register(CamMethod('mine', 'a method of the test', Mine))\n"
+    )
+    config = load_config(folder=tmp_path)
+    assert config.run("a").settings("cam") == {"method": "mine", "strength": 3}
+    assert config.plugins == (tmp_path / "mine_for_the_test.py",)
+    with pytest.raises(UserError, match="did you mean 'strength'"):
+        load_config({"runs": {"a": {"cam": {"strenght": 4}}}}, folder=tmp_path)
