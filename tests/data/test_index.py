@@ -11,6 +11,7 @@ from wsss.data.formats.registry import FORMATS
 from wsss.data.index import ImageRecord, Index, read_index, read_masks, write_index, write_masks
 from wsss.data.listing import SHOWN_PROBLEMS, Problem, raise_problems
 from wsss.errors import UserError
+from wsss.runtime.registry import used
 
 
 def _record(name: str, sets: tuple[str, ...], tags: tuple[str, ...]) -> ImageRecord:
@@ -122,6 +123,17 @@ def test_impossible_settings_name_their_key(values: dict, where: str) -> None:
     with pytest.raises(UserError) as caught:
         FORMATS.parse(values, where="index")
     assert caught.value.where == where
+
+
+def test_settings_of_another_format_are_inherited_in_vain_and_an_error_of_ones_own() -> None:
+    merged = {"format": "voc", "tags_from": "annotations", "classes": ["a"]}
+    kept = used(FORMATS, merged, {"format": "voc"}, where="runs.mine.index")
+    assert kept == {"format": "voc", "tags_from": "annotations"}
+    with pytest.raises(UserError) as caught:
+        used(FORMATS, merged, {"classes": ["a"]}, where="runs.mine.index")
+    assert caught.value.where == "runs.mine.index.classes"
+    assert "'voc' has no setting 'classes'" in caught.value.found
+    assert "runs.mine.index.format to folder" in str(caught.value.fix)
 
 
 def test_each_format_brings_its_settings_and_no_torch() -> None:
