@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from wsss.data.crf import crf_from_label_maps, crf_from_probabilities
+from wsss.data.crf_config import CrfConfig, LabelCrfConfig
 from wsss.errors import UserError
 
 SMOOTH = {
@@ -16,6 +17,7 @@ SMOOTH = {
     "bilateral_compat": 10.0,
     "iterations": 10,
 }
+KERNELS = CrfConfig(**SMOOTH)
 
 
 def picture(height: int = 16, width: int = 20) -> np.ndarray:
@@ -27,7 +29,7 @@ def picture(height: int = 16, width: int = 20) -> np.ndarray:
 
 def refined(image: np.ndarray, labels: np.ndarray, n_labels: int) -> np.ndarray:
     """Refine one label map alone."""
-    (found,) = crf_from_label_maps(image, [labels], n_labels, gt_prob=0.7, **SMOOTH)
+    (found,) = crf_from_label_maps(image, [labels], n_labels, LabelCrfConfig(gt_prob=0.7, **SMOOTH))
     return found
 
 
@@ -72,7 +74,7 @@ def test_probabilities_follow_the_exact_mean_field() -> None:
     logits[0, :, :10] += 0.7
     logits[1, :, 10:] += 0.7
     probs = np.exp(logits) / np.exp(logits).sum(0)
-    found = crf_from_probabilities(image, probs.astype(np.float32), **SMOOTH)
+    found = crf_from_probabilities(image, probs.astype(np.float32), KERNELS)
     expected = brute_force(image, -np.log(probs), SMOOTH)
     assert found.dtype == np.float32
     assert np.allclose(found.sum(0), 1, atol=1e-4)
@@ -99,7 +101,7 @@ def test_label_unary_equals_probabilities_of_the_same_values() -> None:
     for k in range(3):
         probs[k][labels == k] = 0.7
     found = refined(image, labels, 3)
-    assert np.array_equal(found, crf_from_probabilities(image, probs, **SMOOTH).argmax(0))
+    assert np.array_equal(found, crf_from_probabilities(image, probs, KERNELS).argmax(0))
 
 
 def test_one_label_stays() -> None:
@@ -117,7 +119,9 @@ def test_impossible_labels_are_named(labels: np.ndarray, n_labels: int) -> None:
 
 def test_a_grey_image_is_refused() -> None:
     with pytest.raises(UserError, match="uint8"):
-        crf_from_probabilities(np.zeros((4, 4), np.uint8), np.ones((2, 4, 4), np.float32), **SMOOTH)
+        crf_from_probabilities(
+            np.zeros((4, 4), np.uint8), np.ones((2, 4, 4), np.float32), CrfConfig(**SMOOTH)
+        )
 
 
 def test_maps_refined_together_are_those_refined_alone() -> None:
@@ -125,7 +129,7 @@ def test_maps_refined_together_are_those_refined_alone() -> None:
     rng = np.random.default_rng(1)
     maps = [rng.integers(0, 3, image.shape[:2]) for _ in range(2)]
     maps.append(np.where(image[..., 0] > 100, 2, 0))
-    together = crf_from_label_maps(image, maps, 3, gt_prob=0.7, **SMOOTH)
+    together = crf_from_label_maps(image, maps, 3, LabelCrfConfig(gt_prob=0.7, **SMOOTH))
     for found, alone in zip(together, maps, strict=True):
         assert np.array_equal(found, refined(image, alone, 3))
     assert not np.array_equal(together[0], together[2])

@@ -18,11 +18,12 @@ from wsss.cam.methods.plain_config import PlainSettings
 from wsss.cam.training import train_cam
 from wsss.cli import main
 from wsss.data.build import build_index
+from wsss.data.crf_config import CrfConfig, LabelCrfConfig
 from wsss.data.formats.folder import FolderSettings
 from wsss.data.index import write_index
 from wsss.errors import UserError
 from wsss.files import write_json
-from wsss.irn.config import IrnConfig, LabelCrfConfig, LabelsConfig, PseudoLabelsConfig
+from wsss.irn.config import IrnConfig, LabelsConfig, PseudoLabelsConfig
 from wsss.irn.model_file import IRNET
 from wsss.maps.map_store import MapStore, MapStoreWriter, map_size
 from wsss.maps.shard_files import merge_shards, record_shard
@@ -35,7 +36,7 @@ from wsss.models.irnet import IrNet
 from wsss.project.config import resolve
 from wsss.runtime.compute import Compute
 from wsss.runtime.settings import to_dict
-from wsss.segmentation.config import CrfConfig, PredictionConfig, SegmentationConfig
+from wsss.segmentation.config import PredictionConfig, SegmentationConfig
 from wsss.segmentation.model_file import SEGMENTATION
 
 BACKBONE = BackboneConfig(name="test_efficientnet", weights="none", output_stride=16)

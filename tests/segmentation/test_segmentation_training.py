@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from segmentation_helpers import make_data, tiny_config
 
+from wsss.data.crf_config import CrfConfig
 from wsss.data.images import read_label, write_label
 from wsss.data.index import read_index
 from wsss.data.labelled import LabelledImages, label_pngs
@@ -22,7 +23,7 @@ from wsss.models.deeplab import DeepLab
 from wsss.models.weights import load_model_file
 from wsss.runtime.compute import Compute
 from wsss.runtime.settings import parse, to_dict
-from wsss.segmentation.config import CrfConfig, PredictionConfig, SegmentationConfig
+from wsss.segmentation.config import PredictionConfig, SegmentationConfig
 from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.prediction import predict_split
 from wsss.segmentation.training import SegmentationTask, parameter_groups, train_segmentation

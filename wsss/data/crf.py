@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wsss.data.crf_config import CrfConfig, LabelCrfConfig
 from wsss.errors import UserError
 
 Array = npt.NDArray[Any]
@@ -20,57 +21,38 @@ def crf_from_label_maps(
     image_u8: Array,
     label_maps: Sequence[Array],
     n_labels: int,
-    *,
-    gt_prob: float,
-    gaussian_sxy: float,
-    gaussian_compat: float,
-    bilateral_sxy: float,
-    bilateral_srgb: float,
-    bilateral_compat: float,
-    iterations: int,
+    settings: LabelCrfConfig,
 ) -> list[npt.NDArray[np.int64]]:
     """Refine complete label maps of one image, each by itself.
 
-    A pixel trusts its own label with probability `gt_prob`. The kernels depend on the image alone,
-    so they are built once for all maps; that changes no bit of the results.
+    A pixel trusts its own label with probability `settings.gt_prob`. The kernels depend on the
+    image alone, so they are built once for all maps; that changes no bit of the results.
 
     Args:
         image_u8: (H, W, 3) uint8 RGB.
         label_maps: (H, W) integers in 0..n_labels-1 each; there is no "unsure" label.
         n_labels: How many labels compete; with one there is nothing to decide.
-        gt_prob: Probability of a pixel's own label, in (0, 1); the others share the rest.
-        gaussian_sxy: Width of the smoothness kernel, in pixels.
-        gaussian_compat: Potts weight of the smoothness kernel.
-        bilateral_sxy: Spatial width of the appearance kernel, in pixels.
-        bilateral_srgb: Colour width of the appearance kernel, in grey levels (0..255).
-        bilateral_compat: Potts weight of the appearance kernel.
-        iterations: Mean-field iterations.
+        settings: Kernels, iterations, and the probability of a pixel's own label; the others
+            share the rest.
 
     Returns:
         For each the most probable labels, (H, W) int64; a tie goes to the smaller label.
 
     Raises:
-        UserError: Shapes, label values or `gt_prob` are impossible.
+        UserError: Shapes or label values are impossible.
     """
     image = _checked_image(image_u8)
-    if not 0 < gt_prob < 1:
-        raise UserError(f"gt_prob is {gt_prob}", expected="a number between 0 and 1, both excluded")
     maps = [_checked_labels(label_map, image, n_labels) for label_map in label_maps]
     if n_labels == 1:
         return maps
-    crf = _model(
-        image,
-        n_labels,
-        gaussian=(gaussian_sxy, gaussian_compat),
-        bilateral=(bilateral_sxy, bilateral_srgb, bilateral_compat),
-    )
+    crf, gt_prob = _model(image, n_labels, settings), settings.gt_prob
     refined = []
     for labels in maps:
         energy = np.full(
             (n_labels, *labels.shape), -np.log((1 - gt_prob) / (n_labels - 1)), dtype=np.float32
         )
         np.put_along_axis(energy, labels[None], np.float32(-np.log(gt_prob)), axis=0)
-        marginals = _mean_field(crf, energy, iterations)
+        marginals = _mean_field(crf, energy, settings.iterations)
         refined.append(np.asarray(np.argmax(marginals, axis=0), dtype=np.int64))
     return refined
 
@@ -93,27 +75,14 @@ def _checked_labels(
 
 
 def crf_from_probabilities(
-    image_u8: Array,
-    probs: Array,
-    *,
-    gaussian_sxy: float,
-    gaussian_compat: float,
-    bilateral_sxy: float,
-    bilateral_srgb: float,
-    bilateral_compat: float,
-    iterations: int,
+    image_u8: Array, probs: Array, settings: CrfConfig
 ) -> npt.NDArray[np.float32]:
     """Refine class probabilities (a softmax): the unary energy is their negative logarithm.
 
     Args:
         image_u8: (H, W, 3) uint8 RGB.
         probs: (K, H, W) float32 in 0..1, one map a class.
-        gaussian_sxy: Width of the smoothness kernel, in pixels.
-        gaussian_compat: Potts weight of the smoothness kernel.
-        bilateral_sxy: Spatial width of the appearance kernel, in pixels.
-        bilateral_srgb: Colour width of the appearance kernel, in grey levels (0..255).
-        bilateral_compat: Potts weight of the appearance kernel.
-        iterations: Mean-field iterations.
+        settings: Kernels and iterations.
 
     Returns:
         (K, H, W) float32 marginals that sum to 1 over K.
@@ -129,13 +98,8 @@ def crf_from_probabilities(
         )
     # Below 1e-5 the energy is cut off, so that a hard zero can still be outvoted.
     energy = -np.log(np.clip(np.asarray(probs, dtype=np.float32), 1e-5, 1.0))
-    crf = _model(
-        image,
-        len(energy),
-        gaussian=(gaussian_sxy, gaussian_compat),
-        bilateral=(bilateral_sxy, bilateral_srgb, bilateral_compat),
-    )
-    return _mean_field(crf, energy, iterations)
+    crf = _model(image, len(energy), settings)
+    return _mean_field(crf, energy, settings.iterations)
 
 
 def _checked_image(image_u8: Array) -> npt.NDArray[np.uint8]:
@@ -148,11 +112,7 @@ def _checked_image(image_u8: Array) -> npt.NDArray[np.uint8]:
 
 
 def _model(
-    image: npt.NDArray[np.uint8],
-    n_labels: int,
-    *,
-    gaussian: tuple[float, float],
-    bilateral: tuple[float, float, float],
+    image: npt.NDArray[np.uint8], n_labels: int, settings: CrfConfig | LabelCrfConfig
 ) -> Any:
     """Return the library's model of an image: its kernels, no unary energy yet."""
     # Imported here: it is a compiled extension that most commands never need.
@@ -160,8 +120,13 @@ def _model(
 
     height, width = image.shape[:2]
     crf = densecrf.DenseCRF2D(width, height, n_labels)
-    crf.addPairwiseGaussian(sxy=gaussian[0], compat=gaussian[1])
-    crf.addPairwiseBilateral(sxy=bilateral[0], srgb=bilateral[1], rgbim=image, compat=bilateral[2])
+    crf.addPairwiseGaussian(sxy=settings.gaussian_sxy, compat=settings.gaussian_compat)
+    crf.addPairwiseBilateral(
+        sxy=settings.bilateral_sxy,
+        srgb=settings.bilateral_srgb,
+        rgbim=image,
+        compat=settings.bilateral_compat,
+    )
     return crf
 
 

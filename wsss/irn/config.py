@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from wsss.data.crf_config import LabelCrfConfig
 from wsss.models.config import BackboneConfig
 from wsss.runtime.settings import (
     BelowOne,
@@ -21,25 +22,6 @@ from wsss.runtime.settings import (
 
 # Pixels closer than this are neighbours; closer than 2 is the pixel alone.
 Radius = Annotated[int, Field(ge=2)]
-
-
-class LabelCrfConfig(Settings):
-    """The dense CRF over confident labels; all values as in IRN's public code."""
-
-    gt_prob: Annotated[Number, Field(gt=0, lt=1)] = 0.7
-    """Probability that a pixel's own label is right, in the unary term."""
-    gaussian_sxy: Positive = 3.0
-    """Width of the smoothness kernel, in pixels."""
-    gaussian_compat: NonNegative = 3.0
-    """Weight of the smoothness kernel."""
-    bilateral_sxy: Positive = 50.0
-    """Spatial width of the appearance kernel, in pixels."""
-    bilateral_srgb: Positive = 5.0
-    """Colour width of the appearance kernel, in grey levels."""
-    bilateral_compat: NonNegative = 10.0
-    """Weight of the appearance kernel."""
-    iterations: Count = 10
-    """Mean-field iterations."""
 
 
 class LabelsConfig(Settings):

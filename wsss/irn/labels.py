@@ -23,7 +23,6 @@ from wsss.maps.shards import WHOLE, Shard
 from wsss.runtime.compute import Compute
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
-from wsss.runtime.settings import to_dict
 
 
 def confident_labels(
@@ -47,7 +46,7 @@ def confident_labels(
         image,
         [winner(cams, threshold) for threshold in thresholds],
         len(cams) + 1,
-        **to_dict(config.crf),
+        config.crf,
     )
     values = np.concatenate([[IGNORE], np.asarray(class_indices) + 1]).astype(np.uint8)
     labels: np.ndarray = values[foreground]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from wsss.data.crf_config import CrfConfig
 from wsss.models.config import BackboneConfig
 from wsss.models.deeplab_config import HeadConfig
 from wsss.runtime.settings import (
@@ -79,23 +80,6 @@ class SegmentationConfig(Settings):
                 expected="1 first, then others in 0..1, such as [1, 0.75, 0.5]",
             )
         return self
-
-
-class CrfConfig(Settings):
-    """The dense CRF after prediction; defaults as public DeepLabV2 codes have them."""
-
-    gaussian_sxy: Positive = 1.0
-    """Width of the smoothness kernel, in pixels."""
-    gaussian_compat: NonNegative = 3.0
-    """Weight of the smoothness kernel."""
-    bilateral_sxy: Positive = 67.0
-    """Spatial width of the appearance kernel, in pixels."""
-    bilateral_srgb: Positive = 3.0
-    """Colour width of the appearance kernel, in grey levels."""
-    bilateral_compat: NonNegative = 4.0
-    """Weight of the appearance kernel."""
-    iterations: Count = 10
-    """Mean-field iterations."""
 
 
 class PredictionConfig(Settings):

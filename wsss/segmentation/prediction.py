@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from wsss.data.crf_config import CrfConfig
 from wsss.data.images import IMAGE_SUFFIXES, read_image, write_label
 from wsss.data.index import read_index
 from wsss.data.sampling import sample_records
@@ -24,7 +25,7 @@ from wsss.models.model_file import kept
 from wsss.runtime.compute import Compute, Precision, setup
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
-from wsss.segmentation.config import CrfConfig, PredictionConfig
+from wsss.segmentation.config import PredictionConfig
 from wsss.segmentation.inference import Segmenter, class_probabilities, load_views, segmenter
 from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.overlay import overlay

@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsss.data.crf import crf_from_probabilities
-from wsss.runtime.settings import to_dict
-from wsss.segmentation.config import CrfConfig
+from wsss.data.crf_config import CrfConfig
 
 
 def refine(
@@ -20,5 +19,5 @@ def refine(
         probabilities: (n_labels, H, W) float32.
         settings: The CRF's settings.
     """
-    marginals = crf_from_probabilities(image, probabilities, **to_dict(settings))
+    marginals = crf_from_probabilities(image, probabilities, settings)
     return np.asarray(marginals.argmax(axis=0), dtype=np.uint8)
