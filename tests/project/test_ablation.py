@@ -34,11 +34,13 @@ def make(runs: dict[str, Any], **ablations: Any) -> ProjectConfig:
 
 
 def test_a_child_changes_what_its_row_says_and_nothing_else() -> None:
-    config = make({"a": OWN, "b": {"extends": "a", "cam": {"epochs": 3, "acr": {"q_decay": 0.0}}}})
+    config = make(
+        {"a": OWN, "b": {"extends": "a", "cam": {"epochs": 3, "acr": {"decoder_width": 8}}}}
+    )
     parent, child = config.run("b"), config.run("b/ablation/no-srf")
     cam = parent.stages["cam"]
     assert child.stages["cam"] == replace(cam, acr=replace(cam.acr, srf=False))
-    assert cam.acr.srf and cam.acr.q_decay == 0.0
+    assert cam.acr.srf and cam.acr.decoder_width == 8
     assert {s: child.stages[s] for s in STAGES if s != "cam"} == {
         s: parent.stages[s] for s in STAGES if s != "cam"
     }
@@ -61,7 +63,7 @@ def test_rows_that_change_nothing_are_the_run_itself() -> None:
 
 
 def test_a_sweep_of_q_feeds_remnants_even_where_the_run_does_not() -> None:
-    config = make({"a": {**OWN, "cam": {"acr": {"srf": False, "q_initial": 0.5}}}}, q=[0.5])
+    config = make({"a": {**OWN, "cam": {"acr": {"srf": False}}}}, q=[0.5])
     assert config.ablation("a", "q") == {"q-0.50": "a/ablation/q-0.50"}
     assert config.run("a/ablation/q-0.50").stages["cam"].acr.srf
 

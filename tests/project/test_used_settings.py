@@ -25,6 +25,8 @@ RUNS: dict[str, Any] = {
     "acr-vit": {"extends": "acr", "cam": {"method": "acr-vit"}},
     "mct": {"extends": "acr", "cam": {"method": "mct"}},
     "refined": {"extends": "mct", "export": {"refine": "patch-attention"}},
+    "augmented": {"extends": "acr", "cam": {"rand_augment_operations": 2}},
+    "no-srf": {"extends": "acr", "cam": {"acr": {"srf": False}}},
     "no-crf": {"extends": "acr", "prediction": {"crf": False}},
     "voc": {"root": "own", "index": {"format": "voc"}},
     "largefov": {"extends": "acr", "segmentation": {"head": {"name": "largefov"}}},
@@ -36,8 +38,13 @@ ADVERSARIAL = set(RUNS) - {"cam", "mct", "refined"}
 USERS: dict[str, set[str]] = {
     "index.tags_from": {"voc"},
     "index.classes": set(RUNS) - {"voc"},
+    **dict.fromkeys(
+        (f"cam.acr.{key}" for key in ("q_initial", "q_decay", "grid_min", "grid_max")),
+        ADVERSARIAL - {"no-srf"},
+    ),
     "cam.acr": ADVERSARIAL,
     "cam.vit": TRANSFORMERS,
+    "cam.rand_augment_magnitude": {"augmented"},
     **dict.fromkeys(
         (f"cam.{key}" for key in (
             "backbone", "head", "head_lr_factor", "learning_rate", "lr_power", "momentum",
@@ -54,6 +61,8 @@ USERS: dict[str, set[str]] = {
 # Where the next best value would not fit the others, or is fixed by a run above.
 VALUES: dict[str, Any] = {
     "cam.method": None,
+    "cam.acr.srf": None,
+    "cam.rand_augment_operations": None,
     "cam.crop_px": 512,
     **{f"{stage}.backbone.output_stride": 32 for stage in ("cam", "irn", "segmentation")},
     "cam.backbone.name": "resnet50",
@@ -174,7 +183,7 @@ def test_every_exception_is_a_setting() -> None:
     [
         ("cam.acr.q_initial", 0.7, {"demo", "demo-gt", "voc-lite", "voc-lite-gt"}),
         ("cam.vit.depth", 3, {"voc-mct", "voc-vit"}),
-        ("cam.rand_augment_magnitude", 5, None),
+        ("cam.erasing", 0.1, None),
     ],
 )
 def test_the_projects_own_runs(place: str, value: Any, users: set[str] | None) -> None:

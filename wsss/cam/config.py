@@ -22,33 +22,31 @@ class TrainedSettings(CamSettings):
 
     epochs: Count = 6
     """Passes over the training images."""
-
     batch_size: Count = 8
     """Images a step."""
-
     crop_px: Count = 256
     """Side of the square training crops."""
-
     long_side_min_px: Count = 384
     """Smallest length the image's long side is resized to before the crop."""
-
     long_side_max_px: Count = 512
     """Largest length the image's long side is resized to before the crop."""
-
     rand_augment_operations: Annotated[int, Field(ge=0)] = 0
     """RandAugment: operations an image, before the crop (MCTformer: 2); 0: none."""
-
     rand_augment_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
     """RandAugment: strength of the operations, 0 to 30 (MCTformer: 9)."""
-
     erasing: Fraction = 0.0
     """Probability that a rectangle of the crop becomes noise (MCTformer: 0.25)."""
-
     precision: Precision = "auto"
     """Arithmetic of the networks; losses are float32 always."""
-
     seed: int = 0
     """Decides initial weights, order, augmentation and every draw."""
+
+    @classmethod
+    def idle(cls, values: Mapping[str, Any]) -> Mapping[str, str]:
+        """The strength of RandAugment matters only where there are operations."""
+        operations = values.get("rand_augment_operations", 0)
+        reason = "rand_augment_operations is 0"
+        return {} if operations else {"rand_augment_magnitude": reason}
 
     @model_validator(mode="after")
     def _long_side_has_a_range(self) -> Self:
@@ -67,16 +65,12 @@ class ExportConfig(Settings):
 
     scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 1.5, 2.0)
     """Sizes of the image the CAMs are summed over, relative to its own."""
-
     mirror: bool = True
     """Add the mirror image of each size."""
-
     precision: Precision = "auto"
     """Arithmetic of the network; `auto`: bfloat16 where the device has instructions for it."""
-
     refine: Literal["none", "patch-attention"] = "none"
     """`patch-attention`: spread each CAM along a transformer's attention between patches."""
-
     refine_from: str | None = None
     """The run whose transformer gives that attention; null: the CAMs' own, if it is one."""
 

@@ -19,13 +19,10 @@ class BackboneConfig(Settings):
 
     name: str = LITE0
     """`resnet38` or any convolutional network of timm."""
-
     weights: str = "package"
     """`package` (EfficientNet-Lite0's pip package), `none` (random), else a weight file's key."""
-
     output_stride: Literal[4, 8, 16, 32] = 16
     """Stride of the last feature; `resnet38` has 8 and nothing else."""
-
     final_conv: bool = False
     """Add the wide 1x1 convolution that EfficientNets end with: what their own classifier reads."""
 

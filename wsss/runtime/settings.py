@@ -202,12 +202,8 @@ def _told(cls: type[Settings], detail: ErrorDetails, where: str) -> UserError:
     owner, field = _field(cls, loc)
     if kind == "nested":
         inner: UserError = context["error"]
-        return UserError(
-            inner.found,
-            where=place(here, inner.where or ""),
-            expected=inner.expected,
-            fix=inner.fix,
-        )
+        here = place(here, *filter(None, [inner.where]))
+        return UserError(inner.found, where=here, expected=inner.expected, fix=inner.fix)
     if kind == "impossible":
         here = place(here, *filter(None, [context.pop("key")]))
         return UserError(context.pop("found"), where=here or None, **context)
@@ -227,9 +223,9 @@ def _told(cls: type[Settings], detail: ErrorDetails, where: str) -> UserError:
             fix=f"did you mean '{guess}'?" if guess else None,
         )
     if kind in ("too_short", "too_long"):
-        least, most = context.get("min_length"), context.get("max_length")
-        number = f"at least {least}" if most is None else f"at most {most}"
-        expected = "a list of " + number.replace("at least 1", "at least one")
+        side, number = ("least", "min_length") if kind == "too_short" else ("most", "max_length")
+        count = "one" if context[number] == 1 else context[number]
+        expected = f"a list of at {side} {count}"
         return UserError(f"{key} is {_shown(value)}", where=here, expected=expected)
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
         return UserError(f"{key} is {value}", where=here, expected=_range(field, context))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,22 +22,16 @@ class AcrWeights(Settings):
 
     ru_class: NonNegative = 1.0
     """Reconstructor update: image labels, on the encoder's own classification head."""
-
     ru_full: NonNegative = 0.2
     """Reconstructor update: the image from its whole feature."""
-
     ru_target: NonNegative = 0.5
     """Reconstructor update: the non-target side from the target segment."""
-
     ru_nontarget: NonNegative = 0.3
     """Reconstructor update: the target side from the non-target segment."""
-
     cu_class: NonNegative = 1.0
     """Classifier update: image labels."""
-
     cu_target: NonNegative = 0.8
     """Classifier update, adversarial: the non-target side from the target segment."""
-
     cu_nontarget: NonNegative = 0.3
     """Classifier update, adversarial: the target side from the non-target segment."""
 
@@ -47,50 +42,43 @@ class AcrConfig(Settings):
     preset: Literal["paper", "official"] = "paper"
     """Decoder of the paper (LeakyReLU up, bilinear + 1x1) or of the released code (ReLU, nearest
     + 3x3)."""
-
     weights: AcrWeights = AcrWeights()
     """Weights of the loss terms."""
-
     srf: bool = True
     """Stochastic remnant feeding; off leaves the segments as they are (an ablation)."""
-
     q_initial: Fraction = 0.8
     """Probability, in the first epoch, that a grid cell feeds the other side's remnants."""
-
     q_decay: NonNegative = 0.01
     """What that probability loses each epoch, down to 0."""
-
     grid_min: Count = 8
     """Fewest cells along a side of the remnant grid; drawn anew every step."""
-
     grid_max: Count = 12
     """Most cells along a side of the remnant grid."""
-
     decoder_depth: Annotated[int, Field(ge=2, le=10)] = 5
     """Halvings of the decoder; the decoded side must be a multiple of 2 to this power."""
-
     decoder_width: Count = 32
     """Channels of the decoder's first block; doubled each block up to eight times this."""
-
     decoder_precision: Literal["same", "float32", "bfloat16"] = "same"
     """Arithmetic of the decoder; `same`: the other networks'. On a CPU bfloat16 pays for its dense
     convolutions, but not for the depthwise ones of a light backbone."""
-
     decode_px: int | None = 128
     """Side at which the image is reconstructed; null: the crop's."""
-
     feature_levels: tuple[Annotated[int, Field(ge=0)], ...] = (1, 2, 4)
     """Backbone features gathered for the decoder, counted from the shallowest, 0."""
-
     feature_channels: tuple[Count, ...] = (16, 32, 64)
     """Channels gathered from each of these features."""
-
     transposed_lr_factor: Positive = 10.0
     """Learning-rate factor of the decoder's transposed convolutions."""
-
     decoder_lr_factor: Positive = 1.0
     """Learning-rate factor of the decoder's other layers and of those that gather its feature;
     a short training, with the low rate that a pretrained network bears, wants more than 1."""
+
+    @classmethod
+    def idle(cls, values: Mapping[str, Any]) -> Mapping[str, str]:
+        """Settings of remnant feeding matter only where remnants are fed."""
+        if values.get("srf", True):
+            return {}
+        return dict.fromkeys(("q_initial", "q_decay", "grid_min", "grid_max"), "acr.srf is false")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

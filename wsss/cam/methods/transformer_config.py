@@ -18,31 +18,22 @@ class VitConfig(Settings):
 
     name: str = "deit_small_patch16_224"
     """A plain ViT or DeiT of timm (MCTformer: deit_small_patch16_224; deit_tiny_... for CPUs)."""
-
     weights: str = "none"
     """`none` (random) or a weight file's key: of DeiT, ViT, or an MCTformer checkpoint."""
-
     depth: Count | None = None
     """Layers, where not the named model's own; published weights need null."""
-
     class_attention_layers: Count = 3
     """Class attention is summed over this many last layers (MCTformer: 3)."""
-
     drop_path: BelowOne = 0.1
     """Largest stochastic-depth rate, reached at the last layer (MCTformer: 0.1)."""
-
     learning_rate_at_512: Positive = 5e-4
     """AdamW's peak learning rate at batch 512, linear in the batch size (MCTformer: 5e-4)."""
-
     final_learning_rate: Positive = 1e-5
     """Where the cosine ends (MCTformer: 1e-5)."""
-
     warmup_learning_rate: Positive = 1e-6
     """Where the warm-up begins (MCTformer: 1e-6)."""
-
     warmup_epochs: NonNegative = 5.0
     """Length of the linear warm-up (MCTformer: 5)."""
-
     weight_decay: NonNegative = 0.05
     """Weight decay; none on biases, norms, class tokens and positions (MCTformer: 0.05)."""
 
