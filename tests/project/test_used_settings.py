@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY
 
+from wsss.cam.methods.registry import METHODS
 from wsss.errors import UserError
 from wsss.project.config import ProjectConfig, load_config, resolve
 from wsss.project.file import STAGES
@@ -240,7 +242,12 @@ def test_a_child_of_an_ablation_takes_up_again_what_its_parent_left_out() -> Non
     assert config.ablation("a", "variants") == {"acr": "a"}
 
 
-def test_the_plugins_of_a_project_are_known_before_its_runs(tmp_path: Path) -> None:
+def test_the_plugins_of_a_project_are_known_before_its_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the plug-in registers is gone after the test.
+    monkeypatch.setattr(METHODS, "_entries", dict(METHODS.entries()))
+    monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "config.yaml").write_text(
         "plugins: [mine_for_the_test.py]\nroots: {own: a}\n"
         "runs: {a: {root: own, index: {format: folder}, cam: {method: mine, strength: 3}}}\n"
