@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help environment demo demo-compare test test-all lint bench
+.PHONY: help environment demo demo-compare test test-all lint bench gpu
 
 PYTHON ?= python3.11
 CORES ?= all
@@ -16,6 +16,7 @@ help:
 	@echo "make test-all      the slow tests too"
 	@echo "make lint          ruff, mypy, snakefmt, snakemake --lint"
 	@echo "make bench         the benchmarks, small: each stage against its naive form"
+	@echo "make gpu           what only a GPU can show: agreement with the CPU, speed, memory"
 	@echo "make environment   only set up .venv; then: source .venv/bin/activate"
 
 environment: $(INSTALLED)
@@ -62,3 +63,10 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+# The environment is not a condition: it runs with whatever Python has the packages, such as a
+# cluster's own (make gpu GPU_PYTHON=python3), and installs nothing.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
+MINUTES ?= 8
+gpu:
+	$(GPU_PYTHON) -m benchmarks.gpu --minutes $(MINUTES)

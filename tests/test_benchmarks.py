@@ -163,3 +163,58 @@ def test_gradients_of_a_convolution_count_as_two_of_it(layer: type, groups: int)
     expected = 2 * places[:, 0].numel() * 9 * 8 * 16 // groups
     assert forward.get_total_flops() == expected
     assert backward.get_total_flops() == 2 * expected
+
+
+def gpu(name: str) -> Any:
+    return importlib.import_module(f"benchmarks.gpu.{name}")
+
+
+def test_without_a_gpu_each_part_of_its_report_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    main = gpu("__main__")
+    assert main.main(["--output", str(tmp_path)]) == 0
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert text.count("not run: no GPU") == len(main.PARTS)
+    assert json.loads((tmp_path / "report.json").read_text())["parts"].keys() == main.PARTS.keys()
+
+
+def test_a_part_that_cannot_run_is_a_line_of_the_report(tmp_path: Path) -> None:
+    main = gpu("__main__")
+    # Nothing to be had on a CPU: the part says so itself and ends well.
+    words = ["--device", "cpu", "--parts", "fits", "--output", str(tmp_path)]
+    assert main.main(words) == 0
+    assert "not run: no GPU" in (tmp_path / "fits.jsonl").read_text(encoding="utf-8")
+
+    def fails() -> Any:
+        raise ValueError("no such kernel")
+
+    line = gpu("part").guarded("a step", fails)
+    assert line.holds is False and "no such kernel" in line.found and "test_bench" in line.found
+
+
+def test_the_largest_batch_follows_from_two_measured_ones() -> None:
+    # 1 GB and 0.5 GB an image: a card of 8 GiB has 8.16 GB less 0.7, so 12 images.
+    fits = gpu("fits").largest_batches({2: int(2e9), 6: int(4e9)})
+    assert fits[8] == 12 and fits[80] > 100
+    assert gpu("fits").largest_batches({1: int(20e9), 2: int(30e9)})[11] == 0
+
+
+def test_what_a_case_measures_is_what_the_run_trains(tmp_path: Path) -> None:
+    cases = gpu("cases")
+    for case in cases.CASES:
+        config = case.settings(**case.small)
+        # Nothing that would need a file.
+        for part in ("backbone", "vit"):
+            assert getattr(getattr(config, part, None), "weights", "none") in ("none", "package")
+    case = cases.case("cam, Lite0")
+    config = case.settings(crop_px=64, batch_size=2, precision="float32")
+    device = torch.device("cpu")
+    runs = []
+    for _ in range(2):
+        task = cases.without_dropout(case.task(config, device))
+        before = {name: p.detach().clone() for name, p in cases.trained(task)}
+        runs.append(cases.steps(case, config, task, device, 2))
+        assert any(not torch.equal(p, before[name]) for name, p in cases.trained(task))
+    assert runs[0] == runs[1]

@@ -123,7 +123,9 @@ def setup(compute: Compute, seed: int, *, trains: bool = False) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = not compute.deterministic
+        # Trying out kernels pays where one size comes again and again: in training, not where a
+        # network is applied to pictures of any size, each of which would be tried out anew.
+        torch.backends.cudnn.benchmark = trains and not compute.deterministic
         if compute.deterministic:
             # cuBLAS picks a reproducible reduction only with a fixed workspace.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

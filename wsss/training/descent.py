@@ -82,12 +82,10 @@ def _descend(phase: Phase[Any], task: TrainingTask, split: Split) -> dict[str, T
         sum_gradients(split.processes, parameters)
     # Of the sums, which are the same everywhere: so all processes decide alike. A finite loss is
     # not enough, since backwards 0 times what is not finite is no number either.
-    largest = [
-        torch.linalg.vector_norm(p.grad, float("inf")).to(sums[TOTAL].dtype)
-        for p in parameters
-        if p.grad is not None
-    ]
-    if not bool(torch.isfinite(torch.stack([sums[TOTAL], *largest])).all()):
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    # In a few kernels rather than one for each parameter: a GPU waits for their launches.
+    largest = torch.nn.utils.get_total_norm(gradients, norm_type=float("inf"))
+    if not bool(torch.isfinite(torch.stack([sums[TOTAL], largest.to(sums[TOTAL].dtype)])).all()):
         loss = float(sums[TOTAL])
         behind = ", its gradients are not finite" if math.isfinite(loss) else ""
         raise NonFiniteStep(f"the loss of the {phase.optimizer} is {loss:.4g}{behind}")

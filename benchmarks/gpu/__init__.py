@@ -1,0 +1,1 @@
+"""`make gpu`: what only a GPU can show, part by part, in one report."""
