@@ -149,14 +149,8 @@ def beside(pictures: Sequence[Picture], gap_px: int = 4) -> Picture:
 
 def below(pictures: Sequence[Picture], gap_px: int = 4) -> Picture:
     """Join pictures one below the other, left sides aligned, white between and beside."""
-    width = max(picture.shape[1] for picture in pictures)
-    height = sum(picture.shape[0] for picture in pictures) + gap_px * (len(pictures) - 1)
-    canvas = np.full((height, width, 3), 255, dtype=np.uint8)
-    y = 0
-    for picture in pictures:
-        canvas[y : y + picture.shape[0], : picture.shape[1]] = picture
-        y += picture.shape[0] + gap_px
-    return canvas
+    turned = beside([picture.swapaxes(0, 1) for picture in pictures], gap_px)
+    return np.ascontiguousarray(turned.swapaxes(0, 1))
 
 
 def save_all(pictures: Mapping[str, Picture], folder: Path) -> None:

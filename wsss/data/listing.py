@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,17 +76,12 @@ def bad_class_name(name: str) -> str | None:
 
 def _fair_choice(problems: Sequence[Problem], limit: int) -> list[Problem]:
     # One kind with thousands of offenders must not crowd the other kinds out of the message.
-    queues: dict[str, list[Problem]] = {}
+    numbers: Counter[str] = Counter()
+    numbered: list[tuple[int, Problem]] = []
     for problem in problems:
-        queues.setdefault(problem.kind, []).append(problem)
-    chosen: list[Problem] = []
-    depth = 0
-    while len(chosen) < min(limit, len(problems)):
-        for queue in queues.values():
-            if depth < len(queue) and len(chosen) < limit:
-                chosen.append(queue[depth])
-        depth += 1
-    return sorted(chosen)
+        numbered.append((numbers[problem.kind], problem))
+        numbers[problem.kind] += 1
+    return sorted(problem for _, problem in sorted(numbered)[:limit])
 
 
 def raise_problems(problems: Iterable[Problem], *, root: Path, what: str) -> None:
@@ -99,9 +95,7 @@ def raise_problems(problems: Iterable[Problem], *, root: Path, what: str) -> Non
     ordered = sorted(set(problems))
     if not ordered:
         return
-    counts: dict[str, int] = {}
-    for problem in ordered:
-        counts[problem.kind] = counts.get(problem.kind, 0) + 1
+    counts = Counter(problem.kind for problem in ordered)
     summary = ", ".join(f"{kind} ({count})" for kind, count in sorted(counts.items()))
     number = "1 problem" if len(ordered) == 1 else f"{len(ordered)} problems"
     shown = _fair_choice(ordered, SHOWN_PROBLEMS)

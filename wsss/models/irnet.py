@@ -123,10 +123,6 @@ class IrNet(nn.Module):
         )
         return [parameter for module in modules for parameter in module.parameters()]
 
-    def branch_state(self) -> dict[str, Tensor]:
-        """The state without the frozen backbone's."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
-
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return edge logits and displacements of a normalised image of any size.
 

@@ -91,10 +91,6 @@ class Split:
     processes: Processes = field(default_factory=Processes)
     micro_batch: int | None = None
 
-    def is_whole(self, images: int) -> bool:
-        """Say whether the process's `images` are the batch, in one part."""
-        return self.processes.size == 1 and len(self.parts(images)) == 1
-
     def parts(self, images: int) -> list[slice]:
         """Return which of the process's `images` go together through the networks."""
         size = self.micro_batch or images
