@@ -37,7 +37,8 @@ from wsss.irn.training import IrnTask
 from wsss.models.backbones import build_backbone, freeze_batchnorm
 from wsss.models.config import BackboneConfig
 from wsss.models.deeplab import DeepLab
-from wsss.models.deeplab_config import HeadConfig
+from wsss.models.heads.deeplab_config import V2Settings, V3PlusSettings
+from wsss.models.heads.registry import HeadSettings
 from wsss.models.irnet import IrNet
 from wsss.runtime.compute import Compute, setup
 from wsss.runtime.processes import Processes, joined
@@ -75,7 +76,6 @@ CAM = AcrVitSettings(
 IRN = IrnConfig(backbone=NET, radius=3, crop_px=48, batch_size=8, learning_rate=0.05)
 DEEPLAB = SegmentationConfig(
     backbone=NET,
-    head=HeadConfig(channels=8, low_level_channels=4, dropout=0.0),
     crop_px=64,
     batch_size=8,
     learning_rate=0.005,
@@ -131,9 +131,8 @@ def _irn() -> tuple[Any, Mapping[str, Schedule]]:
     return IrnTask(IrNet(build_backbone(NET)), IRN, CPU), {}
 
 
-def _deeplab(head: str, *, frozen: bool, **changes: Any) -> Case:
-    config = replace(DEEPLAB, freeze_batchnorm=frozen, **changes)
-    config = replace(config, head=replace(config.head, name=head))
+def _deeplab(head: HeadSettings, *, frozen: bool, **changes: Any) -> Case:
+    config = replace(DEEPLAB, head=head, freeze_batchnorm=frozen, **changes)
 
     def build() -> tuple[Any, Mapping[str, Schedule]]:
         backbone = build_backbone(NET)
@@ -155,8 +154,10 @@ CASES: dict[str, Case] = {
     "cam, BatchNorm learns": cam_case(as_method(CAM, "cam", freeze_batchnorm=False)),
     "acr, BatchNorm learns": cam_case(as_method(CAM, "acr", freeze_batchnorm=False)),
     "irn": Case(_irn, IRN.crop_px),
-    "deeplab v3plus, BatchNorm learns": _deeplab("v3plus", frozen=False),
-    "deeplab v2": _deeplab("v2", frozen=True, loss_scales=(1.0, 0.75)),
+    "deeplab v3plus, BatchNorm learns": _deeplab(
+        V3PlusSettings(channels=8, low_level_channels=4, dropout=0.0), frozen=False
+    ),
+    "deeplab v2": _deeplab(V2Settings(), frozen=True, loss_scales=(1.0, 0.75)),
 }
 # Their losses divide by what only the images, or the networks, decide.
 COUNTED = ("acr", "irn", "deeplab v2")

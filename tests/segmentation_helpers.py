@@ -8,7 +8,7 @@ from PIL import Image
 from wsss.data.images import write_label
 from wsss.data.index import ImageRecord, Index, write_index, write_masks
 from wsss.models.config import BackboneConfig
-from wsss.models.deeplab_config import HeadConfig
+from wsss.models.heads.deeplab_config import V3PlusSettings
 from wsss.segmentation.config import SegmentationConfig
 
 CLASSES = ("red", "blue")
@@ -53,7 +53,7 @@ def make_data(folder, *, train=12, val=4):
 def tiny_config(**changes):
     values = {
         "backbone": BackboneConfig(),
-        "head": HeadConfig(channels=16, low_level_channels=8, rates=(1, 2), dropout=0.0),
+        "head": V3PlusSettings(channels=16, low_level_channels=8, rates=(1, 2), dropout=0.0),
         "epochs": 1,
         "batch_size": 4,
         "crop_px": 64,

@@ -31,7 +31,7 @@ from wsss.maps.shards import Shard, parse_shard
 from wsss.models.backbones import build_backbone
 from wsss.models.config import BackboneConfig
 from wsss.models.deeplab import DeepLab
-from wsss.models.deeplab_config import HeadConfig
+from wsss.models.heads.deeplab_config import V3PlusSettings
 from wsss.models.irnet import IrNet
 from wsss.project.config import resolve
 from wsss.runtime.compute import Compute
@@ -112,7 +112,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tiny_data(folder / "data", train=8, val=5)
     index = build_index(FolderSettings(), folder / "data")
     write_index(index, folder / "index.csv")
-    head = HeadConfig(channels=8, low_level_channels=4)
+    head = V3PlusSettings(channels=8, low_level_channels=4)
     crf = LabelCrfConfig(iterations=1)
     settings: dict[str, Any] = {
         "export": ExportConfig(scales=(1.0,)),

@@ -5,54 +5,34 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from head_tester import BaseHeadTester, tiny_backbone
 
 from wsss.errors import UserError
-from wsss.models.backbones import IMAGENET, Backbone, build_backbone
+from wsss.models.backbones import build_backbone
 from wsss.models.config import BackboneConfig
 from wsss.models.deeplab import DeepLab
-from wsss.models.deeplab_config import HeadConfig
+from wsss.models.heads.deeplab_config import LargeFovSettings, V2Settings, V3PlusSettings
+from wsss.segmentation.config import SegmentationConfig
 
 
-class _Pyramid(nn.Module):
-    """Strided convolutions: a feature each at strides 4, 8 and 8."""
-
-    def __init__(self):
-        super().__init__()
-        self.a = nn.Conv2d(3, 6, 4, stride=4)
-        self.b = nn.Conv2d(6, 8, 2, stride=2)
-        self.c = nn.Conv2d(8, 10, 1)
-
-    def forward(self, x):
-        a = self.a(x)
-        b = self.b(a)
-        return [a, b, self.c(b)]
+class TestV3Plus(BaseHeadTester):
+    settings = V3PlusSettings(channels=12, low_level_channels=4, dropout=0.0)
+    stride = 4
 
 
-def tiny_backbone(strides=(4, 8, 8)):
-    torch.manual_seed(0)
-    return Backbone(_Pyramid(), channels=(6, 8, 10), strides=strides, normalisation=IMAGENET)
+class TestLargeFov(BaseHeadTester):
+    settings = LargeFovSettings(channels=12, dropout=0.0)
+    stride = 8
 
 
-HEADS = [("v3plus", 4), ("largefov", 8), ("v2", 8)]
-
-
-@pytest.mark.parametrize(("name", "stride"), HEADS)
-def test_logits_have_the_heads_stride(name, stride):
-    network = DeepLab(tiny_backbone(), 5, HeadConfig(name=name, channels=12, low_level_channels=4))
-    network.train()
-    assert network.padding_stride == 8
-    # A batch of one trains: nothing normalises over a single value.
-    logits = network(torch.randn(1, 3, 32, 48))
-    assert logits.shape == (1, 5, 32 // stride, 48 // stride)
-    logits.square().sum().backward()
-    missing = [n for n, p in network.named_parameters() if p.grad is None]
-    assert missing == []
+class TestV2(BaseHeadTester):
+    settings = V2Settings()
+    stride = 8
 
 
 def test_lite0_in_the_light_default():
     backbone = build_backbone(BackboneConfig(weights="none"))
-    network = DeepLab(backbone, 21, HeadConfig()).eval()
+    network = DeepLab(backbone, 21, V3PlusSettings()).eval()
     with torch.inference_mode():
         # 65: no multiple of the stride, as training crops of 321 are not.
         assert network(torch.randn(2, 3, 64, 96)).shape == (2, 21, 16, 24)
@@ -62,7 +42,7 @@ def test_lite0_in_the_light_default():
 
 
 def test_v2_is_the_sum_of_four_dilated_convolutions():
-    network = DeepLab(tiny_backbone(), 5, HeadConfig(name="v2")).double().eval()
+    network = DeepLab(tiny_backbone(), 5, V2Settings()).double().eval()
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     feature = network.backbone(x)[-1]
     expected = torch.zeros(2, 5, 8, 8, dtype=torch.float64)
@@ -78,7 +58,7 @@ def test_v2_is_the_sum_of_four_dilated_convolutions():
 
 
 def test_largefov_sees_twelve_features_away():
-    network = DeepLab(tiny_backbone(), 2, HeadConfig(name="largefov", channels=16)).eval()
+    network = DeepLab(tiny_backbone(), 2, LargeFovSettings(channels=16)).eval()
     feature = torch.randn(1, 10, 31, 31, requires_grad=True)
     network.head([feature])[0, 0, 15, 15].backward()
     seen = feature.grad.abs().sum((0, 1)).nonzero().tolist()
@@ -86,7 +66,7 @@ def test_largefov_sees_twelve_features_away():
 
 
 def test_v3plus_uses_the_image_as_a_whole():
-    network = DeepLab(tiny_backbone(), 2, HeadConfig(channels=16)).eval()
+    network = DeepLab(tiny_backbone(), 2, V3PlusSettings(channels=16)).eval()
     features = [torch.randn(1, 6, 80, 80), torch.randn(1, 8, 40, 40)]
     deep = torch.randn(1, 10, 40, 40, requires_grad=True)
     network.head([*features, deep])[0, 0, 0, 0].backward()
@@ -96,19 +76,21 @@ def test_v3plus_uses_the_image_as_a_whole():
 
 def test_v3plus_needs_a_feature_of_stride_4():
     with pytest.raises(UserError, match="strides"):
-        DeepLab(tiny_backbone(strides=(8, 16, 16)), 5, HeadConfig())
+        DeepLab(tiny_backbone(strides=(8, 16, 16)), 5, V3PlusSettings())
 
 
 @pytest.mark.parametrize(
     ("values", "key"),
     [
-        ({"channels": 0}, "channels"),
-        ({"low_level_channels": 0}, "low_level_channels"),
-        ({"rates": (6, 0)}, r"rates\[1\]"),
+        ({"channels": 0}, "head.channels"),
+        ({"low_level_channels": 0}, "head.low_level_channels"),
+        ({"rates": (6, 0)}, "head.rates"),
         ({"name": "largefov", "rates": (6, 12)}, "head.rates"),
-        ({"dropout": 1.0}, "dropout"),
+        ({"name": "v2", "dropout": 0.0}, "head.dropout"),
+        ({"name": "v4"}, "head.name"),
+        ({"dropout": 1.0}, "head.dropout"),
     ],
 )
 def test_impossible_settings_name_their_key(values, key):
     with pytest.raises(UserError, match=key):
-        HeadConfig(**values)
+        SegmentationConfig(head=values)

@@ -10,7 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from wsss.models.backbones import build_backbone, freeze_batchnorm
 from wsss.models.config import BackboneConfig
 from wsss.models.deeplab import DeepLab
-from wsss.models.deeplab_config import HeadConfig
+from wsss.models.heads.deeplab_config import LargeFovSettings, V2Settings, V3PlusSettings
+from wsss.models.heads.registry import HeadSettings
 from wsss.models.lean import LeanClassifier, lean_backbone, lean_classifier, lean_network
 from wsss.models.reconstructor import CamClassifier
 from wsss.runtime.compute import convolution_dtype
@@ -58,10 +59,16 @@ def test_same_cams_at_any_size(name: str, frozen: bool) -> None:
             assert difference(lean.inference_cam(image).cam, cam) < 1e-4
 
 
-@pytest.mark.parametrize("head", ["v3plus", "largefov", "v2"])
-def test_same_logits_of_deeplab_at_any_size(head: str) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [
+        V3PlusSettings(channels=16, low_level_channels=8),
+        LargeFovSettings(channels=16),
+        V2Settings(),
+    ],
+)
+def test_same_logits_of_deeplab_at_any_size(config: HeadSettings) -> None:
     torch.manual_seed(0)
-    config = HeadConfig(name=head, channels=16, low_level_channels=8)
     whole = DeepLab(build_backbone(NETWORKS["lite0-final"]), 5, config).eval()
     images = [torch.rand(2, 3, 64, 96), torch.rand(1, 3, 65, 33)]
     with torch.inference_mode():

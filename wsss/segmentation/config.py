@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from wsss.data.crf_config import CrfConfig
 from wsss.models.config import BackboneConfig
-from wsss.models.deeplab_config import HeadConfig
+from wsss.models.heads.deeplab_config import V3PlusSettings
+from wsss.models.heads.registry import HEADS, HeadSettings
 from wsss.runtime.settings import (
     BelowOne,
     Count,
@@ -29,7 +30,7 @@ class SegmentationConfig(Settings):
     """What it learns from; `ground_truth` is the upper bound and is named in every table."""
     backbone: BackboneConfig = BackboneConfig()
     """The network the head stands on."""
-    head: HeadConfig = HeadConfig()
+    head: Annotated[HeadSettings, HEADS] = V3PlusSettings()
     """The segmentation head."""
     epochs: Count = 20
     """Passes over the training images."""
