@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +13,7 @@ import pytest
 
 from wsss.errors import UserError
 from wsss.runtime.plugins import VARIABLE, load_plugins
-from wsss.runtime.registry import Registry, load_code, parse_kind, used
+from wsss.runtime.registry import Record, Registry, load_code, parse_kind, used
 from wsss.runtime.settings import Count, Settings, check, parse, replace, to_dict
 
 
@@ -44,13 +43,6 @@ class Square(Shape):
     @classmethod
     def idle(cls, values: Mapping[str, Any]) -> Mapping[str, str]:
         return {} if values.get("corners") == "blunt" else {"rounding": "corners are sharp"}
-
-
-@dataclass(frozen=True)
-class Record:
-    name: str
-    description: str
-    settings: type[Shape]
 
 
 def registry(default: str | None = "circle") -> Registry[Record]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.fields import FieldInfo
@@ -29,26 +30,22 @@ from wsss.runtime.settings import (
 )
 
 
-class Entry(Protocol):
-    """What a registry needs of its records."""
+@dataclass(frozen=True)
+class Record:
+    """What a registry needs to know of each thing that it holds.
 
-    @property
-    def name(self) -> str:
-        """What people write."""
-        ...
+    Attributes:
+        name: What people write.
+        description: A few words for the comment in config.yaml.
+        settings: Its settings; the registry's key is a field of them, `Literal[name] = name`.
+    """
 
-    @property
-    def description(self) -> str:
-        """A few words for the comment in config.yaml."""
-        ...
-
-    @property
-    def settings(self) -> type[Settings]:
-        """Its settings; the registry's key is a field of them, `Literal[name]`."""
-        ...
+    name: str
+    description: str
+    settings: type[Settings]
 
 
-E = TypeVar("E", bound=Entry)
+E = TypeVar("E", bound=Record)
 
 
 class Registry(Generic[E]):

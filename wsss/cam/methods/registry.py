@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsss.cam.config import CamSettings
-from wsss.runtime.registry import Registry
+from wsss.runtime.registry import Record, Registry
 
 
 @dataclass(frozen=True)
-class CamMethod:
+class CamMethod(Record):
     """What there is to know of a CAM method.
 
     Attributes:
-        name: What `cam.method` says.
-        description: A few words for the comment in config.yaml.
-        settings: Its settings.
         task: Its training, as `module:name`, called like `wsss.cam.model_file.TaskBuilder`; None:
             it trains nothing.
         classifier: What builds its classifier, as `module:name`, called with its settings and the
@@ -28,9 +24,6 @@ class CamMethod:
         has_attention: Whether its classifier has attention between patches to refine CAMs with.
     """
 
-    name: str
-    description: str
-    settings: type[CamSettings]
     task: str | None = None
     classifier: str | None = None
     has_reconstructor: bool = False

@@ -13,7 +13,7 @@ from typing import Any
 
 from wsss.data.index import Index
 from wsss.data.listing import FoundMasks, Listing
-from wsss.runtime.registry import Registry
+from wsss.runtime.registry import Record, Registry
 from wsss.runtime.settings import Settings
 
 
@@ -24,15 +24,12 @@ class IndexSettings(Settings):
 
 
 @dataclass(frozen=True)
-class DataFormat:
+class DataFormat(Record):
     """What there is to know of a data format.
 
     The functions take the format's settings and the data root, which they read and never write.
 
     Attributes:
-        name: What `index.format` says.
-        description: A few words for the comment in config.yaml.
-        settings: Its settings.
         list_images: Returns classes, images and what is wrong with them, opening no picture.
         find_masks: Takes the index too; returns the masks that there are, and what is wrong.
         list_fingerprint: Returns a cheap hash of what defines the list; equal hash, equal list.
@@ -44,9 +41,6 @@ class DataFormat:
         draws_masks: Whether its masks are drawn into the root by a step of the run.
     """
 
-    name: str
-    description: str
-    settings: type[IndexSettings]
     list_images: Callable[[Any, Path], Listing]
     find_masks: Callable[[Any, Path, Index], FoundMasks]
     list_fingerprint: Callable[[Any, Path], str]
