@@ -78,8 +78,17 @@ def _first_loss(project: Project, run: str) -> float:
     return float(json.loads(lines[0])["loss"])
 
 
+def test_a_segmentation_head(project: Project) -> None:
+    install(project, "A segmentation head")
+    project.make("results/fcn/evaluation/segmentation.csv")
+    model = project.folder / "results" / "fcn" / "segmentation" / "model.safetensors"
+    with safe_open(model, "np") as file:
+        shapes = [file.get_tensor(f"head.{name}.weight").shape for name in ("hidden", "classifier")]
+    assert (shapes[0][0], shapes[1]) == (6, (3, 6, 1, 1))
+
+
 def test_every_file_of_the_page_is_run() -> None:
-    tested = "A data format", "A CAM method"
+    tested = "A data format", "A CAM method", "A segmentation head"
     found = {file["name"] for file in FILE.finditer(PAGE)}
     run = {file["name"] for title in tested for file in FILE.finditer(section(title))}
     assert found == run
