@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsss.runtime.registry import Registry
+from wsss.runtime.registry import Record, Registry
 from wsss.runtime.settings import Settings
 
 
@@ -20,20 +20,14 @@ class HeadSettings(Settings):
 
 
 @dataclass(frozen=True)
-class SegmentationHead:
+class SegmentationHead(Record):
     """What there is to know of a segmentation head.
 
     Attributes:
-        name: What `head.name` says.
-        description: A few words for the comment in config.yaml.
-        settings: Its settings.
         build: Its module, as `module:name`, called with the backbone, the number of labels and its
             settings; from the backbone's features to logits (B, labels, h, w).
     """
 
-    name: str
-    description: str
-    settings: type[HeadSettings]
     build: str
 
 
