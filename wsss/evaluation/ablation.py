@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from wsss.errors import UserError
-from wsss.evaluation.tables import read_rows, text_table
-from wsss.files import write_text
+from wsss.evaluation.tables import Row, percent, read_rows, text_table, write_rows
 
 # Row -> mIoU in percent of the CAMs on VOC 2012's training images, by the initial q of stochastic
 # remnant feeding (ACR, CVPR 2023, supplementary, Table A2).
@@ -26,38 +22,13 @@ PUBLISHED: Mapping[str, float] = {
 SELECTIONS = ("configured", "best")
 
 
-@dataclass(frozen=True)
-class AblationRow:
-    """One score of one variant; texts as they stand in the CSV, scores in 0..1.
-
-    Attributes:
-        variant: Name of the row, such as `no-srf` or `q-0.60`.
-        run: The run whose score it is.
-        split: Image set that is scored.
-        selection: `configured` or `best`: which background score.
-        threshold: That background score.
-        miou: Mean IoU over background and classes.
-        precision: Mean over the same.
-        recall: Mean over the same.
-        published_miou: What the paper reports for this row on VOC 2012; empty where it does not.
-    """
-
-    variant: str
-    run: str
-    split: str
-    selection: str
-    threshold: str
-    miou: str
-    precision: str
-    recall: str
-    published_miou: str
+# `published_miou` is what the paper reports; the others stand in the score tables, in 0..1.
+_SCORES = ("run", "split", "selection", "threshold", "miou", "precision", "recall")
+COLUMNS = ("variant", *_SCORES, "published_miou")
 
 
-COLUMNS = tuple(entry.name for entry in fields(AblationRow))
-
-
-def ablation_rows(scores: Mapping[str, Path]) -> list[AblationRow]:
-    """Read the means out of each variant's CAM scores.
+def ablation_rows(scores: Mapping[str, Path]) -> list[Row]:
+    """Return the means of each variant's CAM scores, by column, as they stand in the CSV.
 
     Args:
         scores: Variant -> `evaluation/cam.csv` of the run that it is.
@@ -66,7 +37,7 @@ def ablation_rows(scores: Mapping[str, Path]) -> list[AblationRow]:
         UserError: A table is missing, has other columns, or lacks the means; or the variants
             were scored on different image sets.
     """
-    rows = []
+    rows: list[Row] = []
     for variant, path in scores.items():
         means = {
             row["selection"]: row
@@ -79,23 +50,12 @@ def ablation_rows(scores: Mapping[str, Path]) -> list[AblationRow]:
                 where=path,
                 expected=f"the CAMs' means of {' and '.join(SELECTIONS)}",
             )
-        published = PUBLISHED.get(variant)
+        published = f"{PUBLISHED[variant] / 100:.3f}" if variant in PUBLISHED else ""
         for selection in SELECTIONS:
-            mean = means[selection]
-            rows.append(
-                AblationRow(
-                    variant=variant,
-                    run=mean["run"],
-                    split=mean["split"],
-                    selection=selection,
-                    threshold=mean["threshold"],
-                    miou=mean["iou"],
-                    precision=mean["precision"],
-                    recall=mean["recall"],
-                    published_miou="" if published is None else f"{published / 100:.3f}",
-                )
-            )
-    splits = sorted({row.split for row in rows})
+            mean = {**means[selection], "miou": means[selection]["iou"]}
+            scores_of_row = {key: mean[key] for key in _SCORES}
+            rows.append({"variant": variant, **scores_of_row, "published_miou": published})
+    splits = sorted({row["split"] for row in rows})
     if len(splits) > 1:
         raise UserError(
             f"the variants were scored on different image sets: {', '.join(splits)}",
@@ -105,7 +65,7 @@ def ablation_rows(scores: Mapping[str, Path]) -> list[AblationRow]:
     return rows
 
 
-def collect_ablation(scores: Mapping[str, Path], output: Path) -> list[AblationRow]:
+def collect_ablation(scores: Mapping[str, Path], output: Path) -> list[Row]:
     """Write the scores of all variants as one CSV, atomically, and return its rows.
 
     Args:
@@ -113,35 +73,20 @@ def collect_ablation(scores: Mapping[str, Path], output: Path) -> list[AblationR
         output: CSV to write.
     """
     rows = ablation_rows(scores)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(astuple(row) for row in rows)
-    write_text(output, text.getvalue())
+    write_rows(output, rows, COLUMNS)
     return rows
 
 
-def format_ablation(rows: Sequence[AblationRow]) -> str:
+def format_ablation(rows: Sequence[Row]) -> str:
     """Return the mIoU of each variant in percent as a text table, published values beside it.
 
     A background score stands after `@`; `best` was chosen with the ground truth in sight.
     """
-    by_variant: dict[str, dict[str, AblationRow]] = {}
-    for row in rows:
-        by_variant.setdefault(row.variant, {})[row.selection] = row
-    has_published = any(row.published_miou for row in rows)
+    has_published = any(row["published_miou"] for row in rows)
     table = [["variant", "split", "mIoU configured", "mIoU best"]]
-    if has_published:
-        table[0].append("published (VOC train)")
-    for variant, means in by_variant.items():
-        first = next(iter(means.values()))
-        line = [variant, first.split, *(_percent(means[selection]) for selection in SELECTIONS)]
-        if has_published:
-            published = first.published_miou
-            line.append(f"{100 * float(published):.1f}" if published else "-")
-        table.append(line)
+    table[0] += ["published (VOC train)"] * has_published
+    for configured, best in zip(rows[::2], rows[1::2], strict=True):
+        means = [percent(row["miou"], row["threshold"]) for row in (configured, best)]
+        published = [percent(best["published_miou"])] * has_published
+        table.append([best["variant"], best["split"], *means, *published])
     return text_table(table, left=2)
-
-
-def _percent(row: AblationRow) -> str:
-    return f"{100 * float(row.miou):.1f} @ {row.threshold}" if row.miou else "-"

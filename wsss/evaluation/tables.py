@@ -96,10 +96,10 @@ def rows_of_scores(
     ]
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write score rows as CSV, atomically."""
+def write_rows(path: Path, rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> None:
+    """Write rows as CSV, atomically."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
@@ -107,11 +107,9 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 def write_curve(path: Path, points: Sequence[CurvePoint]) -> None:
     """Write the sweep as CSV: threshold and the means over the classes."""
-    lines = ["threshold,miou,precision,recall"]
-    for p in points:
-        scores = (_number(p.iou), _number(p.precision), _number(p.recall))
-        lines.append(",".join((f"{p.threshold:g}", *scores)))
-    write_text(path, "\n".join(lines) + "\n")
+    columns = ("threshold", "miou", "precision", "recall")
+    values = ((f"{p.threshold:g}", *map(_number, (p.iou, p.precision, p.recall))) for p in points)
+    write_rows(path, [dict(zip(columns, row, strict=True)) for row in values], columns)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -157,11 +155,11 @@ def collect(scores: Sequence[Path], output: Path) -> None:
     write_rows(output, rows)
 
 
-def _percent(row: Row | None) -> str:
-    if row is None or not row["iou"]:
+def percent(score: str, threshold: str = "") -> str:
+    """Return a score of a table in percent, after `@` the background score; `-` for none."""
+    if not score:
         return "-"
-    percent = f"{100 * float(row['iou']):.1f}"
-    return f"{percent} @ {row['threshold']}" if row["threshold"] else percent
+    return f"{100 * float(score):.1f}" + (f" @ {threshold}" if threshold else "")
 
 
 def format_table(path: Path) -> str:
@@ -179,8 +177,8 @@ def format_table(path: Path) -> str:
             stages.setdefault(key, {})[column] = row
     table = [["run", "stage", "split", "labels", "mIoU configured", "mIoU best", "with CRF"]]
     for key, columns in stages.items():
-        values = (_percent(columns.get(name)) for name in ("configured", "best", "crf"))
-        table.append([*key, *values])
+        means = [columns.get(name, {}) for name in ("configured", "best", "crf")]
+        table.append([*key, *(percent(m.get("iou", ""), m.get("threshold", "")) for m in means)])
     return text_table(table, left=4)
 
 
