@@ -1,7 +1,7 @@
 """Convolutional backbones behind one interface: a feature pyramid, shallow to deep.
 
 EfficientNet-Lite0 with its packaged ImageNet weights is the light default; any other
-convolutional network of timm, and ResNet-38d, are built by name.
+convolutional network of timm, and those that `wsss.models.config` registers, are built by name.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsss.errors import UserError
-from wsss.models import resnet38
-from wsss.models.config import LITE0, RESNET38, BackboneConfig
+from wsss.models.config import LITE0, OWN_BACKBONES, BackboneConfig
 from wsss.models.weights import LoadReport, load_strict, read_state_dict
+from wsss.runtime.registry import load_code
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -102,16 +102,9 @@ def build_backbone(config: BackboneConfig, weights_file: Path | None = None) -> 
             f"no file was given for the weights '{config.weights}' of {config.name}",
             fix="give its path, or set backbone.weights to 'none'",
         )
-    if config.name == RESNET38:
-        body = resnet38.ResNet38()
-        if from_file and weights_file is not None:
-            resnet38.load_weights(body, weights_file)
-        return Backbone(
-            body,
-            channels=resnet38.CHANNELS,
-            strides=resnet38.STRIDES,
-            normalisation=IMAGENET,
-        )
+    if config.code is not None:
+        own: Backbone = load_code(config.code)(config, weights_file if from_file else None)
+        return own
     features = _timm_features(config)
     if config.weights == "package":
         load_lite0_package(features)
@@ -133,10 +126,10 @@ def build_backbone(config: BackboneConfig, weights_file: Path | None = None) -> 
 
 def _timm_features(config: BackboneConfig) -> Any:
     if not timm.is_model(config.name):
-        near = difflib.get_close_matches(config.name, [RESNET38, *timm.list_models()], n=3)
+        near = difflib.get_close_matches(config.name, [*OWN_BACKBONES, *timm.list_models()], n=3)
         raise UserError(
             f"backbone.name is '{config.name}', which timm does not know",
-            expected="'resnet38' or a model name of timm",
+            expected=f"{', '.join(OWN_BACKBONES)} or a model name of timm",
             fix=f"did you mean {', '.join(near)}?" if near else None,
         )
     # 32 is timm's own default; passing it would fail on networks without the option.

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsss.models.backbones import IMAGENET, Backbone
+from wsss.models.config import BackboneConfig
 from wsss.models.weights import LoadReport, load_strict, read_state_dict
 
 CHANNELS = (128, 256, 512, 1024, 4096)
@@ -204,6 +206,14 @@ def rename_from_mxnet(name: str) -> str:
         return name
     block = f"b{stage}" if index is None else f"b{stage}_{index}"
     return f"blocks.{block}.{part}.{_MXNET_FIELDS[field]}"
+
+
+def build(config: BackboneConfig, weights_file: Path | None) -> Backbone:
+    """Build the backbone; see `load_weights` for the file."""
+    body = ResNet38()
+    if weights_file is not None:
+        load_weights(body, weights_file)
+    return Backbone(body, channels=CHANNELS, strides=STRIDES, normalisation=IMAGENET)
 
 
 def load_weights(network: ResNet38, path: Path) -> LoadReport:
