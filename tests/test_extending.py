@@ -87,8 +87,18 @@ def test_a_segmentation_head(project: Project) -> None:
     assert (shapes[0][0], shapes[1]) == (6, (3, 6, 1, 1))
 
 
+def test_a_backbone(project: Project) -> None:
+    install(project, "A backbone")
+    model = "results/strided/segmentation/model.safetensors"
+    project.make(model)
+    with safe_open(project.folder / model, "np") as file:
+        assert file.get_tensor("backbone.body.layers.2.0.weight").shape == (64, 32, 3, 3)
+        settings = json.loads(file.metadata()["wsss"])["settings"]
+    assert settings["backbone"]["name"] == "strided"
+
+
 def test_every_file_of_the_page_is_run() -> None:
-    tested = "A data format", "A CAM method", "A segmentation head"
+    tested = "A data format", "A CAM method", "A segmentation head", "A backbone"
     found = {file["name"] for file in FILE.finditer(PAGE)}
     run = {file["name"] for title in tested for file in FILE.finditer(section(title))}
     assert found == run
