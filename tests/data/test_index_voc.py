@@ -213,6 +213,32 @@ class _Malicious:
         return os.mkdir, (str(self._target),)
 
 
+class _Forged:
+    """Pickles as what it is given: a function, its arguments, and a state."""
+
+    def __init__(self, *parts: object) -> None:
+        self.parts = parts
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.parts
+
+
+def test_a_forged_type_is_refused_before_numpy_believes_it(tmp_path: Path) -> None:
+    # Bytes as addresses of objects: a record of one object, with flags that deny it.
+    fields = {"a": (np.dtype(object), 0)}
+    state = (3, "|", None, ("a",), fields, 8, 1, 0)
+    record = _Forged(np.dtype, ("V8", False, True), state)
+    reconstruct = np.zeros(1, object).__reduce__()[0]
+    array = _Forged(reconstruct, (np.ndarray, (0,), b"b"), (1, (1,), record, False, b"A" * 8))
+    stream = io.BytesIO()
+    header = {"descr": "|O", "fortran_order": False, "shape": ()}
+    np.lib.format.write_array_header_1_0(stream, header)
+    pickle.dump(array, stream, 2)
+    (tmp_path / "x.npy").write_bytes(stream.getvalue())
+    with pytest.raises(UserError, match="not an array of objects"):
+        read_cls_labels(tmp_path / "x.npy", 20)
+
+
 def test_malicious_pickle_is_refused_and_runs_nothing(root: Path, tmp_path: Path) -> None:
     target = tmp_path / "owned"
     table = {"a": _vector(("cat",)), "b": _Malicious(target)}

@@ -1,7 +1,9 @@
 """The field's `cls_labels.npy`, a pickled dict of label vectors, read without running it.
 
 A pickle can call any importable function. Here only the few names that a dict of NumPy arrays
-needs are known.
+needs are known, and each stands for an inert stand-in below: no NumPy code sees the file's
+state before it has been checked. NumPy itself trusts the state: a record type whose flags hide
+that it holds objects makes it follow the file's bytes as addresses.
 """
 
 from __future__ import annotations
@@ -13,25 +15,92 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsss.errors import UserError
 
+_NUMBERS = re.compile(r"[<|]?([biuf][1248]|b1|\?)")
 
-def _bytes(text: str, encoding: str) -> bytes:
+
+class _DtypeStandIn:
+    """What `numpy.dtype(code)` unpickles to: remembers the code and the byte order."""
+
+    def __init__(self, code: object, *flags: object) -> None:
+        self.code = str(code)
+        self.order = "<"
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] == ">":
+            self.order = ">"
+
+    def numpy(self) -> np.dtype[Any]:
+        if not _NUMBERS.fullmatch(self.code):
+            raise ValueError(f"an array of type {self.code!r}")
+        return np.dtype(self.code).newbyteorder(self.order)  # type: ignore[arg-type]
+
+
+class _ArrayStandIn:
+    """What an array unpickles to: shape, type and raw data, still unchecked."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.state: tuple[Any, ...] = ()
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.state = state
+
+    def items(self) -> list[Any]:
+        """Return the elements of an object array."""
+        data = self.state[4] if len(self.state) == 5 else None
+        if not isinstance(data, list):
+            raise ValueError("not an array of objects")
+        return data
+
+    def numpy(self) -> NDArray[Any]:
+        """Return a one-dimensional numeric array."""
+        if len(self.state) != 5:
+            raise ValueError("an array without content")
+        _, shape, dtype, _, data = self.state
+        if not isinstance(dtype, _DtypeStandIn) or not isinstance(data, bytes):
+            raise ValueError("an array of something else than numbers")
+        array = np.frombuffer(data, dtype=dtype.numpy())
+        if shape != array.shape:
+            raise ValueError(f"an array of shape {shape!r} with {array.size} values")
+        return array
+
+
+class _ArrayClass:
+    """Stands for the class `numpy.ndarray`, which `_reconstruct` gets as an argument."""
+
+
+def _frombuffer_stand_in(
+    data: bytes | bytearray, dtype: object, shape: object, order: object
+) -> _ArrayStandIn:
+    # How protocol 5 spells an array.
+    array = _ArrayStandIn()
+    array.state = (1, shape, dtype, False, bytes(data))
+    return array
+
+
+def _scalar_stand_in(dtype: _DtypeStandIn, data: bytes) -> Any:
+    return np.frombuffer(data, dtype=dtype.numpy())[0].item()
+
+
+def _latin1_bytes(text: str, encoding: str) -> bytes:
     # How protocol 2 spells bytes; the real function would take any codec.
     if encoding != "latin1":
         raise ValueError(f"bytes in the encoding {encoding!r}")
     return text.encode("latin1")
 
 
-_CORE = "numpy._core" if int(np.__version__.split(".")[0]) > 1 else "numpy.core"
-_KNOWN = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    (f"{_CORE}.multiarray", "_reconstruct"),
-    (f"{_CORE}.multiarray", "scalar"),
-    (f"{_CORE}.numeric", "_frombuffer"),
+_KNOWN: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _ArrayClass(),
+    ("numpy", "dtype"): _DtypeStandIn,
+    ("_codecs", "encode"): _latin1_bytes,
 }
+for _core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
+    _KNOWN[f"{_core}.multiarray", "_reconstruct"] = _ArrayStandIn
+    _KNOWN[f"{_core}.multiarray", "scalar"] = _scalar_stand_in
+    _KNOWN[f"{_core}.numeric", "_frombuffer"] = _frombuffer_stand_in
 
 
 class _ForbiddenNameError(Exception):
@@ -40,13 +109,10 @@ class _ForbiddenNameError(Exception):
 
 class _LabelUnpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str) -> Any:
-        if (module_name, global_name) == ("_codecs", "encode"):
-            return _bytes
-        # As this NumPy calls it, whichever wrote the file.
-        own = re.sub(r"^numpy\._?core\b", _CORE, module_name)
-        if (own, global_name) not in _KNOWN:
-            raise _ForbiddenNameError(f"{module_name}.{global_name}")
-        return super().find_class(own, global_name)
+        try:
+            return _KNOWN[module_name, global_name]
+        except KeyError:
+            raise _ForbiddenNameError(f"{module_name}.{global_name}") from None
 
 
 def _image_name(key: object) -> str:
@@ -70,7 +136,7 @@ def _unpickle(data: bytes) -> dict[Any, Any]:
     if dtype != np.dtype(object):
         raise ValueError(f"an array of {dtype}, not a pickled dict")
     outer = _LabelUnpickler(stream).load()
-    items = outer.reshape(-1).tolist() if isinstance(outer, np.ndarray) else [outer]
+    items = outer.items() if isinstance(outer, _ArrayStandIn) else [outer]
     if len(items) != 1 or not isinstance(items[0], dict):
         raise ValueError("not one dict")
     return items[0]
@@ -93,9 +159,9 @@ def read_cls_labels(path: Path, classes: int) -> dict[str, tuple[int, ...]]:
         labels: dict[str, tuple[int, ...]] = {}
         for key, value in table.items():
             name = _image_name(key)
-            vector = np.asarray(value)
-            if vector.dtype.kind not in "biuf":
-                raise ValueError(f"{name}: not an array of numbers")
+            if not isinstance(value, _ArrayStandIn):
+                raise ValueError(f"{name}: not an array")
+            vector = value.numpy()
             if vector.shape != (classes,) or not np.isin(vector, (0, 1)).all():
                 raise ValueError(f"{name}: {vector.size} values, or others than 0 and 1")
             labels[name] = tuple(int(position) for position in np.flatnonzero(vector))
