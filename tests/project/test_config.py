@@ -248,6 +248,17 @@ def test_another_index_is_not_shared() -> None:
             ["multiple of 32"],
         ),
         (
+            {"runs": {"a": {**OWN, "cam": {"acr": {"weights": {"cu_target": -1}}}}}},
+            "runs.a.cam.acr.weights.cu_target",
+            ["0 or more: the adversarial terms carry their minus sign"],
+        ),
+        (
+            {"runs": {"a": {**OWN, "prediction": {"scales": [1.0, 9.0]}}}},
+            "runs.a.prediction.scales[1]",
+            ["above 0, at most 4"],
+        ),
+        ({"runs": {1: {"root": "owm"}}}, "runs.1.root", ["'own'?"]),
+        (
             {"runs": {"a": {**OWN, "prediction": {"scales": []}}}},
             "runs.a.prediction.scales",
             ["at least one"],

@@ -234,11 +234,12 @@ def load_config(
 def resolve(values: Mapping[str, Any]) -> ProjectConfig:
     """Check a merged configuration and resolve its runs."""
     check(ConfigFile, values, where="")
-    specs, roots = section(values, "runs"), _paths(values, "roots")
+    specs = {str(name): spec for name, spec in section(values, "runs").items()}
+    roots = _paths(values, "roots")
     for name, spec in specs.items():
-        check_name(str(name), spec, specs)
+        check_name(name, spec, specs)
     defaults, ablations = section(values, "defaults"), section(values, "ablations")
-    runs = {str(name): resolve_run(str(name), specs, defaults, roots, ablations) for name in specs}
+    runs = {name: resolve_run(name, specs, defaults, roots, ablations) for name in specs}
     _check_refinement(runs)
     shards = values.get("shards", 1) or 1
     if not isinstance(shards, Mapping):

@@ -263,18 +263,20 @@ def _hints(hint: Any) -> Iterator[Any]:
 
 def _range(field: FieldInfo | None, context: Mapping[str, Any]) -> str:
     """Say in words which numbers a field takes, or at least the bound that was missed."""
-    bounds = dict(context)
-    for rule in field.metadata if field else ():
+    bounds, hint = dict(context), ""
+    parts = [field, *_hints(field.annotation)] if field else []
+    for rule in (rule for part in parts if isinstance(part, FieldInfo) for rule in part.metadata):
         for kind, name in ((Gt, "gt"), (Ge, "ge"), (Lt, "lt"), (Le, "le")):
             if isinstance(rule, kind):
                 bounds[name] = getattr(rule, name)
-    low = f"above {bounds['gt']:g}" if "gt" in bounds else None
-    if "ge" in bounds:
-        low = f"{bounds['ge']:g}" if {"lt", "le"} & set(bounds) else f"{bounds['ge']:g} or more"
-    high = f"below {bounds['lt']:g}" if "lt" in bounds else None
+        hint = f": {rule}" if isinstance(rule, str) else hint
+    low = f"above {bounds['gt']:g}, " if "gt" in bounds else ""
+    high = f"below {bounds['lt']:g}" if "lt" in bounds else ""
     if "le" in bounds:
-        high = f"{bounds['le']:g}" if low else f"at most {bounds['le']:g}"
-    return " to ".join(filter(None, (low, high)))
+        high = f"{bounds['le']:g}" if "ge" in bounds else f"at most {bounds['le']:g}"
+    if "ge" in bounds:
+        low = f"{bounds['ge']:g} " + ("to " if high else "or more")
+    return (low + high).rstrip(", ") + hint
 
 
 def _shown(value: Any) -> str:

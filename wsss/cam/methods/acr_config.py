@@ -11,6 +11,8 @@ from wsss.cam.methods.plain_config import ConvolutionalSettings
 from wsss.cam.methods.registry import METHODS, CamMethod
 from wsss.runtime.settings import Count, Fraction, NonNegative, Positive, Settings, impossible
 
+LossWeight = Annotated[NonNegative, "the adversarial terms carry their minus sign already"]
+
 
 def fitting_sides_px(depth: int, count: int = 4) -> tuple[int, ...]:
     """Return the smallest sides that a decoder of `depth` halvings takes."""
@@ -20,19 +22,19 @@ def fitting_sides_px(depth: int, count: int = 4) -> tuple[int, ...]:
 class AcrWeights(Settings):
     """Weights of the loss terms (ACR, CVPR 2023); the defaults are those for VOC 2012."""
 
-    ru_class: NonNegative = 1.0
+    ru_class: LossWeight = 1.0
     """Reconstructor update: image labels, on the encoder's own classification head."""
-    ru_full: NonNegative = 0.2
+    ru_full: LossWeight = 0.2
     """Reconstructor update: the image from its whole feature."""
-    ru_target: NonNegative = 0.5
+    ru_target: LossWeight = 0.5
     """Reconstructor update: the non-target side from the target segment."""
-    ru_nontarget: NonNegative = 0.3
+    ru_nontarget: LossWeight = 0.3
     """Reconstructor update: the target side from the non-target segment."""
-    cu_class: NonNegative = 1.0
+    cu_class: LossWeight = 1.0
     """Classifier update: image labels."""
-    cu_target: NonNegative = 0.8
+    cu_target: LossWeight = 0.8
     """Classifier update, adversarial: the non-target side from the target segment."""
-    cu_nontarget: NonNegative = 0.3
+    cu_nontarget: LossWeight = 0.3
     """Classifier update, adversarial: the target side from the non-target segment."""
 
 
