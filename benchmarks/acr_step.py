@@ -43,7 +43,7 @@ from wsss.cam.losses import SMALLEST_SEGMENT_PX, normalise_cam
 from wsss.cam.methods.acr import AcrMethod, StepInputs
 from wsss.cam.methods.acr_config import AcrConfig, AcrSettings
 from wsss.project.config import load_config
-from wsss.runtime.compute import Compute, setup
+from wsss.runtime.compute import Device, setup
 from wsss.runtime.settings import replace
 from wsss.training import descent
 from wsss.training.step import StepContext
@@ -223,7 +223,7 @@ def form(arguments: dict[str, Any], plain: bool, precision: str) -> Callable[[],
     They return the median of their seconds, the peak memory on a GPU, and the form's FLOPs.
     """
     options = from_words(arguments)
-    device = setup(Compute(options.device, options.threads, 0), seed=0)
+    device = setup(Device(device=options.device, threads=options.threads), seed=0)
     method = build(settings(options, precision), device, options.weights)
     total = options.steps + options.warm_up
 
@@ -252,14 +252,14 @@ def form(arguments: dict[str, Any], plain: bool, precision: str) -> Callable[[],
 
 def same_step(arguments: dict[str, Any]) -> Callable[[], Any]:
     options = from_words(arguments)
-    device = setup(Compute(options.device, options.threads, 0), seed=0)
+    device = setup(Device(device=options.device, threads=options.threads), seed=0)
     return lambda: check_same_step(options, device)
 
 
 def some_losses(arguments: dict[str, Any], precision: str) -> Callable[[], Any]:
     """Return a short training from the same start on the same pictures and draws."""
     options = from_words(arguments)
-    device = setup(Compute(options.device, options.threads, 0), seed=0)
+    device = setup(Device(device=options.device, threads=options.threads), seed=0)
     method = build(settings(options, precision), device, options.weights)
     steps = options.compare_steps
 
@@ -386,7 +386,7 @@ def main() -> int:
         options.warm_up = 1 if options.full and not cuda else 2
     if options.compare_steps is None:
         options.compare_steps = 50 if cuda else 0
-    device = setup(Compute(options.device, options.threads, 0), seed=0)
+    device = setup(Device(device=options.device, threads=options.threads), seed=0)
     rows = rows_of(options, device)
     compare_losses(options)
     return finish(rows, options)

@@ -65,7 +65,7 @@ def seed_miou(
         stage="cam",
         split="train",
         background=evaluation.cam_background,
-        compute=compute,
+        workers=compute.workers,
     )
     with open(folder / "scores.csv", newline="", encoding="utf-8") as file:
         means = {

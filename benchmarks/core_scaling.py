@@ -42,7 +42,7 @@ from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.prediction import predict_split
 
 SHARE = 0.9
-STAGES = ("irn-labels", "pseudo-labels", "prediction")
+STAGES = ("labels", "pseudo-labels", "prediction")
 
 
 def write_model(path: Path) -> None:
@@ -86,17 +86,17 @@ def stage(name: str, folder: str, count: int, workers: int, tag: str = "") -> Ca
         "index": inputs / "index.csv",
         "root": base / "data",
         "output": output,
-        "compute": compute,
     }
 
     def run() -> None:
-        if name == "irn-labels":
-            mine_labels(config=LabelsConfig(), cams=cams, **common)
+        if name == "labels":
+            mine_labels(config=LabelsConfig(), cams=cams, workers=workers, **common)
         elif name == "prediction":
             predict_split(
                 config=PredictionConfig(split="train", scales=(0.75, 1.0, 1.25)),
                 model=base / "segmentation.safetensors",
                 output_crf=base / f"{name}-crf-{workers}{tag}",
+                compute=compute,
                 **common,
             )
         else:
@@ -105,6 +105,7 @@ def stage(name: str, folder: str, count: int, workers: int, tag: str = "") -> Ca
                 cams=cams,
                 model=base / "irn.safetensors",
                 maps=base / f"walked-{workers}{tag}.h5",
+                compute=compute,
                 **common,
             )
 
@@ -180,8 +181,8 @@ def main() -> int:
                 Row(
                     stage=what,
                     case=f"{count} images {width}x{height}, 2 classes",
-                    backbone="-" if what == "irn-labels" else "Lite0",
-                    precision="float32" if what == "irn-labels" else dtype,
+                    backbone="-" if what == "labels" else "Lite0",
+                    precision="float32" if what == "labels" else dtype,
                     ours=Timing(many.seconds, many.cpu_s),
                     naive=Timing(alone.seconds, alone.cpu_s),
                     same="same bytes" if equal else "other bytes",

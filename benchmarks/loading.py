@@ -102,7 +102,7 @@ def training(folder: str, epochs: int, workers: int, device: str) -> Callable[[]
             root=base / "data",
             output=base / "model.safetensors",
             work_dir=base / "work",
-            compute=Compute(device, torch.get_num_threads(), workers),
+            compute=Compute(device=device, threads=torch.get_num_threads(), workers=workers),
         )
         lines = (base / "work" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         # The first line has the start of the workers in it.

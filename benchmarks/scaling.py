@@ -74,7 +74,7 @@ def write_classifier(path: Path) -> None:
 
 def stage(name: str, folder: str) -> Callable[[], None]:
     """Return a run of one stage over the data set in `folder`."""
-    base, compute = Path(folder), Compute("cpu", 1, 0)
+    base, compute = Path(folder), Compute(device="cpu", threads=1, workers=0)
     common = {"index": base / "index.csv", "root": base / "data"}
 
     def index() -> None:
@@ -113,7 +113,7 @@ def stage(name: str, folder: str) -> Callable[[], None]:
             plot=base / "curve.png",
             stage="cam",
             background=0.3,
-            compute=compute,
+            workers=0,
             **named,
         )
         score_labels(

@@ -6,7 +6,7 @@
     python -m benchmarks.vit_export_memory --device cuda --scales 0.5 1 1.5 2
 
 The image is noise and the weights are random, which changes neither. Each run is exported as by
-`wsss export-cams` in a process of its own, whose highest resident memory is read at its end. On a
+`wsss export` in a process of its own, whose highest resident memory is read at its end. On a
 CPU more than 2 GB is a failure.
 """
 
@@ -99,7 +99,7 @@ def measured(project: ProjectConfig, run: str, options: argparse.Namespace) -> R
         arguments += ["--threads", str(options.threads), "--workers", "0"]
         before, start = os.times(), time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-c", MEASURED, "export-cams", *arguments],
+            [sys.executable, "-c", MEASURED, "export", *arguments],
             cwd=folder,
             stdout=subprocess.PIPE,
             text=True,

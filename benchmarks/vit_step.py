@@ -89,7 +89,12 @@ def main() -> None:
             if key in ("backbone", "vit")
         },
     )
-    compute = Compute(options.device, options.threads, 0, options.deterministic)
+    compute = Compute(
+        device=options.device,
+        threads=options.threads,
+        workers=0,
+        deterministic=options.deterministic,
+    )
     device = setup(compute, seed=0)
     print(f"{options.run}: {config.method}, crop {config.crop_px} px, ", end="")
     print(f"batch {config.batch_size}, precision {config.precision}, ", end="")

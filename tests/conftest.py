@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -153,7 +154,11 @@ class Project:
         return done.stdout
 
     def planned(self, *arguments: str) -> dict[str, int]:
-        """Return the rules that a dry run would run, each with its number of jobs."""
+        """Return the rules that a dry run would run, each with its number of jobs.
+
+        A rule that makes several tables or figures of a run counts once for each of them:
+        `score_maps_cam`, `figures_segmentation`.
+        """
         done = self.snakemake("--dry-run", *arguments)
         assert done.returncode == 0, done.stdout
         lines = iter(done.stdout.splitlines())
@@ -168,6 +173,15 @@ class Project:
                     rule, count = entry.split()
                     jobs[rule] = int(count)
                 break
+        several = re.compile(
+            r"^rule (\w+):$.*?^    wildcards: .*\b(?:table|what)=(\w+)$", re.M | re.S
+        )
+        for block in done.stdout.split("\n\n"):
+            found = several.search(block)
+            if found is not None:
+                jobs.pop(found[1], None)
+                name = f"{found[1]}_{found[2]}"
+                jobs[name] = jobs.get(name, 0) + 1
         return jobs
 
 

@@ -74,21 +74,21 @@ class Stages:
         cam = self.folder / "cam"
         output = ["--output", f"{cam}/model.safetensors", "--work-dir", f"{cam}/work"]
         where = [*self._settings("cam"), *self._common, *output]
-        return main(["train-cam", *where, "--checkpoint-minutes", "0", *MACHINE, *options])
+        return main(["cam", *where, "--checkpoint-minutes", "0", *MACHINE, *options])
 
     def export(self, *options: str) -> int:
         """Export its CAMs."""
         model = ["--model", f"{self.folder}/cam/model.safetensors"]
         output = ["--output", f"{self.folder}/cams.h5"]
         where = [*self._settings("export"), *model, *self._common, *output]
-        return main(["export-cams", *where, *MACHINE, *options])
+        return main(["export", *where, *MACHINE, *options])
 
     def labels(self, *options: str) -> int:
         """Mine labels from them."""
         labels = self.folder / "irn" / "labels"
         output = ["--output", str(labels), "--manifest", f"{labels}.sha256"]
         where = [*self._settings("labels"), "--cams", f"{self.folder}/cams.h5", *self._common]
-        return main(["irn-labels", *where, *output, *MACHINE, *options])
+        return main(["labels", *where, *output, "--workers", "0", *options])
 
     def results(self) -> dict[str, str]:
         """Return the hash of each result; hidden files too, unless they tell of a process."""

@@ -11,31 +11,12 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from wsss.errors import UserError
-from wsss.runtime.stage_process import explained, stage_process
+from wsss.runtime.stage_process import explained
+from wsss.stages import COMMANDS as STAGE_COMMANDS
 
 # name: (module in wsss.commands, what it does)
-STAGE_COMMANDS = {
-    "demo-data": ("data", "generate the demo data set"),
-    "coco-masks": ("data", "draw MS-COCO's annotations as label PNGs, once"),
-    "index": ("data", "check a data set and list its images and tags"),
-    "masks": ("data", "check and list the ground-truth masks, for evaluation only"),
-    "train-cam": ("cam", "train the classifier whose CAMs are the seeds"),
-    "export-cams": ("cam", "write the CAMs of all tagged classes to HDF5"),
-    "irn-labels": ("irn", "mine confident labels from the CAMs"),
-    "train-irn": ("irn", "train IRNet on the confident labels"),
-    "pseudo-labels": ("irn", "spread the CAMs by random walk into pseudo-labels"),
-    "train-segmentation": ("segmentation", "train the segmentation model"),
-    "predict-split": ("segmentation", "predict the images of one split"),
-    "score-maps": ("evaluation", "score CAMs or walked maps over all background scores"),
-    "score-labels": ("evaluation", "score label PNGs"),
-    "collect": ("evaluation", "gather the scores of a run in miou.csv"),
-    "ablation-table": ("evaluation", "gather the CAM scores of a run's ablations in one table"),
-    "panels": ("evaluation", "draw image, CAM, pseudo-label, prediction and truth side by side"),
-    "figures": ("figures", "draw the paper's figures for a few images, of one run or of two"),
-}
 PEOPLE_COMMANDS = {
     "predict": ("people", "segment any pictures with a trained model"),
     "table": ("people", "print the mIoU table of one or more runs"),
@@ -45,7 +26,10 @@ PEOPLE_COMMANDS = {
     "submission": ("people", "pack VOC test-set predictions for the evaluation server"),
     "config": ("configuration", "check or show the configuration"),
 }
-COMMANDS = {**STAGE_COMMANDS, **PEOPLE_COMMANDS}
+SUMMARIES = {
+    **{name: stage.summary for name, stage in STAGE_COMMANDS.items()},
+    **{name: summary for name, (_, summary) in PEOPLE_COMMANDS.items()},
+}
 
 
 def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
@@ -58,40 +42,19 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    for name, (module, summary) in COMMANDS.items():
+    for name, summary in SUMMARIES.items():
         command = commands.add_parser(
             name,
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
             allow_abbrev=False,
         )
-        if name == chosen:
+        if name == chosen and name in STAGE_COMMANDS:
+            importlib.import_module("wsss.commands.stage").configure(STAGE_COMMANDS[name], command)
+        elif name == chosen:
+            module = PEOPLE_COMMANDS[name][0]
             importlib.import_module(f"wsss.commands.{module}").configure(name, command)
     return parser
-
-
-def _other_outputs(options: argparse.Namespace) -> list[Path]:
-    """Return what a stage writes beside its --output."""
-    names = ["curve", "plot", "manifest", "output_crf", "manifest_crf", "reconstructor_output"]
-    if options.command == "pseudo-labels":
-        names.append("maps")
-    paths = [getattr(options, name, None) for name in names]
-    if options.command == "index":
-        paths.append(options.output.with_name("classes.txt"))
-    if getattr(options, "work_dir", None) is not None:
-        paths += [options.work_dir / name for name in ("checkpoint.pt", "metrics.jsonl")]
-    return [path for path in paths if path is not None]
-
-
-def _run(options: argparse.Namespace) -> None:
-    # The record is all that drawing COCO's masks leaves among the results.
-    output = getattr(options, "output", None) or getattr(options, "record", None)
-    if options.command in STAGE_COMMANDS and output is not None:
-        with stage_process(options.command, output, _other_outputs(options)):
-            options.run(options)
-    else:
-        with explained(options.command):
-            options.run(options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("WSSS_PLUGINS"):
             importlib.import_module("wsss.runtime.plugins").load_named_plugins()
         options = build_parser(chosen).parse_args(given)
-        _run(options)
+        with explained(options.command):
+            options.run(options)
     except UserError as error:
         print(f"wsss {chosen}: {error}", file=sys.stderr)
         return 2

@@ -73,7 +73,7 @@ def test_classes_are_balanced_and_two_of_them_come_together() -> None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("demo") / "data"
-    demo.generate_demo(place)
+    demo.generate_demo(output=place)
     return place
 
 

@@ -17,7 +17,6 @@ from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.sweep import SweepCounts, _Bands, as_thresholds
 from wsss.evaluation.tables import read_rows
 from wsss.maps.map_store import MapStore, MapStoreWriter, upsample
-from wsss.runtime.compute import Compute
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -190,7 +189,7 @@ def arguments(run, **changes):
         "stage": "cam",
         "split": "train",
         "background": 0.4,
-        "compute": Compute(threads=1, workers=1),
+        "workers": 1,
     }
     return common | changes
 
@@ -246,9 +245,7 @@ def test_the_number_of_processes_changes_nothing(run, monkeypatch):
         "wsss.runtime.pool.ProcessPoolExecutor",
         lambda workers, **options: started.append(workers) or real(workers, **options),
     )
-    scoring.score_maps(
-        **arguments(run, output=run / "two.csv", compute=Compute(threads=1, workers=2))
-    )
+    scoring.score_maps(**arguments(run, output=run / "two.csv", workers=2))
     assert started == [2]
     assert (run / "two.csv").read_bytes() == expected
 

@@ -46,7 +46,7 @@ def test_collect_orders_the_stages(tmp_path):
     cam += table(None, "cam", 44, selection="best", threshold=0.31)
     write_rows(tmp_path / "cam.csv", cam)
     paths = [tmp_path / name for name in ("crf.csv", "seg.csv", "cam.csv")]
-    collect(paths, tmp_path / "miou.csv")
+    collect(scores=paths, output=tmp_path / "miou.csv")
     rows = read_rows(tmp_path / "miou.csv")
     stages = list(dict.fromkeys((row["stage"], row["selection"]) for row in rows))
     assert stages == [
@@ -68,13 +68,13 @@ def test_collect_orders_the_stages(tmp_path):
 def test_the_same_scores_twice_are_refused(tmp_path):
     write_rows(tmp_path / "a.csv", table(None, "cam", 40))
     with pytest.raises(UserError, match="twice: tiny, cam"):
-        collect([tmp_path / "a.csv", tmp_path / "a.csv"], tmp_path / "miou.csv")
+        collect(scores=[tmp_path / "a.csv", tmp_path / "a.csv"], output=tmp_path / "miou.csv")
     assert not (tmp_path / "miou.csv").exists()
 
 
 def test_missing_and_foreign_tables_are_named(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
-        collect([tmp_path / "none.csv"], tmp_path / "miou.csv")
+        collect(scores=[tmp_path / "none.csv"], output=tmp_path / "miou.csv")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="its columns are a, b"):
         format_table(tmp_path / "other.csv")

@@ -214,16 +214,20 @@ def test_plans_of_figures(project: Project) -> None:
         "results/tiny/figures/versus-tiny-cam.sha256",
         "results/tiny/figures/versus-tiny-gt.sha256",
     )
-    drawn = {rule: count for rule, count in plan.items() if rule.startswith("figure")}
+    drawn = {
+        rule: count
+        for rule, count in plan.items()
+        if "figures" in rule or rule == "reconstructions"
+    }
     assert drawn == {
-        "figure_cam": 1,
-        "figure_segmentation": 1,
-        "figure_reconstructions": 1,
+        "figures_cam": 1,
+        "figures_segmentation": 1,
+        "reconstructions": 1,
         # tiny-cam stops at the CAMs, tiny-gt has none.
-        "figure_cam_versus": 1,
-        "figure_segmentation_versus": 1,
-        "figures": 1,
-        "figures_versus": 2,
+        "figures_versus_cam": 1,
+        "figures_versus_segmentation": 1,
+        "all_figures": 1,
+        "all_figures_versus": 2,
     }
     done = project.snakemake("-n", "results/tiny-cam/figures/versus-tiny-gt.sha256")
     assert done.returncode != 0 and "no results that can be compared" in done.stdout

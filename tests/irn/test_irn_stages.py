@@ -83,7 +83,7 @@ def mine(folder: Folder, output: str, workers: int = 0) -> Path:
         index=folder.index,
         root=folder.root,
         output=folder.root / output,
-        compute=dataclasses.replace(COMPUTE, workers=workers),
+        workers=workers,
     )
     return folder.root / output
 

@@ -81,11 +81,11 @@ def test_the_setting_is_a_number_or_one_for_each_stage() -> None:
 
 # Command: options with inputs, options with results.
 STAGES = {
-    "export-cams": (
+    "export": (
         {"config": "config/export.json", "model": "cam.safetensors"},
         {"output": "cams.h5"},
     ),
-    "irn-labels": (
+    "labels": (
         {"config": "config/labels.json", "cams": "given.h5"},
         {"output": "labels", "manifest": "labels.sha256"},
     ),
@@ -93,7 +93,7 @@ STAGES = {
         {"config": "config/pseudo_labels.json", "cams": "given.h5", "model": "irn.safetensors"},
         {"output": "labels", "manifest": "labels.sha256", "maps": "walked.h5"},
     ),
-    "predict-split": (
+    "prediction": (
         {"config": "config/prediction.json", "model": "segmentation.safetensors"},
         {
             "output": "labels",
@@ -167,7 +167,9 @@ def words(folder: Path, paths: dict[str, str]) -> list[str]:
 def call(command: str, inputs: Path, *options: str) -> int:
     """Run a stage's command on the inputs."""
     shared = {"index": "index.csv", "root": "data"}
-    local = ["--device", "cpu", "--threads", "1", "--workers", "0"]
+    local = ["--workers", "0"]
+    if command != "labels":
+        local += ["--device", "cpu", "--threads", "1"]
     return main([command, *words(inputs, {**STAGES[command][0], **shared}), *options, *local])
 
 
@@ -197,7 +199,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_jobs(
     assert call(command, inputs, *words(alone, results)) == 0
     expected = digests(alone)
     # All results are there, with every image of the stage.
-    images = 5 if command == "predict-split" else 8
+    images = 5 if command == "prediction" else 8
     for name in results.values():
         if name.endswith(".h5"):
             with MapStore(alone / name) as store:
@@ -215,31 +217,31 @@ def test_the_bytes_do_not_depend_on_the_number_of_jobs(
 def test_parts_of_something_else_do_not_go_together(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folders = shares("irn-labels", inputs, tmp_path / "shards", 2)
-    merge = [*words(tmp_path / "merged", STAGES["irn-labels"][1]), "--merge"]
-    assert call("irn-labels", inputs, *merge, folders[0]) == 2
+    folders = shares("labels", inputs, tmp_path / "shards", 2)
+    merge = [*words(tmp_path / "merged", STAGES["labels"][1]), "--merge"]
+    assert call("labels", inputs, *merge, folders[0]) == 2
     error = capsys.readouterr().err
     assert "not all shards of one stage: 1/2" in error and "--shard I/N" in error
-    assert call("irn-labels", inputs, *merge, *folders, folders[0]) == 2
+    assert call("labels", inputs, *merge, *folders, folders[0]) == 2
     # Other settings.
     config = inputs / "config/labels.json"
     text = config.read_text()
     config.write_text(text.replace("0.05", "0.06"))
     try:
-        assert call("irn-labels", inputs, *merge, *folders) == 2
+        assert call("labels", inputs, *merge, *folders) == 2
     finally:
         config.write_text(text)
     error = capsys.readouterr().err
     assert "settings differ" in error and f"rm -r {folders[0]}" in error
     assert digests(tmp_path / "merged") == {}
-    assert call("irn-labels", inputs, *merge, *folders) == 0
+    assert call("labels", inputs, *merge, *folders) == 0
 
 
 def test_pseudo_labels_of_one_job_need_a_path_for_the_maps(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("pseudo-labels", inputs, "--output", str(tmp_path / "labels")) == 2
-    assert "'walked.h5' is not given" in capsys.readouterr().err
+    assert "--maps is not given" in capsys.readouterr().err
 
 
 # ----- putting together

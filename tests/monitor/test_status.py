@@ -37,7 +37,7 @@ def job(rule: str, output: str, *, must_run: bool = True) -> PlannedJob:
 def run(tmp_path: Path) -> Path:
     """A run of three stages, planned a thousand seconds ago; nothing is made."""
     folder = tmp_path / "results" / "voc"
-    jobs = [job("index", "index.csv"), job("train_cam", "cam/model"), job("export_cams", "cams.h5")]
+    jobs = [job("index", "index.csv"), job("cam", "cam/model"), job("export", "cams.h5")]
     write_plan(folder, jobs, whole=True)
     plan = json.loads((folder / PLAN_FILE).read_text())
     (folder / PLAN_FILE).write_text(json.dumps({**plan, "written": NOW - 1000}))
@@ -67,18 +67,18 @@ def one(folder: Path, rule: str) -> JobStatus:
 
 
 def test_stages_wait_run_and_are_done(run: Path) -> None:
-    assert states(run) == dict.fromkeys(("index", "train_cam", "export_cams"), "waiting")
+    assert states(run) == dict.fromkeys(("index", "cam", "export"), "waiting")
     made(run / "index.csv", 900)
     (run / "benchmarks").mkdir()
     (run / "benchmarks" / "index.tsv").write_text("s\th:m:s\tmax_rss\n75.2\t0:01:15\t100\n")
     progress = {"done": 1200, "total": 19800, "unit": "step", "images_per_s": 31.2, "eta_s": 12011}
     tell(run / "cam" / "model", **progress, epoch=2, epochs=15, loss=0.12344)
-    assert states(run) == {"index": "done", "train_cam": "running", "export_cams": "waiting"}
+    assert states(run) == {"index": "done", "cam": "running", "export": "waiting"}
     text = format_status(run_status(run, now=NOW))
     assert text.splitlines()[0].endswith(": 1 running, 1 waiting, 1 done")
     assert "  done      index                   0:01:15" in text
     assert (
-        "  running   train_cam               epoch 3/15, step 1200/19800 (6 %), loss 0.1234, "
+        "  running   cam                     epoch 3/15, step 1200/19800 (6 %), loss 0.1234, "
         "31.2 images/s, ETA 3:20:11, on node17, pid 1"
     ) in text
 
@@ -86,50 +86,50 @@ def test_stages_wait_run_and_are_done(run: Path) -> None:
 def test_a_failure_shows_the_end_of_its_log(run: Path) -> None:
     (run / "logs").mkdir()
     lines = [f"line {number}" for number in range(100)]
-    (run / "logs" / "train_cam.log").write_text("\n".join(lines) + "\n")
+    (run / "logs" / "cam.log").write_text("\n".join(lines) + "\n")
     tell(run / "cam" / "model", state="failed", message="the GPU ran out of memory\n  where: here")
-    failed = one(run, "train_cam")
+    failed = one(run, "cam")
     assert (failed.state, failed.note) == ("failed", "the GPU ran out of memory")
     assert failed.log_tail == tuple(lines[-8:])
     text = format_status(run_status(run, now=NOW))
-    assert f"{run}/logs/train_cam.log ends with:" in text and "| line 99" in text
+    assert f"{run}/logs/cam.log ends with:" in text and "| line 99" in text
     # Once it was made after all, the failure is over.
     made(run / "cam" / "model", 1)
-    assert states(run)["train_cam"] == "done"
+    assert states(run)["cam"] == "done"
 
 
 def test_who_was_asked_to_stop_has_stopped(run: Path) -> None:
     tell(run / "cam" / "model", state="stopped", message="SIGTERM asked it to stop")
-    assert (one(run, "train_cam").state, one(run, "train_cam").log_tail) == ("stopped", ())
+    assert (one(run, "cam").state, one(run, "cam").log_tail) == ("stopped", ())
 
 
 def test_silence_and_idleness_on_another_machine(run: Path) -> None:
     tell(run / "cam" / "model", time=NOW - SILENT_S + 1)
-    assert states(run)["train_cam"] == "running"
+    assert states(run)["cam"] == "running"
     tell(run / "cam" / "model", time=NOW - SILENT_S - 100)
-    assert states(run)["train_cam"] == "stalled?"
-    assert "no sign of life from node17 (pid 1) for 0:03:40" in one(run, "train_cam").note
+    assert states(run)["cam"] == "stalled?"
+    assert "no sign of life from node17 (pid 1) for 0:03:40" in one(run, "cam").note
     tell(run / "cam" / "model", progressed=NOW - 1900, done=1, total=11, eta_s=10)
-    assert "no progress on node17 (pid 1) for 0:31:40" in one(run, "train_cam").note
+    assert "no progress on node17 (pid 1) for 0:31:40" in one(run, "cam").note
     # Items that take long by themselves are no reason to worry.
     tell(run / "cam" / "model", progressed=NOW - 1900, done=1, total=11, eta_s=1000)
-    assert states(run)["train_cam"] == "running"
+    assert states(run)["cam"] == "running"
 
 
 def test_a_process_of_this_machine_that_is_gone(run: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         here = {"host": host_identity(), "pid": child.pid, "process": process_identity(child.pid)}
         tell(run / "cam" / "model", **here, time=NOW - 10_000)
-        assert states(run)["train_cam"] == "running"
+        assert states(run)["cam"] == "running"
         tell(run / "cam" / "model", **{**here, "process": "another with its number"})
-        assert states(run)["train_cam"] == "failed"
+        assert states(run)["cam"] == "failed"
         tell(run / "cam" / "model", **here)
         child.kill()
-    gone = one(run, "train_cam")
+    gone = one(run, "cam")
     assert (gone.state, "is gone" in gone.note) == ("failed", True)
     # Killed after its output was whole: there is nothing to complain about.
     made(run / "cam" / "model", 3)
-    assert states(run)["train_cam"] == "done"
+    assert states(run)["cam"] == "done"
 
 
 def test_results_that_will_be_made_again_wait(run: Path) -> None:
@@ -140,10 +140,10 @@ def test_results_that_will_be_made_again_wait(run: Path) -> None:
 
 
 def test_a_smaller_start_keeps_what_is_known_of_the_rest(run: Path) -> None:
-    write_plan(run, [job("export_cams_alone", "cams.h5")], whole=False)
+    write_plan(run, [job("export_alone", "cams.h5")], whole=False)
     plan = read_plan(run)
     assert plan is not None
-    assert [each.rule for each in plan.jobs] == ["export_cams_alone", "index", "train_cam"]
+    assert [each.rule for each in plan.jobs] == ["export_alone", "index", "cam"]
 
 
 def test_paths_of_a_plan_are_relative_to_the_run() -> None:
@@ -161,21 +161,21 @@ def test_jobs_that_share_a_stage(run: Path) -> None:
     (run / "shards" / "export.json").write_text('{"shards": 3, "asked": "3 jobs"}')
     assert len(run_status(run, now=NOW).jobs) == 3
     parts = [run / "shards" / "export" / f"{part}-of-3" for part in (1, 2, 3)]
-    tell(parts[0], state="done", command="export-cams")
-    tell(parts[1], done=10, total=40, command="export-cams")
-    found = [each for each in run_status(run, now=NOW).jobs if each.rule == "export_cams parts"]
+    tell(parts[0], state="done", command="export")
+    tell(parts[1], done=10, total=40, command="export")
+    found = [each for each in run_status(run, now=NOW).jobs if each.rule == "export parts"]
     assert [each.state for each in found] == ["done", "running", "waiting"]
     text = format_status(run_status(run, now=NOW))
-    assert "export_cams parts       1 of 3 done" in text and "10/40 (25 %)" in text
+    assert "export parts            1 of 3 done" in text and "10/40 (25 %)" in text
     for part in parts:
-        tell(part, state="done", command="export-cams")
+        tell(part, state="done", command="export")
     assert len(run_status(run, now=NOW).jobs) == 3
 
 
 def test_without_a_plan_heartbeats_are_shown(run: Path) -> None:
     (run / PLAN_FILE).unlink()
-    tell(run / "cam" / "model", command="train-cam", done=1, total=2)
-    assert states(run) == {"train-cam": "running"}
+    tell(run / "cam" / "model", command="cam", done=1, total=2)
+    assert states(run) == {"cam": "running"}
     for folder, words in ((run.parent / "other", "no such run"), (run.parent, "nothing of a run")):
         if words.startswith("nothing"):
             heartbeat_file(run / "cam" / "model").unlink()
@@ -227,11 +227,11 @@ def read(output: Path) -> dict[str, Any]:
 
 def test_a_heartbeat_tells_of_its_process_and_progress(tmp_path: Path) -> None:
     output = tmp_path / "deep" / "cams.h5"
-    with beating(output, "export-cams") as heartbeat:
+    with beating(output, "export") as heartbeat:
         first = read(output)
         assert (first["state"], first["pid"], first["command"]) == (
             *("running", os.getpid()),
-            "export-cams",
+            "export",
         )
         assert first["process"] == process_identity(os.getpid())
         beat(done=5, total=10)  # within the interval: shown by the next write
@@ -258,6 +258,6 @@ def test_a_heartbeat_is_renewed_without_progress(
 
 def test_a_heartbeat_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way of a folder")
-    with beating(tmp_path / "file" / "cams.h5", "export-cams") as heartbeat:
+    with beating(tmp_path / "file" / "cams.h5", "export") as heartbeat:
         beat(done=1)
         heartbeat.finish("done")

@@ -140,19 +140,19 @@ def test_plans_share_the_index_and_stop_at_the_cam_score(project: Project) -> No
     sweep = project.planned("results/tiny/ablation_q.csv")
     # The run's own q is among the seven; the others' reconstructors are not kept.
     assert sweep == {
-        "ablation_q": 1,
+        "ablation_table_ablation_q": 1,
         "stage_config": 1 + 3 * 7,
         "index": 1,
         "masks": 1,
-        "train_cam": 1,
-        "train_cam_alone": 6,
+        "cam": 1,
+        "cam_alone": 6,
         "count_shards": 7,
-        "export_cams": 7,
-        "score_cams": 7,
+        "export": 7,
+        "score_maps_cam": 7,
     }
     fewer = 'runs={tiny: {ablations: {q: ["0.8", "0.4"]}}}'
     plan = project.planned("results/tiny/ablation_q.csv", "--config", fewer)
-    assert plan["score_cams"] == 2
+    assert plan["score_maps_cam"] == 2
     done = project.snakemake("-n", "results/tiny/ablation/q-0.60/evaluation/cam.csv")
     assert "results/tiny/ablation/q-0.60/cam/model.safetensors" in done.stdout
     assert "results/tiny/index.csv" in done.stdout
@@ -179,7 +179,7 @@ def test_the_table_holds_configured_and_best_beside_the_published(
     second = write_scores(tmp_path / "b.csv", "r", "", "0.517")
     output = tmp_path / "ablation_q.csv"
     words = [f"q-0.60={first}", f"q-0.62={second}", "--output", str(output)]
-    assert main(["ablation-table", *words]) == 0
+    assert main(["ablation-table", "--scores", *words]) == 0
     with open(output, newline="") as handle:
         rows = list(csv.DictReader(handle))
     assert rows[0] == {
@@ -205,9 +205,8 @@ def test_the_table_holds_configured_and_best_beside_the_published(
 
 
 def test_variants_have_no_published_column(tmp_path: Path) -> None:
-    rows = collect_ablation(
-        {"cam": write_scores(tmp_path / "a.csv", "r", "0.4", "0.5")}, tmp_path / "t.csv"
-    )
+    scores = {"cam": write_scores(tmp_path / "a.csv", "r", "0.4", "0.5")}
+    rows = collect_ablation(scores=scores, output=tmp_path / "t.csv")
     assert "published" not in format_ablation(rows)
 
 
@@ -217,11 +216,11 @@ def test_scores_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
         "b": write_scores(tmp_path / "b.csv", "b", "0.4", "0.5", split="val"),
     }
     with pytest.raises(UserError, match="different image sets: train, val"):
-        collect_ablation(scores, tmp_path / "t.csv")
+        collect_ablation(scores=scores, output=tmp_path / "t.csv")
     text = scores["a"].read_text().replace("best", "other")
     scores["a"].write_text(text)
     with pytest.raises(UserError, match="configured, other"):
-        collect_ablation(scores, tmp_path / "t.csv")
+        collect_ablation(scores=scores, output=tmp_path / "t.csv")
     assert not (tmp_path / "t.csv").exists()
 
 

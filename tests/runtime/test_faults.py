@@ -236,7 +236,7 @@ def test_a_loader_worker_dies(
 
     after_step(1, kill)
     assert stages.train("--workers", "1") == 2
-    said(capsys, "a process that loads images", "killed", "train-cam", "mem_mb", "compute.workers")
+    said(capsys, "a process that loads images", "killed", "cam", "mem_mb", "compute.workers")
     assert not (stages.folder / "cam" / "model.safetensors").exists()
     assert stages.train() == 0
     assert "resuming at" in capsys.readouterr().err
@@ -246,12 +246,12 @@ def test_a_loader_worker_dies(
 def test_a_process_of_a_pool_dies() -> None:
     with (
         pytest.raises(UserError, match="helper process of this stage was killed") as caught,
-        explained("irn-labels"),
+        explained("labels"),
         ProcessPoolExecutor(1) as pool,
     ):
         pool.submit(os.kill, os.getpid(), 0).result()
         pool.submit(os._exit, 9).result()
-    assert caught.value.where == "irn-labels" and "mem_mb" in str(caught.value)
+    assert caught.value.where == "labels" and "mem_mb" in str(caught.value)
 
 
 # ----- memory
@@ -301,7 +301,7 @@ def test_an_export_does_not_fit_its_gpu(
 
     after_image(2, full)
     assert stages.export() == 2
-    said(capsys, "the GPU ran out of memory", "export-cams", "`scales`")
+    said(capsys, "the GPU ran out of memory", "export", "`scales`")
     assert not (stages.folder / "cams.h5").exists()
     assert stages.export() == 0
     assert_as_undisturbed(stages, undisturbed, "cams.h5")
@@ -310,10 +310,10 @@ def test_an_export_does_not_fit_its_gpu(
 def test_main_memory_runs_out() -> None:
     with (
         pytest.raises(UserError, match="ran out of memory: 4503") as caught,
-        explained("predict-split"),
+        explained("prediction"),
     ):
         torch.empty(1 << 52, dtype=torch.uint8)
-    assert caught.value.where == "predict-split" and "mem_mb" in str(caught.value)
+    assert caught.value.where == "prediction" and "mem_mb" in str(caught.value)
 
 
 # ----- time limits

@@ -26,7 +26,7 @@ from wsss.runtime.locks import lock_file, output_lock
 HOLDER = """
 import os, subprocess, sys
 from wsss.runtime.locks import output_lock
-with output_lock(sys.argv[1], "train-cam", wait_s=float(sys.argv[2])):
+with output_lock(sys.argv[1], "cam", wait_s=float(sys.argv[2])):
     child = subprocess.Popen(["sleep", "60"]) if sys.argv[3] == "child" else None
     if os.fork() == 0:  # as the helper processes of a data loader are
         os.close(1)
@@ -74,13 +74,13 @@ def test_a_second_process_is_refused_and_told_who_holds_it(
         start = time.monotonic()
         with (
             pytest.raises(UserError, match="is writing this output") as refusal,
-            output_lock(output, "export-cams", wait_s=0.5),
+            output_lock(output, "export", wait_s=0.5),
         ):
             pytest.fail("two processes hold the lock")
         assert 0.5 <= time.monotonic() - start < 20
         text = str(refusal.value)
         for words in (
-            *(f"process {first.pid} on {socket.gethostname()}", "wsss train-cam", "since 20"),
+            *(f"process {first.pid} on {socket.gethostname()}", "wsss cam", "since 20"),
             *(str(output), f"kill {first.pid}", "wait until it has finished"),
         ):
             assert words in text
@@ -100,7 +100,7 @@ def test_one_on_another_machine_is_told_how_to_end(tmp_path: Path) -> None:
         lock_file(output).write_text(json.dumps({"pid": 7, "host": "node7", **known}))
         with (
             pytest.raises(UserError) as error,
-            output_lock(output, "export-cams", wait_s=0),
+            output_lock(output, "export", wait_s=0),
         ):
             pytest.fail("two processes hold the lock")
         return str(error.value.fix)
@@ -114,7 +114,7 @@ def test_one_on_another_machine_is_told_how_to_end(tmp_path: Path) -> None:
         lock_file(output).write_text("{")
         with (
             pytest.raises(UserError, match="another process is writing"),
-            output_lock(output, "export-cams", wait_s=0),
+            output_lock(output, "export", wait_s=0),
         ):
             pytest.fail("two processes hold the lock")
 
@@ -132,7 +132,7 @@ def test_one_that_waits_goes_on_when_the_other_ends(tmp_path: Path) -> None:
             # It holds the file that is there now, not the one its predecessor removed.
             with (
                 pytest.raises(UserError, match=f"process {second.pid} on"),
-                output_lock(output, "export-cams", wait_s=0),
+                output_lock(output, "export", wait_s=0),
             ):
                 pytest.fail("two processes hold the lock")
             second.communicate("")
@@ -149,7 +149,7 @@ def test_a_killed_process_leaves_nothing_that_holds(tmp_path: Path) -> None:
             # Its file is there, and its children live; neither counts.
             assert lock_file(output).exists()
             os.kill(child, 0)
-            with output_lock(output, "export-cams", wait_s=0):
+            with output_lock(output, "export", wait_s=0):
                 assert f'"pid": {os.getpid()}' in lock_file(output).read_text()
         finally:
             os.kill(child, signal.SIGKILL)
@@ -158,7 +158,7 @@ def test_a_killed_process_leaves_nothing_that_holds(tmp_path: Path) -> None:
 
 def test_an_error_frees_it(tmp_path: Path) -> None:
     output = tmp_path / "cams.h5"
-    with pytest.raises(ZeroDivisionError), output_lock(output, "export-cams"):
+    with pytest.raises(ZeroDivisionError), output_lock(output, "export"):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
@@ -170,7 +170,7 @@ def test_a_file_system_without_locks_is_said(
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
-    with output_lock(tmp_path / "cams.h5", "export-cams"):
+    with output_lock(tmp_path / "cams.h5", "export"):
         assert "has no locks" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -179,7 +179,7 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with (
         pytest.raises(UserError, match="cannot make the file that guards"),
-        output_lock(tmp_path / "run" / "cams.h5", "export-cams"),
+        output_lock(tmp_path / "run" / "cams.h5", "export"),
     ):
         pytest.fail("nothing guards this")
 
@@ -193,9 +193,11 @@ def test_a_stage_takes_it(
     output = tmp_path / "miou.csv"
     with holder(output) as first:
         told(first)
-        assert main(["collect", str(tmp_path / "none.csv"), "--output", str(output)]) == 2
+        assert (
+            main(["collect", "--scores", str(tmp_path / "none.csv"), "--output", str(output)]) == 2
+        )
         error = capsys.readouterr().err
         assert f"wsss collect: process {first.pid} on" in error and f"kill {first.pid}" in error
     # Free again, it gets as far as its own error.
-    assert main(["collect", str(tmp_path / "none.csv"), "--output", str(output)]) == 2
+    assert main(["collect", "--scores", str(tmp_path / "none.csv"), "--output", str(output)]) == 2
     assert "is writing this output" not in capsys.readouterr().err

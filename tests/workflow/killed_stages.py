@@ -26,6 +26,7 @@ WARM = (
     *("wsss.segmentation.prediction", "wsss.evaluation.scoring", "wsss.figures.panels"),
 )
 
+TRAININGS = ("cam", "irn", "segmentation")
 SCORED = ("cam", "pseudo_label", "segmentation", "segmentation_crf")
 
 
@@ -38,6 +39,7 @@ def commands(run: str, root: str) -> dict[str, list[str]]:
     data = [*index, "--root", root]
     masks = ["--masks", f"{run}/masks.csv"]
     machine = ["--device", "cpu", "--threads", "1", "--workers", "0"]
+    alone = ["--workers", "0"]
     every_step = [*machine, "--checkpoint-minutes", "0"]
 
     def settings(stage: str) -> list[str]:
@@ -67,37 +69,37 @@ def commands(run: str, root: str) -> dict[str, list[str]]:
     return {
         "index": [*settings("index"), "--root", root, "--output", f"{run}/index.csv"],
         "masks": [*settings("index"), *data, "--output", f"{run}/masks.csv"],
-        "train-cam": [*settings("cam"), *data, *reconstructor, *training("cam")],
-        "export-cams": [
+        "cam": [*settings("cam"), *data, *reconstructor, *training("cam")],
+        "export": [
             *(*settings("export"), "--model", f"{run}/cam/model.safetensors", *data),
             *("--output", cams, *machine),
         ],
-        "irn-labels": [*settings("labels"), "--cams", cams, *data, *folder("irn/labels"), *machine],
-        "train-irn": [*settings("irn"), "--labels", f"{run}/irn/labels", *data, *training("irn")],
+        "labels": [*settings("labels"), "--cams", cams, *data, *folder("irn/labels"), *alone],
+        "irn": [*settings("irn"), "--labels", f"{run}/irn/labels", *data, *training("irn")],
         "pseudo-labels": [
             *(*settings("pseudo_labels"), "--cams", cams, *data, *machine),
             *("--model", f"{run}/irn/model.safetensors", "--maps", walked),
             *folder("pseudo_labels"),
         ],
-        "train-segmentation": [
+        "segmentation": [
             *(*settings("segmentation"), "--labels", f"{run}/pseudo_labels", *data),
             *training("segmentation"),
         ],
-        "predict-split": [
+        "prediction": [
             *(*settings("prediction"), "--model", f"{run}/segmentation/model.safetensors", *data),
             *(*folder("predictions"), *predicted, *machine),
         ],
-        "predict-split sample": [
-            *(*settings("prediction"), "--sample", f"{run}/config/evaluation.json", *data),
+        "prediction sample": [
+            *(*settings("prediction"), *data, "--split", "train", "--count", "2"),
             *("--model", f"{run}/segmentation/model.safetensors", *folder("sample"), *machine),
         ],
         "score-maps cam": [
             *(*settings("evaluation"), "--maps", cams, *data, *masks, *curve("cam")),
-            *("--split", "train", "--background", value("evaluation", "cam_background"), *machine),
+            *("--split", "train", "--background", value("evaluation", "cam_background"), *alone),
         ],
         "score-maps pseudo_label": [
             *(*settings("evaluation"), "--maps", walked, *data, *masks, *curve("pseudo_label")),
-            *("--split", "train", "--background", value("pseudo_labels", "background"), *machine),
+            *("--split", "train", "--background", value("pseudo_labels", "background"), *alone),
         ],
         "score-labels segmentation": [
             *("--labels", f"{run}/predictions", *data, *masks),
@@ -108,12 +110,12 @@ def commands(run: str, root: str) -> dict[str, list[str]]:
             *(*score("segmentation_crf"), "--split", "val"),
         ],
         "panels": [
-            *(*settings("evaluation"), "--cams", cams, *data, *masks, "--split", "train"),
+            *("--cams", cams, *data, *masks, "--split", "train", "--count", "2"),
             *("--pseudo-labels", f"{run}/pseudo_labels", "--predictions", f"{run}/sample"),
             *folder("panels"),
         ],
         "collect": [
-            *(f"{run}/evaluation/{name}.csv" for name in SCORED),
+            *("--scores", *(f"{run}/evaluation/{name}.csv" for name in SCORED)),
             *("--output", f"{run}/miou.csv"),
         ],
     }
@@ -217,7 +219,7 @@ def main() -> None:
 
         log = Path(f"{place}.killed.log")
         command = [word, *killed[name]]
-        wanted = kills_of_trainings if name.startswith("train") else kills_each
+        wanted = kills_of_trainings if name in TRAININGS else kills_each
         random_kills[name] = rename_kills[name] = 0
         for _ in range(20 * wanted):
             if random_kills[name] == wanted:
@@ -226,7 +228,7 @@ def main() -> None:
             random_kills[name] += kill_after(start(command, log), limit_s)
         # A training renames its metrics, then checkpoints: with the fourth there is one to go on
         # from. Of the others some have one output only.
-        for number in (4, 2) if name.startswith("train") else (2, 1):
+        for number in (4, 2) if name in TRAININGS else (2, 1):
             child = start(command, log, kill_at_rename(number, before=draw.random() < 0.5))
             rename_kills[name] += finished(child) == -signal.SIGKILL
         assert finished(start(command, log)) == 0, log.read_text()

@@ -14,23 +14,23 @@ from conftest import REPOSITORY, Project
 
 MIOU = "results/tiny/miou.csv"
 AFTER_SEGMENTATION = {
-    "train_segmentation",
+    "segmentation",
     "count_shards",
-    "predict_crf",
-    "predict_sample",
-    "score_segmentation",
-    "score_segmentation_crf",
+    "prediction_crf",
+    "prediction_sample",
+    "score_labels_segmentation",
+    "score_labels_segmentation_crf",
     "panels",
-    "miou",
+    "collect",
 }
 AFTER_LABELS = {
-    "irn_labels",
-    "train_irn",
+    "labels",
+    "irn",
     "pseudo_labels",
-    "score_pseudo_labels",
+    "score_maps_pseudo_label",
     *AFTER_SEGMENTATION,
 }
-AFTER_CAM = {"train_cam", "export_cams", "score_cams", *AFTER_LABELS}
+AFTER_CAM = {"cam", "export", "score_maps_cam", *AFTER_LABELS}
 EVERYTHING = {"index", "masks", "stage_config", *AFTER_CAM}
 
 
@@ -45,30 +45,30 @@ def test_plan_of_a_whole_run(project: Project) -> None:
 def test_plans_of_comparisons_share_the_index_and_stop_early(project: Project) -> None:
     plain = project.planned("results/tiny-cam/miou.csv")
     assert set(plain) == {
-        *("stage_config", "index", "masks", "train_cam_alone", "count_shards", "export_cams"),
-        *("score_cams", "panels", "miou"),
+        *("stage_config", "index", "masks", "cam_alone", "count_shards", "export"),
+        *("score_maps_cam", "panels", "collect"),
     }
     truth = project.planned("results/tiny-gt/miou.csv")
     assert set(truth) == {
-        *("stage_config", "index", "masks", "train_segmentation", "count_shards", "predict_crf"),
-        *("score_segmentation", "score_segmentation_crf", "panels", "miou"),
+        *("stage_config", "index", "masks", "segmentation", "count_shards", "prediction_crf"),
+        *("score_labels_segmentation", "score_labels_segmentation_crf", "panels", "collect"),
     }
     both = project.planned(MIOU, "results/tiny-cam/miou.csv", "results/tiny-gt/miou.csv")
     assert both["index"] == both["masks"] == 1
-    assert (both["train_cam"], both["train_cam_alone"], both["train_segmentation"]) == (1, 1, 2)
+    assert (both["cam"], both["cam_alone"], both["segmentation"]) == (1, 1, 2)
 
 
 def test_training_never_asks_for_masks(project: Project) -> None:
     shutil.rmtree(project.folder / "data" / "tiny" / "masks")
     plan = project.planned("results/tiny/segmentation/model.safetensors")
-    assert "train_segmentation" in plan and "masks" not in plan
+    assert "segmentation" in plan and "masks" not in plan
 
 
 def test_the_demo_makes_its_own_data(project: Project) -> None:
     plan = project.planned()
-    assert plan["demo_data"] == 1 and plan["train_cam"] == 1
+    assert plan["demo_data"] == 1 and plan["cam"] == 1
     compare = project.planned("demo_compare")
-    assert (compare["demo_data"], compare["index"], compare["miou"]) == (1, 1, 3)
+    assert (compare["demo_data"], compare["index"], compare["collect"]) == (1, 1, 3)
 
 
 def test_missing_data_are_an_error_only_for_what_needs_them(project: Project) -> None:
@@ -104,7 +104,9 @@ def test_every_rule_has_what_a_cluster_needs() -> None:
             block = block.split("\nuse rule ")[0]
             for directive in ("log:", "benchmark:", "threads:", "resources:", "conda:"):
                 assert f"    {directive}" in block, (path, block.split(":")[0], directive)
-            for resource in ("mem_mb=", "runtime=", "gpu="):
+            # That of a stage says by itself whether it asks for a GPU.
+            named = ("mem_mb=", "runtime=") + (() if "**resources(" in block else ("gpu=",))
+            for resource in named:
                 assert resource in block, (path, block.split(":")[0], resource)
 
 
@@ -154,13 +156,13 @@ def test_what_a_run_leaves(made: Project) -> None:
         *("index.csv", "classes.txt", "masks.csv", "config/cam.json", "cam/model.safetensors"),
         *("cam/work/metrics.jsonl", "cams.h5", "irn/model.safetensors", "walked.h5"),
         *("segmentation/model.safetensors", "evaluation/cam_curve.png", "miou.csv"),
-        *("logs/train_cam.log", "benchmarks/train_cam.tsv"),
+        *("logs/cam.log", "benchmarks/cam.tsv"),
     ):
         assert (results / name).is_file(), name
     for name in ("irn/labels", "pseudo_labels", "predictions", "predictions_crf", "panels"):
         assert list((results / name).glob("*.png")), name
     # Progress with its ETA is in the log.
-    assert "ETA" in (results / "logs" / "train_cam.log").read_text()
+    assert "ETA" in (results / "logs" / "cam.log").read_text()
 
 
 @pytest.mark.slow
@@ -174,15 +176,15 @@ def test_what_a_run_leaves(made: Project) -> None:
             "pseudo_labels",
             "steps",
             4,
-            {"pseudo_labels", "score_pseudo_labels", *AFTER_SEGMENTATION},
+            {"pseudo_labels", "score_maps_pseudo_label", *AFTER_SEGMENTATION},
         ),
         (
             "evaluation",
             "cam_background",
             0.5,
-            {"score_cams", "score_pseudo_labels", "predict_sample", "panels", "miou"},
+            {"score_maps_cam", "score_maps_pseudo_label", "collect"},
         ),
-        ("prediction", "mirror", True, AFTER_SEGMENTATION - {"train_segmentation"}),
+        ("prediction", "mirror", True, AFTER_SEGMENTATION - {"segmentation"}),
     ],
 )
 def test_a_setting_reruns_its_stage_and_what_follows(
@@ -197,7 +199,10 @@ def test_a_setting_reruns_its_stage_and_what_follows(
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("wsss/irn/random_walk.py", {"pseudo_labels", "score_pseudo_labels", *AFTER_SEGMENTATION}),
+        (
+            "wsss/irn/random_walk.py",
+            {"pseudo_labels", "score_maps_pseudo_label", *AFTER_SEGMENTATION},
+        ),
         ("wsss/segmentation/losses.py", AFTER_SEGMENTATION),
         ("wsss/evaluation/tables.py", None),
         ("wsss/cam/losses.py", None),
@@ -224,37 +229,52 @@ def test_a_module_reruns_the_stages_that_import_it(
 
 FIRST_RULES = {
     "wsss.data.build": {"index", "masks"},
-    "wsss.cam.training": {"train_cam"},
-    "wsss.cam.export": {"export_cams"},
-    "wsss.irn.labels": {"irn_labels"},
-    "wsss.irn.training": {"train_irn"},
+    "wsss.cam.training": {"cam"},
+    "wsss.cam.export": {"export"},
+    "wsss.irn.labels": {"labels"},
+    "wsss.irn.training": {"irn"},
     "wsss.irn.pseudo_labels": {"pseudo_labels"},
-    "wsss.segmentation.training": {"train_segmentation"},
-    "wsss.segmentation.prediction": {"predict_crf", "predict_sample"},
+    "wsss.segmentation.training": {"segmentation"},
+    "wsss.segmentation.prediction": {"prediction_crf", "prediction_sample"},
     "wsss.evaluation.scoring": {
-        *("score_cams", "score_pseudo_labels", "score_segmentation", "score_segmentation_crf")
+        *(
+            "score_maps_cam",
+            "score_maps_pseudo_label",
+            "score_labels_segmentation",
+            "score_labels_segmentation_crf",
+        )
     },
     "wsss.figures.panels": {"panels"},
-    "wsss.evaluation.tables": {"miou"},
+    "wsss.evaluation.tables": {"collect"},
 }
 FOLLOWERS = {
     "index": EVERYTHING - {"stage_config"},
-    "masks": {"score_cams", "score_pseudo_labels", "score_segmentation", "score_segmentation_crf"}
-    | {"panels", "miou"},
-    "train_cam": AFTER_CAM,
-    "export_cams": AFTER_CAM - {"train_cam"},
-    "score_cams": {"miou"},
-    "irn_labels": AFTER_LABELS,
-    "train_irn": AFTER_LABELS - {"irn_labels"},
-    "pseudo_labels": AFTER_LABELS - {"irn_labels", "train_irn"},
-    "score_pseudo_labels": {"miou"},
-    "train_segmentation": AFTER_SEGMENTATION,
-    "predict_crf": {"count_shards", "score_segmentation", "score_segmentation_crf", "miou"},
-    "predict_sample": {"panels", "miou"},
-    "score_segmentation": {"miou"},
-    "score_segmentation_crf": {"miou"},
-    "panels": {"miou"},
-    "miou": {"miou"},
+    "masks": {
+        "score_maps_cam",
+        "score_maps_pseudo_label",
+        "score_labels_segmentation",
+        "score_labels_segmentation_crf",
+    }
+    | {"panels", "collect"},
+    "cam": AFTER_CAM,
+    "export": AFTER_CAM - {"cam"},
+    "score_maps_cam": {"collect"},
+    "labels": AFTER_LABELS,
+    "irn": AFTER_LABELS - {"labels"},
+    "pseudo_labels": AFTER_LABELS - {"labels", "irn"},
+    "score_maps_pseudo_label": {"collect"},
+    "segmentation": AFTER_SEGMENTATION,
+    "prediction_crf": {
+        "count_shards",
+        "score_labels_segmentation",
+        "score_labels_segmentation_crf",
+        "collect",
+    },
+    "prediction_sample": {"panels", "collect"},
+    "score_labels_segmentation": {"collect"},
+    "score_labels_segmentation_crf": {"collect"},
+    "panels": {"collect"},
+    "collect": {"collect"},
 }
 
 
@@ -335,13 +355,13 @@ def test_a_failed_stage_leaves_nothing_and_the_next_run_resumes_there(project: P
     assert done.returncode != 0
     assert "the disk is on fire" in done.stdout
     results = project.folder / "results" / "tiny"
-    assert "the disk is on fire" in (results / "logs" / "export_cams.log").read_text()
+    assert "the disk is on fire" in (results / "logs" / "export.log").read_text()
     assert (results / "cam" / "model.safetensors").exists()
     # What stays beside it says that the stage failed; no part of an output does.
     assert [path.name for path in results.glob("*cams.h5*")] == [".cams.h5.heartbeat.json"]
     model = hashlib.sha256((results / "cam" / "model.safetensors").read_bytes()).hexdigest()
     assert set(project.planned("results/tiny/irn/labels.sha256")) == {
-        *("export_cams", "stage_config", "count_shards", "irn_labels"),
+        *("export", "stage_config", "count_shards", "labels"),
     } - ({"stage_config"} if (results / "config" / "labels.json").exists() else set())
     project.make("results/tiny/irn/labels.sha256")
     assert list((results / "irn" / "labels").glob("*.png"))

@@ -15,7 +15,7 @@ from warm_wsss import warm_wsss
 
 RESULTS = "results/tiny"
 TARGETS = [f"{RESULTS}/{name}" for name in ("predictions.sha256", "predictions_crf.sha256")]
-SHARED = ("export_cams", "irn_labels", "pseudo_labels", "predict_crf")
+SHARED = ("export", "labels", "pseudo_labels", "prediction_crf")
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -93,13 +93,13 @@ def test_stages_are_shared_as_the_configuration_says(served: Project) -> None:
     with unreadable(served.folder / "data" / "tiny" / "images" / "image_04.png"):
         failed = served.snakemake(labels)
     assert failed.returncode != 0 and "image_04.png" in failed.stdout
-    assert served.planned(labels) == {"irn_labels_shard": 1, "irn_labels": 1}
+    assert served.planned(labels) == {"labels_shard": 1, "labels": 1}
     # Where there are no results, another number counts at once.
     configure(served, shards=5, foreground=0.35)
-    assert served.planned(labels) == {"irn_labels_shard": 1, "irn_labels": 1}
+    assert served.planned(labels) == {"labels_shard": 1, "labels": 1}
     (served.folder / labels).unlink()
-    assert served.planned(labels) == {"count_shards": 1, "irn_labels": 1}
+    assert served.planned(labels) == {"count_shards": 1, "labels": 1}
     configure(served, shards=3, foreground=0.35)
     started = rules(served.make(labels))
-    assert (started["irn_labels_shard"], started["irn_labels"]) == (1, 1)
+    assert (started["labels_shard"], started["labels"]) == (1, 1)
     assert len((served.folder / labels).read_text().splitlines()) == 8

@@ -35,9 +35,9 @@ RUNS = """
 """
 BOTH = ("few-mct", "few-vit")
 AFTER_TRAINING = (
-    *("export_cams", "score_cams", "irn_labels", "train_irn", "pseudo_labels"),
-    *("score_pseudo_labels", "train_segmentation", "predict", "predict_sample"),
-    *("score_segmentation", "panels", "miou"),
+    *("export", "score_maps_cam", "labels", "irn", "pseudo_labels"),
+    *("score_maps_pseudo_label", "segmentation", "prediction", "prediction_sample"),
+    *("score_labels_segmentation", "panels", "collect"),
 )
 
 
@@ -45,7 +45,7 @@ AFTER_TRAINING = (
 def transformers(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setattr(demo, "TRAIN_IMAGES", 12)
     monkeypatch.setattr(demo, "VAL_IMAGES", 4)
-    demo.generate_demo(project.folder / "data" / "few")
+    demo.generate_demo(output=project.folder / "data" / "few")
     local = project.folder / "config.local.yaml"
     roots = "roots: {tiny: data/tiny"
     text = local.read_text()
@@ -62,13 +62,13 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_the_lending_runs_model_is_trained_first(transformers: Project) -> None:
     plan = transformers.planned("results/few-refined/cams.h5")
     # The transformer against its reconstructor, and the plain classifier; one store.
-    assert (plan["train_cam"], plan["train_cam_alone"], plan["export_cams"]) == (1, 1, 1)
+    assert (plan["cam"], plan["cam_alone"], plan["export"]) == (1, 1, 1)
 
 
 def test_the_same_rules_serve_both_methods(transformers: Project) -> None:
     both = transformers.planned(*(f"results/{run}/miou.csv" for run in BOTH))
     # As two runs of other methods: one index, and a reconstructor kept where there is one.
-    shared = dict.fromkeys(("index", "masks", "train_cam", "train_cam_alone"), 1)
+    shared = dict.fromkeys(("index", "masks", "cam", "cam_alone"), 1)
     settings = {"stage_config": 2 * 9 - 1, "count_shards": 2 * 4}
     assert both == dict.fromkeys(AFTER_TRAINING, 2) | shared | settings
 

@@ -76,7 +76,7 @@ def test_stages_killed_at_random_end_with_the_same_bytes(
     for name, kills in counted["random"].items():
         assert kills >= 1, f"{name} was never killed at random: {counted}"
         assert counted["rename"][name] >= 1, f"{name} was never killed at a rename: {counted}"
-    for name in ("train-cam", "train-irn", "train-segmentation"):
+    for name in ("cam", "irn", "segmentation"):
         assert counted["resumed"][name] >= 1, f"{name} never went on from a checkpoint: {counted}"
     # Nothing is left of what was killed: no temporary file, no lock.
     assert_same(results(folder / "killed"), results(folder / "quiet"))
@@ -149,7 +149,7 @@ def test_snakemake_and_its_stages_killed_end_with_the_same_bytes(
             assert_locked()  # the lock outlives its Snakemake
             assert project.snakemake("--unlock").returncode == 0
             with Killed(project, tmp_path / "second.log") as second:
-                log = logs / "train_cam.log"  # Snakemake removes the earlier one first
+                log = logs / "cam.log"  # Snakemake removes the earlier one first
                 while not log.exists() or "is writing it; waiting" not in log.read_text():
                     assert second.process.poll() is None, second.output()
                     time.sleep(0.02)
@@ -158,7 +158,7 @@ def test_snakemake_and_its_stages_killed_end_with_the_same_bytes(
                 # The stage alone, then: its Snakemake says so and ends.
                 os.kill(second.wait_for("irn/model.safetensors"), signal.SIGKILL)
                 assert second.process.wait() == 1
-                assert "Error in rule train_irn" in second.output()
+                assert "Error in rule irn" in second.output()
         finally:
             with suppress(ProcessLookupError):
                 os.kill(orphan, signal.SIGCONT)

@@ -55,7 +55,7 @@ def test_a_login_node_without_gpu_plans_gpu_jobs(
         *("--config", f"compute={{device: {device}}}"),
     )
     assert done.returncode == 0, done.stdout
-    asked = resources(done.stdout, "train_cam")
+    asked = resources(done.stdout, "cam")
     assert (asked["gpu"], asked["mem_mb"]) == (gpus, "32000")
     assert resources(done.stdout, "index")["gpu"] == "0"
 
@@ -202,7 +202,7 @@ def test_what_stands_around_a_training_lets_signals_pass(project: Project) -> No
     assert snakemake.poll() is None, (project.folder / "snakemake.txt").read_text()
     os.killpg(snakemake.pid, signal.SIGUSR1)
     assert snakemake.wait(120) == 1  # Snakemake's own status, when a stage has failed
-    assert "SIGUSR1: saved at step" in (folder / "logs/train_cam.log").read_text()
+    assert "SIGUSR1: saved at step" in (folder / "logs/cam.log").read_text()
     assert (folder / "cam/work/checkpoint.pt").exists()
 
 

@@ -1,47 +1,31 @@
-# Ablation tables. Their rows are runs like any other, in results/<run>/ablation/<row>/, which the
-# other rules make as far as the score of the CAMs; a row that changes nothing is the run itself.
+# Ablation tables: `ablation.csv`, and `ablation_q.csv` with the sweep of the initial q (ACR, CVPR
+# 2023, supplementary, Table A2). Their rows are runs like any other, in
+# results/<run>/ablation/<row>/, which the other rules make as far as the score of the CAMs; a row
+# that changes nothing is the run itself.
 
 
 localrules:
-    ablation,
-    ablation_q,
+    ablation_table,
 
 
-rule ablation:
+rule ablation_table:
     input:
-        scores=ablation_scores("variants"),
+        rows=ablation_scores,
     output:
-        table="results/{run}/ablation.csv",
+        **outputs("ablation_table"),
     log:
-        "results/{run}/logs/ablation.log",
+        log_of("ablation_table_{table}"),
     benchmark:
-        "results/{run}/benchmarks/ablation.tsv"
+        benchmark_of("ablation_table_{table}")
     wildcard_constraints:
         run=RUN_NAME,
+        table="ablation(_q)?",
     conda:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(1000),
-        runtime=10,
-        gpu=0,
+        **resources("ablation_table", mem_mb=1000, runtime=10),
     params:
-        code=code("wsss.evaluation.ablation"),
-        entries=ablation_entries("variants"),
+        **params("ablation_table", ablation_options),
     shell:
-        "wsss ablation-table {params.entries:q} --output {output.table:q} 2>&1 | tee {log:q}"
-
-
-# The sweep of the initial q (ACR, CVPR 2023, supplementary, Table A2).
-use rule ablation as ablation_q with:
-    input:
-        scores=ablation_scores("q"),
-    output:
-        table="results/{run}/ablation_q.csv",
-    log:
-        "results/{run}/logs/ablation_q.log",
-    benchmark:
-        "results/{run}/benchmarks/ablation_q.tsv"
-    params:
-        code=code("wsss.evaluation.ablation"),
-        entries=ablation_entries("q"),
+        COMMAND

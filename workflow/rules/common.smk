@@ -10,7 +10,6 @@ from pathlib import Path
 
 from wsss.cam.methods.registry import METHODS
 from wsss.project.config import load_config, parse_texts
-from wsss.project.file import STAGES
 from wsss.provenance import closure_hash, file_fingerprint
 from wsss.runtime.plugins import VARIABLE
 
@@ -29,11 +28,12 @@ DEMO_ROOT = str(CONFIG.roots.get("demo", "results/demo-data"))
 
 
 include: "resources.smk"
+include: "stages.smk"
 
 
-def code(module):
+def code(name):
     """Param: hash of the code that a stage runs."""
-    return lambda wildcards: closure_hash(module)
+    return lambda wildcards: closure_hash(STAGES[name].module)
 
 
 def settings_json(wildcards):
@@ -41,20 +41,9 @@ def settings_json(wildcards):
     return json.dumps(CONFIG.run(wildcards.run).settings(wildcards.stage), sort_keys=True)
 
 
-def setting(stage, key):
-    """Param: one setting of a run."""
-    return lambda wildcards: getattr(CONFIG.run(wildcards.run).stages[stage], key)
-
-
-def root(wildcards):
-    """Resource: the data set's folder."""
-    return str(CONFIG.root_folder(wildcards.run))
-
-
-def weights(wildcards, stage):
-    """Resource: options with the weight files that a training starts from, if it needs any."""
-    files = CONFIG.weights_files(wildcards.run, stage)
-    return " ".join(f"--{option} {shlex.quote(str(path))}" for option, path in files.items())
+def setting(wildcards, section, key):
+    """Return one setting of a run."""
+    return getattr(CONFIG.run(wildcards.run).stages[section], key)
 
 
 def weights_fingerprint(stage):
@@ -126,8 +115,7 @@ def training_labels(wildcards):
     """Input: what the segmentation model learns from."""
     if trains_on_truth(wildcards.run):
         return {"masks": index_file("masks.csv")(wildcards)}
-    folder = f"results/{wildcards.run}/pseudo_labels"
-    return {"labels": ancient(folder), "manifest": f"{folder}.sha256"}
+    return read_folder("labels", f"results/{wildcards.run}/pseudo_labels")
 
 
 def shown(wildcards):
@@ -142,24 +130,19 @@ def shown(wildcards):
     if "segmentation" in stages:
         folders["predictions"] = f"{folder}/{'sample' if found else 'predictions'}"
     for name, path in folders.items():
-        found[name] = ancient(path)
-        found[f"{name}_manifest"] = f"{path}.sha256"
+        found |= read_folder(name, path)
     return found
 
 
-def panel_split(wildcards):
-    """Param: the image set that the panels show."""
-    stages = CONFIG.run(wildcards.run).stages
-    if "cam" in scored_stages(wildcards.run):
-        return stages["evaluation"].seed_split
-    return stages["prediction"].split
+def shown_images(wildcards, split):
+    """Return the options of a command that draws a few images of a set."""
+    stage = CONFIG.run(wildcards.run).stages["evaluation"]
+    return words(split=split, names=list(stage.panel_names), count=stage.panel_count)
 
 
-def options(input, *names):
-    """Param, derived from inputs: `--name path` for those inputs that there are."""
-    return " ".join(
-        f"--{name.replace('_', '-')} {input.get(name)}" for name in names if input.get(name)
-    )
+def seed_images(wildcards):
+    """Param: options of a command that draws a few images of the seeds' set."""
+    return shown_images(wildcards, setting(wildcards, "evaluation", "seed_split"))
 
 
 def has_crf(run):

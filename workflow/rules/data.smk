@@ -9,11 +9,11 @@ rule stage_config:
     output:
         "results/{run}/config/{stage}.json",
     log:
-        "results/{run}/logs/config_{stage}.log",
+        log_of("config_{stage}"),
     benchmark:
-        "results/{run}/benchmarks/config_{stage}.tsv"
+        benchmark_of("config_{stage}")
     wildcard_constraints:
-        stage="|".join(STAGES),
+        stage="|".join(SECTIONS),
     conda:
         ENVIRONMENT
     threads: 1
@@ -32,8 +32,7 @@ rule stage_config:
 
 rule demo_data:
     output:
-        data=directory(DEMO_ROOT),
-        manifest=f"{DEMO_ROOT}.sha256",
+        **written_folder(DEMO_ROOT),
     log:
         "results/logs/demo_data.log",
     benchmark:
@@ -42,91 +41,75 @@ rule demo_data:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=10,
-        gpu=0,
+        **resources("demo_data", mem_mb=2000, runtime=10),
     params:
-        code=code("wsss.data.formats.demo_pictures"),
+        **params("demo_data"),
     shell:
-        "wsss demo-data --output {output.data:q} --manifest {output.manifest:q}"
-        " 2>&1 | tee {log:q}"
+        COMMAND
 
 
 rule index:
     input:
-        config="results/{run}/config/index.json",
+        unpack(inputs("index")),
         demo=demo_data,
     output:
-        index="results/{run}/index.csv",
+        **outputs("index"),
         classes="results/{run}/classes.txt",
     log:
-        "results/{run}/logs/index.log",
+        log_of("index"),
     benchmark:
-        "results/{run}/benchmarks/index.tsv"
+        benchmark_of("index")
     conda:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(4000),
-        runtime=120,
-        gpu=0,
-        root=root,
+        **resources("index", mem_mb=4000, runtime=120),
     params:
-        code=code("wsss.data.build"),
+        **params("index"),
         listing=partial(listing, function_name="listing_fingerprint"),
     shell:
-        "wsss index --config {input.config:q} --root {resources.root:q}"
-        " --output {output.index:q} 2>&1 | tee {log:q}"
+        COMMAND
 
 
 # COCO's outlines as label PNGs, in the data set's folder: once, whatever number of runs use it.
 rule coco_masks:
     output:
-        record="results/{run}/coco_masks.json",
+        **outputs("coco_masks"),
     log:
-        "results/{run}/logs/coco_masks.log",
+        log_of("coco_masks"),
     benchmark:
-        "results/{run}/benchmarks/coco_masks.tsv"
+        benchmark_of("coco_masks")
     conda:
         ENVIRONMENT
     threads: whole_machine
     resources:
-        mem_mb=memory(8000),
-        runtime=240,
-        gpu=0,
-        root=root,
+        **resources("coco_masks", mem_mb=8000, runtime=240, all_threads=True),
     params:
-        code=code("wsss.data.formats.coco_masks"),
+        **params("coco_masks"),
         listing=partial(listing, function_name="mask_fingerprint"),
     shell:
-        "wsss coco-masks --root {resources.root:q} --record {output.record:q}"
-        " --workers {threads} 2>&1 | tee {log:q}"
+        COMMAND
 
 
 # Apart from the index, so that what is known of masks can never rerun training.
 rule masks:
     input:
-        config="results/{run}/config/index.json",
-        index="results/{run}/index.csv",
+        unpack(inputs("masks")),
         demo=demo_data,
         drawn=drawn_masks,
     output:
-        masks="results/{run}/masks.csv",
+        **outputs("masks"),
     log:
-        "results/{run}/logs/masks.log",
+        log_of("masks"),
     benchmark:
-        "results/{run}/benchmarks/masks.tsv"
+        benchmark_of("masks")
     conda:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(4000),
-        runtime=120,
-        gpu=0,
-        root=root,
+        **resources("masks", mem_mb=4000, runtime=120),
     params:
-        code=code("wsss.data.build"),
+        **params("masks"),
         listing=partial(listing, function_name="mask_fingerprint"),
     shell:
-        "wsss masks --config {input.config:q} --root {resources.root:q} --index {input.index:q}"
-        " --output {output.masks:q} 2>&1 | tee {log:q}"
+        COMMAND

@@ -3,167 +3,94 @@
 
 # Seconds of work, for which no cluster is asked.
 localrules:
-    miou,
+    collect,
 
 
-rule score_cams:
+rule score_maps:
     input:
-        config="results/{run}/config/evaluation.json",
-        maps="results/{run}/cams.h5",
-        index=index_file("index.csv"),
-        masks=index_file("masks.csv"),
+        unpack(inputs("score_maps")),
+        maps=scored_maps,
     output:
-        scores="results/{run}/evaluation/cam.csv",
-        curve="results/{run}/evaluation/cam_curve.csv",
-        plot="results/{run}/evaluation/cam_curve.png",
+        **outputs("score_maps"),
     log:
-        "results/{run}/logs/score_cams.log",
+        log_of("score_maps_{table}"),
     benchmark:
-        "results/{run}/benchmarks/score_cams.tsv"
+        benchmark_of("score_maps_{table}")
+    wildcard_constraints:
+        table="cam|pseudo_label",
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: helper_threads
     resources:
-        mem_mb=memory(8000),
-        runtime=240,
-        gpu=0,
-        root=root,
-        compute=COMPUTE,
+        **resources("score_maps", mem_mb=8000, runtime=240),
     params:
-        code=code("wsss.evaluation.scoring"),
-        stage="cam",
-        split=setting("evaluation", "seed_split"),
-        background=setting("evaluation", "cam_background"),
+        **params("score_maps", scored_maps_options),
     shell:
-        "wsss score-maps --config {input.config:q} --maps {input.maps:q}"
-        " --index {input.index:q} --masks {input.masks:q} --root {resources.root:q}"
-        " --output {output.scores:q} --curve {output.curve:q} --plot {output.plot:q}"
-        " --run {wildcards.run} --stage {params.stage} --split {params.split:q}"
-        " --background {params.background} {resources.compute} 2>&1 | tee {log:q}"
+        COMMAND
 
 
-use rule score_cams as score_pseudo_labels with:
+rule score_labels:
     input:
-        config="results/{run}/config/evaluation.json",
-        maps="results/{run}/walked.h5",
-        index=index_file("index.csv"),
-        masks=index_file("masks.csv"),
+        unpack(inputs("score_labels")),
+        unpack(scored_labels),
     output:
-        scores="results/{run}/evaluation/pseudo_label.csv",
-        curve="results/{run}/evaluation/pseudo_label_curve.csv",
-        plot="results/{run}/evaluation/pseudo_label_curve.png",
+        **outputs("score_labels"),
     log:
-        "results/{run}/logs/score_pseudo_labels.log",
+        log_of("score_labels_{table}"),
     benchmark:
-        "results/{run}/benchmarks/score_pseudo_labels.tsv"
-    params:
-        code=code("wsss.evaluation.scoring"),
-        stage="pseudo_label",
-        split=setting("evaluation", "seed_split"),
-        background=setting("pseudo_labels", "background"),
-
-
-rule score_segmentation:
-    input:
-        labels=ancient("results/{run}/predictions"),
-        manifest="results/{run}/predictions.sha256",
-        index=index_file("index.csv"),
-        masks=index_file("masks.csv"),
-    output:
-        scores="results/{run}/evaluation/segmentation.csv",
-    log:
-        "results/{run}/logs/score_segmentation.log",
-    benchmark:
-        "results/{run}/benchmarks/score_segmentation.tsv"
+        benchmark_of("score_labels_{table}")
+    wildcard_constraints:
+        table="segmentation(_crf)?",
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: 1
     resources:
-        mem_mb=memory(4000),
-        runtime=120,
-        gpu=0,
-        root=root,
+        **resources("score_labels", mem_mb=4000, runtime=120),
     params:
-        code=code("wsss.evaluation.scoring"),
-        stage="segmentation",
-        split=setting("prediction", "split"),
-        kind=setting("segmentation", "labels"),
+        **params("score_labels", scored_labels_options),
     shell:
-        "wsss score-labels --labels {input.labels:q} --index {input.index:q}"
-        " --masks {input.masks:q} --root {resources.root:q} --output {output.scores:q}"
-        " --run {wildcards.run} --stage {params.stage} --split {params.split:q}"
-        " --labels-kind {params.kind} 2>&1 | tee {log:q}"
-
-
-use rule score_segmentation as score_segmentation_crf with:
-    input:
-        labels=ancient("results/{run}/predictions_crf"),
-        manifest="results/{run}/predictions_crf.sha256",
-        index=index_file("index.csv"),
-        masks=index_file("masks.csv"),
-    output:
-        scores="results/{run}/evaluation/segmentation_crf.csv",
-    log:
-        "results/{run}/logs/score_segmentation_crf.log",
-    benchmark:
-        "results/{run}/benchmarks/score_segmentation_crf.tsv"
-    params:
-        code=code("wsss.evaluation.scoring"),
-        stage="segmentation_crf",
-        split=setting("prediction", "split"),
-        kind=setting("segmentation", "labels"),
+        COMMAND
 
 
 rule panels:
     input:
+        unpack(inputs("panels")),
         unpack(shown),
-        config="results/{run}/config/evaluation.json",
-        index=index_file("index.csv"),
-        masks=index_file("masks.csv"),
     output:
-        panels=directory("results/{run}/panels"),
-        manifest="results/{run}/panels.sha256",
+        **outputs("panels"),
     log:
-        "results/{run}/logs/panels.log",
+        log_of("panels"),
     benchmark:
-        "results/{run}/benchmarks/panels.tsv"
+        benchmark_of("panels")
     conda:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(4000),
-        runtime=30,
-        gpu=0,
-        root=root,
+        **resources("panels", mem_mb=4000, runtime=30),
     params:
-        code=code("wsss.figures.panels"),
-        split=panel_split,
-        sources=lambda wildcards, input: options(input, "cams", "pseudo_labels", "predictions"),
+        **params("panels", panel_images),
     shell:
-        "wsss panels --config {input.config:q} --index {input.index:q} --masks {input.masks:q}"
-        " --root {resources.root:q} {params.sources} --split {params.split:q}"
-        " --output {output.panels:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+        COMMAND
 
 
-rule miou:
+rule collect:
     input:
+        unpack(inputs("collect")),
         scores=scores,
         # Not read here: who asks for the table also wants to see the pictures.
         panels="results/{run}/panels.sha256",
     output:
-        table="results/{run}/miou.csv",
+        **outputs("collect"),
     log:
-        "results/{run}/logs/miou.log",
+        log_of("collect"),
     benchmark:
-        "results/{run}/benchmarks/miou.tsv"
+        benchmark_of("collect")
     conda:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(1000),
-        runtime=10,
-        gpu=0,
+        **resources("collect", mem_mb=1000, runtime=10),
     params:
-        code=code("wsss.evaluation.tables"),
+        **params("collect"),
     shell:
-        "wsss collect {input.scores:q} --output {output.table:q} 2>&1 | tee {log:q}"
+        COMMAND

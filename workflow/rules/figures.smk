@@ -3,150 +3,79 @@
 
 
 localrules:
-    figures,
-    figures_versus,
+    all_figures,
+    all_figures_versus,
 
 
-# Image, CAM, ground truth (ACR, CVPR 2023, figures A5 and A8).
-rule figure_cam:
+# Image, CAM or DeepLab, ground truth (ACR, CVPR 2023, figures A5, A7, A8 and A9).
+rule figures:
     input:
-        config="results/{run}/config/evaluation.json",
-        run="results/{run}/cams.h5",
-        index=index_file("index.csv"),
-        masks=index_file("masks.csv"),
+        unpack(inputs("figures")),
+        unpack(figure_sources("run")),
     output:
-        figures=directory("results/{run}/figures/cam"),
-        manifest="results/{run}/figures/cam.sha256",
+        **outputs("figures"),
     log:
-        "results/{run}/logs/figure_cam.log",
+        log_of("figures_{what}"),
     benchmark:
-        "results/{run}/benchmarks/figure_cam.tsv"
+        benchmark_of("figures_{what}")
+    wildcard_constraints:
+        what="cam|segmentation",
     conda:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(4000),
-        runtime=30,
-        gpu=0,
-        root=root,
+        **resources("figures", mem_mb=4000, runtime=30),
     params:
-        code=code("wsss.figures.panels"),
-        kind="cams",
-        columns=columns("CAM", "run"),
-        split=setting("evaluation", "seed_split"),
+        **params("figures", figure_options("run")),
     shell:
-        "wsss figures columns --config {input.config:q} --index {input.index:q}"
-        " --masks {input.masks:q} --root {resources.root:q}"
-        " --{params.kind} {params.columns:q} --split {params.split:q}"
-        " --output {output.figures:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+        COMMAND
 
 
-# Image, DeepLab, ground truth (figures A7 and A9).
-use rule figure_cam as figure_segmentation with:
+# Image, another run's CAM or DeepLab, this run's, ground truth (figures A3 and A4).
+use rule figures as figures_versus with:
     input:
-        unpack(predictions("run")),
-        config="results/{run}/config/evaluation.json",
-        index=index_file("index.csv"),
-        masks=index_file("masks.csv"),
+        unpack(inputs("figures")),
+        unpack(figure_sources("other", "run")),
     output:
-        figures=directory("results/{run}/figures/segmentation"),
-        manifest="results/{run}/figures/segmentation.sha256",
+        **written_folder("results/{run}/figures/versus-{other}/{what}"),
     log:
-        "results/{run}/logs/figure_segmentation.log",
+        log_of("figures_{what}_versus_{other}"),
     benchmark:
-        "results/{run}/benchmarks/figure_segmentation.tsv"
+        benchmark_of("figures_{what}_versus_{other}")
     params:
-        code=code("wsss.figures.panels"),
-        kind="labels",
-        columns=columns("DeepLab", "run"),
-        split=setting("prediction", "split"),
-
-
-# Image, another run's CAM, this run's, ground truth (figure A3).
-use rule figure_cam as figure_cam_versus with:
-    input:
-        config="results/{run}/config/evaluation.json",
-        other="results/{other}/cams.h5",
-        run="results/{run}/cams.h5",
-        index=index_file("index.csv"),
-        masks=index_file("masks.csv"),
-    output:
-        figures=directory("results/{run}/figures/versus-{other}/cam"),
-        manifest="results/{run}/figures/versus-{other}/cam.sha256",
-    log:
-        "results/{run}/logs/figure_cam_versus_{other}.log",
-    benchmark:
-        "results/{run}/benchmarks/figure_cam_versus_{other}.tsv"
-    params:
-        code=code("wsss.figures.panels"),
-        kind="cams",
-        columns=columns("CAM", "other", "run"),
-        split=setting("evaluation", "seed_split"),
-
-
-# The same with segmentations (figure A4).
-use rule figure_cam as figure_segmentation_versus with:
-    input:
-        unpack(predictions("other", "run")),
-        config="results/{run}/config/evaluation.json",
-        index=index_file("index.csv"),
-        masks=index_file("masks.csv"),
-    output:
-        figures=directory("results/{run}/figures/versus-{other}/segmentation"),
-        manifest="results/{run}/figures/versus-{other}/segmentation.sha256",
-    log:
-        "results/{run}/logs/figure_segmentation_versus_{other}.log",
-    benchmark:
-        "results/{run}/benchmarks/figure_segmentation_versus_{other}.tsv"
-    params:
-        code=code("wsss.figures.panels"),
-        kind="labels",
-        columns=columns("DeepLab", "other", "run"),
-        split=setting("prediction", "split"),
+        **params("figures", figure_options("other", "run")),
 
 
 # What both updates feed the reconstructor, and what it makes of it (figure A6).
-rule figure_reconstructions:
+rule reconstructions:
     input:
-        config="results/{run}/config/evaluation.json",
-        model="results/{run}/cam/model.safetensors",
-        reconstructor="results/{run}/cam/reconstructor.safetensors",
-        index=index_file("index.csv"),
+        unpack(inputs("reconstructions")),
     output:
-        figures=directory("results/{run}/figures/reconstructions"),
-        manifest="results/{run}/figures/reconstructions.sha256",
+        **outputs("reconstructions"),
     log:
-        "results/{run}/logs/figure_reconstructions.log",
+        log_of("reconstructions"),
     benchmark:
-        "results/{run}/benchmarks/figure_reconstructions.tsv"
+        benchmark_of("reconstructions")
     conda:
         ENVIRONMENT
     threads: whole_machine
     resources:
-        mem_mb=memory(8000),
-        runtime=30,
-        gpu=gpus,
-        root=root,
-        compute=COMPUTE,
+        **resources("reconstructions", mem_mb=8000, runtime=30),
     params:
-        code=code("wsss.figures.reconstruction"),
-        split=setting("evaluation", "seed_split"),
+        **params("reconstructions", seed_images),
     shell:
-        "wsss figures reconstructions --config {input.config:q} --model {input.model:q}"
-        " --reconstructor {input.reconstructor:q} --index {input.index:q}"
-        " --root {resources.root:q} --split {params.split:q} --output {output.figures:q}"
-        " --manifest {output.manifest:q} {resources.compute} 2>&1 | tee {log:q}"
+        COMMAND
 
 
-rule figures:
+rule all_figures:
     input:
         figure_manifests,
     output:
         "results/{run}/figures.sha256",
     log:
-        "results/{run}/logs/figures.log",
+        log_of("all_figures"),
     benchmark:
-        "results/{run}/benchmarks/figures.tsv"
+        benchmark_of("all_figures")
     conda:
         ENVIRONMENT
     threads: 1
@@ -158,12 +87,12 @@ rule figures:
         "sha256sum {input:q} > {output:q} 2> {log:q}"
 
 
-use rule figures as figures_versus with:
+use rule all_figures as all_figures_versus with:
     input:
         figure_manifests,
     output:
         "results/{run}/figures/versus-{other}.sha256",
     log:
-        "results/{run}/logs/figures_versus_{other}.log",
+        log_of("all_figures_versus_{other}"),
     benchmark:
-        "results/{run}/benchmarks/figures_versus_{other}.tsv"
+        benchmark_of("all_figures_versus_{other}")

@@ -13,11 +13,6 @@ shell.prefix(
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGUSR1, lambda number, frame: None)
 
-COMPUTE = (
-    f"--device {CONFIG.compute.device} --threads {CONFIG.compute.threads}"
-    f" --workers {CONFIG.compute.workers}"
-    f" --deterministic {str(CONFIG.compute.deterministic).lower()}"
-)
 # What starts a training: `wsss`, or that under torchrun.
 TRAIN = CONFIG.compute.training_program()
 
@@ -67,8 +62,23 @@ def training_gpus(wildcards):
     return gpus(wildcards) * CONFIG.compute.gpus
 
 
-def training_compute(wildcards, stage):
-    """Resource: how a training computes, options of its command."""
-    images = getattr(CONFIG.compute.micro_batch, stage)
-    parts = "" if images is None else f" --micro-batch {images}"
-    return f"{COMPUTE} --checkpoint-minutes {CONFIG.compute.checkpoint_minutes:g}{parts}"
+def computing_threads(wildcards, input):
+    """Threads: the whole machine, unless a job only puts parts together."""
+    return 1 if input.get("parts") else whole_machine(wildcards)
+
+
+def computing_memory(mb):
+    """Resource: memory in MB, unless a job only puts parts together."""
+    return lambda wildcards, input, attempt: memory(min(mb, 4000) if input.get("parts") else mb)(
+        wildcards, attempt
+    )
+
+
+def computing_gpus(wildcards, input):
+    """Resource: number of GPUs, unless a job only puts parts together."""
+    return 0 if input.get("parts") else gpus(wildcards)
+
+
+def helper_threads(wildcards):
+    """Threads: one for each helper process of a stage that shares its images among them."""
+    return max(1, CONFIG.compute.workers)

@@ -4,36 +4,11 @@
 # Where there are no results, not even older ones, another number counts at once.
 from wsss.files import content_hash
 
-# Stage: the module that it runs, what it reads beside its settings and the index, what it makes.
-SHARED = {
-    "export": ("wsss.cam.export", {"model": "cam/model.safetensors"}, "cams.h5"),
-    "labels": ("wsss.irn.labels", {"cams": "cams.h5"}, "irn/labels.sha256"),
-    "pseudo_labels": (
-        "wsss.irn.pseudo_labels",
-        {"cams": "cams.h5", "model": "irn/model.safetensors"},
-        "pseudo_labels.sha256",
-    ),
-    "prediction": (
-        "wsss.segmentation.prediction",
-        {"model": "segmentation/model.safetensors"},
-        "predictions.sha256",
-    ),
-}
 
-
-def reads(stage=None):
-    """Input: the files that decide the results of a stage; without one, of the wildcard's."""
-
-    def files(wildcards):
-        name, folder = stage or wildcards.stage, f"results/{wildcards.run}"
-        return {
-            "config": f"{folder}/config/{name}.json",
-            "index": index_file("index.csv")(wildcards),
-            **{key: f"{folder}/{path}" for key, path in SHARED[name][1].items()},
-            **(attention_model(wildcards) if name == "export" else {}),
-        }
-
-    return files
+def result(wildcards):
+    """Return what tells that a stage has results."""
+    path = next(iter(STAGES[wildcards.stage].outputs.values()))
+    return Path(f"results/{wildcards.run}") / (manifest_of(path) if is_folder(path) else path)
 
 
 def shards(stage):
@@ -56,47 +31,20 @@ def asked(wildcards):
     if not note.exists():
         return f"{number} jobs"
     noted = json.loads(note.read_text())
-    if noted["shards"] == number or (folder / SHARED[stage][2]).exists():
+    if noted["shards"] == number or result(wildcards).exists():
         return noted["asked"]
     return content_hash([number, noted])
 
 
-def result_options(wildcards, input, output):
-    """Param, derived from inputs and outputs: where results go, and which part of them a job
-    makes; all of them, unless it makes one part or puts the parts together."""
-    if output.get("part"):
-        return f"--output {output.part} --shard {wildcards.part}/{wildcards.total}"
-    names = {"cams": "output", "labels": "output", "labels_crf": "output-crf"}
-    words = [f"--{names.get(key, key).replace('_', '-')} {path}" for key, path in output.items()]
-    return " ".join([*words, *(["--merge", *input.parts] if input.get("parts") else [])])
-
-
-def computing_threads(wildcards, input):
-    """Threads: the whole machine, unless a job only puts parts together."""
-    return 1 if input.get("parts") else whole_machine(wildcards)
-
-
-def computing_memory(mb):
-    """Resource: memory in MB, unless a job only puts parts together."""
-    return lambda wildcards, input, attempt: memory(min(mb, 4000) if input.get("parts") else mb)(
-        wildcards, attempt
-    )
-
-
-def computing_gpus(wildcards, input):
-    """Resource: number of GPUs, unless a job only puts parts together."""
-    return 0 if input.get("parts") else gpus(wildcards)
-
-
 checkpoint count_shards:
     input:
-        unpack(reads()),
+        unpack(lambda wildcards: inputs(wildcards.stage)(wildcards)),
     output:
         number="results/{run}/shards/{stage}.json",
     log:
-        "results/{run}/logs/shards/{stage}.log",
+        log_of("shards/{stage}"),
     wildcard_constraints:
-        stage="|".join(SHARED),
+        stage="|".join(SHARDABLE),
     localrule: True
     conda:
         ENVIRONMENT
@@ -107,7 +55,7 @@ checkpoint count_shards:
         gpu=0,
         shards=lambda wildcards: getattr(CONFIG.shards, wildcards.stage),
     params:
-        code=lambda wildcards: closure_hash(SHARED[wildcards.stage][0]),
+        code=lambda wildcards: code(wildcards.stage)(wildcards),
         asked=asked,
     # Parts that an earlier start has left are of other settings, or of another number.
     shell:

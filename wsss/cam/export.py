@@ -23,7 +23,7 @@ from wsss.models.classifier import Classifier
 from wsss.models.lean import LeanClassifier, lean_classifier
 from wsss.provenance import closure_hash
 from wsss.runtime.compute import (
-    Compute,
+    InferenceCompute,
     autocast,
     convolution_dtype,
     resolve_precision,
@@ -42,7 +42,7 @@ def export_cams(
     index: Path,
     root: Path,
     output: Path,
-    compute: Compute,
+    compute: InferenceCompute,
     attention_model: Path | None = None,
     shard: Shard = WHOLE,
 ) -> None:

@@ -74,7 +74,7 @@ def _predict(options: argparse.Namespace) -> None:
     if options.config is None:
         config = PredictionConfig()
     else:
-        config = shared.settings(options, "prediction")
+        config = shared.read_config("prediction", options.config)
     predict_images(
         model=model,
         inputs=options.inputs,

@@ -32,7 +32,7 @@ def _acr(options: argparse.Namespace) -> None:
 
     import_acr(
         options.checkpoint,
-        config=shared.settings(options, "cam"),
+        config=shared.read_config("cam", options.config),
         index=options.index,
         output=options.output,
         reconstructor_output=options.reconstructor_output,
@@ -42,4 +42,6 @@ def _acr(options: argparse.Namespace) -> None:
 def _irn(options: argparse.Namespace) -> None:
     from wsss.irn.published import import_irn
 
-    import_irn(options.checkpoint, config=shared.settings(options, "irn"), output=options.output)
+    import_irn(
+        options.checkpoint, config=shared.read_config("irn", options.config), output=options.output
+    )

@@ -65,8 +65,8 @@ def ablation_rows(scores: Mapping[str, Path]) -> list[Row]:
     return rows
 
 
-def collect_ablation(scores: Mapping[str, Path], output: Path) -> list[Row]:
-    """Write the scores of all variants as one CSV, atomically, and return its rows.
+def collect_ablation(*, scores: Mapping[str, Path], output: Path) -> list[Row]:
+    """Write the scores of all variants as one CSV, print its means, and return its rows.
 
     Args:
         scores: Variant -> `evaluation/cam.csv` of the run that it is.
@@ -74,6 +74,7 @@ def collect_ablation(scores: Mapping[str, Path], output: Path) -> list[Row]:
     """
     rows = ablation_rows(scores)
     write_rows(output, rows, COLUMNS)
+    print(format_ablation(rows))
     return rows
 
 

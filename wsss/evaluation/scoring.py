@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,6 @@ from wsss.evaluation.confusion import confusion_matrix, scores_from_confusion
 from wsss.evaluation.sweep import SweepCounts, as_thresholds
 from wsss.evaluation.tables import CurvePoint, rows_of_scores, write_curve, write_rows
 from wsss.runtime.pool import map_parts
-
-if TYPE_CHECKING:
-    from wsss.runtime.compute import Compute
 
 
 @dataclass(frozen=True)
@@ -119,8 +116,7 @@ def score_maps(
     stage: str,
     split: str,
     background: float,
-    compute: Compute,
-    labels_kind: str = "pseudo",
+    workers: int = 2,
 ) -> None:
     """Score class maps at the configured background score and at the best of a sweep.
 
@@ -140,8 +136,7 @@ def score_maps(
         stage: `cam` or `pseudo_label`.
         split: Image set that is scored.
         background: The configured background score, 0..1.
-        compute: How many processes.
-        labels_kind: What the run's segmentation learns from, for the tables.
+        workers: Processes that share the images.
 
     Raises:
         UserError: The split is empty, an image has no mask or no map, or the store holds other
@@ -168,7 +163,7 @@ def score_maps(
     names = [record.name for record in records.records]
     untagged = frozenset(r.name for r in records.records if not r.tags and r.name not in stored)
     count = partial(_count_maps, maps=maps, truth=truth, thresholds=thresholds, untagged=untagged)
-    counts, *others = map_parts(count, names, compute.workers)
+    counts, *others = map_parts(count, names, workers)
     for other in others:
         counts.merge(other)
     scores = [scores_from_confusion(counts.confusion(i)) for i in range(len(values))]
@@ -185,7 +180,7 @@ def score_maps(
             records.classes,
             run=run,
             stage=stage,
-            labels=labels_kind,
+            labels="pseudo",
             split=split,
             selection=selection,
             threshold=values[position],
@@ -220,8 +215,7 @@ def score_labels(
     run: str,
     stage: str,
     split: str,
-    labels_kind: str,
-    compute: Compute | None = None,
+    labels_kind: Literal["pseudo", "ground_truth"] = "pseudo",
 ) -> None:
     """Score a folder of label PNGs (`NAME.png`).
 
@@ -234,8 +228,7 @@ def score_labels(
         run: Name of the run, for the tables.
         stage: Such as `segmentation` or `segmentation_crf`.
         split: Image set that is scored.
-        labels_kind: `pseudo` or `ground_truth`: what the segmentation learnt from.
-        compute: How many processes; None: one.
+        labels_kind: What the segmentation learnt from, for the table.
 
     Raises:
         UserError: The split is empty, or an image has no mask or no prediction.
@@ -251,9 +244,7 @@ def score_labels(
             expected="one NAME.png for every image of the split",
             fix="run the prediction of this split, or score another one",
         )
-    count = partial(_count_labels, labels=labels, truth=truth)
-    workers = 1 if compute is None else compute.workers
-    confusion = sum(map_parts(count, names, workers), np.int64(0))
+    confusion = _count_labels(names, labels=labels, truth=truth)
     rows = rows_of_scores(
         scores_from_confusion(np.asarray(confusion)),
         records.classes,

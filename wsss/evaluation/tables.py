@@ -135,8 +135,12 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def collect(scores: Sequence[Path], output: Path) -> None:
-    """Join the score tables of a run's stages, in the order of the stages, into one CSV.
+def collect(*, scores: Sequence[Path], output: Path) -> None:
+    """Join the score tables of a run's stages, in the order of the stages, and print the means.
+
+    Args:
+        scores: Score tables of a run's stages.
+        output: CSV to write.
 
     Raises:
         UserError: A table is missing, has other columns, or two hold the same row.
@@ -153,6 +157,7 @@ def collect(scores: Sequence[Path], output: Path) -> None:
     # A stable sort: rows of one stage keep their order.
     rows.sort(key=lambda row: order.get(row["stage"], len(order)))
     write_rows(output, rows)
+    print(format_table(output))
 
 
 def percent(score: str, threshold: str = "") -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -142,11 +143,11 @@ def write_side_by_side(
 def write_panels(
     *,
     index: Path,
-    masks: Path | None,
+    masks: Path | None = None,
     root: Path,
-    cams: Path | None,
-    pseudo_labels: Path | None,
-    predictions: Path | None,
+    cams: Path | None = None,
+    pseudo_labels: Path | None = None,
+    predictions: Path | None = None,
     output: Path,
     split: str,
     names: Sequence[str] = (),
@@ -189,8 +190,8 @@ def write_figure(
     index: Path,
     masks: Path,
     root: Path,
-    cams: Mapping[str, Path],
-    labels: Mapping[str, Path],
+    cams: Mapping[str, Path] = MappingProxyType({}),
+    labels: Mapping[str, Path] = MappingProxyType({}),
     output: Path,
     split: str,
     names: Sequence[str] = (),

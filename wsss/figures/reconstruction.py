@@ -34,7 +34,7 @@ from wsss.errors import UserError
 from wsss.files import atomic_directory
 from wsss.models.backbones import IMAGENET
 from wsss.models.reconstructor import Reconstructor
-from wsss.runtime.compute import Compute, autocast, setup
+from wsss.runtime.compute import Device, autocast, setup
 
 TILE_WIDTH_PX = 200
 
@@ -186,7 +186,7 @@ def write_reconstructions(
     split: str,
     names: Sequence[str] = (),
     count: int = 8,
-    compute: Compute,
+    compute: Device,
 ) -> None:
     """Write one PNG an image, a row each tagged class, and the contact sheet `index.png`.
 

@@ -20,7 +20,6 @@ from wsss.irn.config import LabelsConfig
 from wsss.irn.inputs import check_store, winner
 from wsss.maps.map_store import MapStore, StoredMaps, upsample
 from wsss.maps.shards import WHOLE, Shard
-from wsss.runtime.compute import Compute
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 
@@ -77,7 +76,7 @@ def mine_labels(
     index: Path,
     root: Path,
     output: Path,
-    compute: Compute,
+    workers: int = 2,
     shard: Shard = WHOLE,
 ) -> None:
     """Write one label PNG for every training image (0 background, class + 1, 255 not sure).
@@ -88,7 +87,7 @@ def mine_labels(
         index: index.csv; its training set is labelled.
         root: Folder that the index's paths are relative to.
         output: Folder to write.
-        compute: `workers` processes share the images; the labels do not depend on their number.
+        workers: Processes that share the images; the labels do not depend on their number.
         shard: The part of the images to label.
 
     Raises:
@@ -104,6 +103,6 @@ def mine_labels(
                 yield record, store.read(record.name), store.upsampling
 
         miner = _Miner(config, root, folder)
-        done = ordered_map(miner, items(), compute.workers)
+        done = ordered_map(miner, items(), workers)
         for _ in progress(done, total=len(mine), description="IRN labels"):
             pass

@@ -22,7 +22,7 @@ from wsss.irn.walked import UPSAMPLING, Finisher, WalkJob
 from wsss.maps.map_store import MapStore, MapStoreWriter, StoredMaps, map_size
 from wsss.maps.shards import WHOLE, Shard
 from wsss.provenance import closure_hash
-from wsss.runtime.compute import Compute, setup
+from wsss.runtime.compute import InferenceCompute, setup
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 from wsss.runtime.settings import to_dict
@@ -40,7 +40,7 @@ def make_pseudo_labels(
     root: Path,
     output: Path,
     maps: Path,
-    compute: Compute,
+    compute: InferenceCompute,
     shard: Shard = WHOLE,
 ) -> None:
     """Write pseudo-label PNGs, and the walked maps for scoring at other background scores.

@@ -99,7 +99,7 @@ def train_irn(
     output: Path,
     work_dir: Path,
     compute: Compute,
-    weights_file: Path | None,
+    weights_file: Path | None = None,
 ) -> None:
     """Train IRNet and write its model file.
 

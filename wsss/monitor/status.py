@@ -116,8 +116,8 @@ def _found_jobs(folder: Path) -> list[PlannedJob]:
         output = path.with_name(path.name.removeprefix(".").removesuffix(".heartbeat.json"))
         if output.relative_to(folder).parts[0] == _PARTS:
             continue
-        command = str(_heartbeat(output).get("command", output.name))
-        found.append(PlannedJob(command, (output.relative_to(folder).as_posix(),), must_run=False))
+        name = _stage(_heartbeat(output)) or output.name
+        found.append(PlannedJob(name, (output.relative_to(folder).as_posix(),), must_run=False))
     return found
 
 
@@ -131,15 +131,17 @@ def _parts(folder: Path) -> list[PlannedJob]:
             continue
         outputs = [f"{_PARTS}/{note.stem}/{part}-of-{total}" for part in range(1, total + 1)]
         beats = [_heartbeat(folder / output) for output in outputs]
-        command = next((str(beat["command"]) for beat in beats if "command" in beat), None)
-        if total < 2 or command is None or all(beat.get("state") == "done" for beat in beats):
+        if total < 2 or not any(beats) or all(beat.get("state") == "done" for beat in beats):
             continue
         for output in outputs:
-            rule = command.replace("-", "_").removesuffix("_split")
-            logs = sorted((folder / "logs" / _PARTS).glob(f"{rule}*_{Path(output).name}.log"))
-            log = logs[0].relative_to(folder).as_posix() if logs else None
-            found.append(PlannedJob(f"{rule} parts", (output,), log, must_run=False))
+            log = f"logs/{_PARTS}/{note.stem}_{Path(output).name}.log"
+            found.append(PlannedJob(f"{note.stem} parts", (output,), log, must_run=False))
     return found
+
+
+def _stage(beat: Mapping[str, Any]) -> str:
+    """Return the name of the stage whose heartbeat this is; empty: it does not say."""
+    return str(beat.get("command", "")).replace("-", "_")
 
 
 def _heartbeat(output: Path) -> dict[str, Any]:

@@ -13,21 +13,11 @@ from wsss.files import read_json
 from wsss.project.local import LocalCompute, ShardCounts
 from wsss.runtime.registry import Kind, Registry, load_code, parse_kind
 from wsss.runtime.settings import Count, Fraction, Settings, unknown_key
+from wsss.stages import SECTIONS
 
 StopAfter = Literal["cam", "pseudo_label", "segmentation"]
 
-_KINDS = {
-    "index": "wsss.data.formats.registry:FORMATS",
-    "cam": "wsss.cam.methods.registry:METHODS",
-    "export": "wsss.cam.config:ExportConfig",
-    "labels": "wsss.irn.config:LabelsConfig",
-    "irn": "wsss.irn.config:IrnConfig",
-    "pseudo_labels": "wsss.irn.config:PseudoLabelsConfig",
-    "segmentation": "wsss.segmentation.config:SegmentationConfig",
-    "prediction": "wsss.segmentation.config:PredictionConfig",
-    "evaluation": "wsss.evaluation.config:EvaluationConfig",
-}
-STAGES = tuple(_KINDS)
+STAGES = tuple(SECTIONS)
 
 
 def stage_kind(stage: str) -> Kind:
@@ -36,9 +26,9 @@ def stage_kind(stage: str) -> Kind:
     Raises:
         UserError: There is no such stage.
     """
-    if stage not in _KINDS:
+    if stage not in SECTIONS:
         raise unknown_key(stage, STAGES, where="stage", kind="stage")
-    kind: Kind = load_code(_KINDS[stage])
+    kind: Kind = load_code(SECTIONS[stage])
     return kind
 
 

@@ -24,36 +24,24 @@ Precision = Literal["auto", "float32", "bfloat16"]
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 
 
-@dataclass(frozen=True)
-class Compute:
-    """Local resources of one stage.
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What every stage with a network uses of the machine.
 
     Attributes:
-        device: "auto" (CUDA if there is one), "cuda", "cuda:N" or "cpu".
+        device: auto (CUDA if there is one), cuda, cuda:N or cpu.
         threads: Threads of one process for CPU arithmetic. A setting rather than the number of
             cores at hand, because the order of summation, hence the bytes, depends on it.
-        workers: Helper processes that load images or run per-image work; never changes a result.
         deterministic: On CUDA, restrict PyTorch to deterministic kernels.
-        micro_batch: Images that a training takes through its networks at once, where its share of
-            a batch does not fit the device; gradients are added up, and the step is the same.
-            None: the whole share.
-        checkpoint_minutes: Time between the checkpoints of a training.
     """
 
     device: str = "auto"
     threads: int = 2
-    workers: int = 2
     deterministic: bool = True
-    micro_batch: int | None = None
-    checkpoint_minutes: float = 5.0
 
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise UserError(f"compute.threads is {self.threads}", expected="1 or more")
-        if self.workers < 0:
-            raise UserError(f"compute.workers is {self.workers}", expected="0 or more")
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise UserError(f"compute.micro_batch is {self.micro_batch}", expected="1 or more")
         if self.device not in ("auto", "cpu", "cuda") and not self.device.startswith("cuda:"):
             raise UserError(
                 f"compute.device is {self.device!r}", expected='"auto", "cpu", "cuda" or "cuda:N"'
@@ -92,7 +80,43 @@ class Compute:
         return device
 
 
-def setup(compute: Compute, seed: int, *, trains: bool = False) -> torch.device:
+@dataclass(frozen=True, kw_only=True)
+class InferenceCompute(Device):
+    """What a stage uses that applies a trained network to many images.
+
+    Attributes:
+        workers: Helper processes that load images or run per-image work; never changes a result.
+    """
+
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.workers < 0:
+            raise UserError(f"compute.workers is {self.workers}", expected="0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute(InferenceCompute):
+    """What a training uses.
+
+    Attributes:
+        micro_batch: Images that go through the networks at once, where a process's share of a
+            batch does not fit the device; gradients are added up, and the step is the same.
+            None: the whole share.
+        checkpoint_minutes: Time between two checkpoints.
+    """
+
+    micro_batch: int | None = None
+    checkpoint_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise UserError(f"compute.micro_batch is {self.micro_batch}", expected="1 or more")
+
+
+def setup(compute: Device, seed: int, *, trains: bool = False) -> torch.device:
     """Prepare this process: threads, seeds, deterministic kernels, float32 that is float32.
 
     Returns the device.

@@ -22,7 +22,7 @@ from wsss.files import atomic_directory, atomic_file
 from wsss.maps.shards import WHOLE, Shard
 from wsss.models.deeplab import DeepLab
 from wsss.models.model_file import kept
-from wsss.runtime.compute import Compute, Precision, setup
+from wsss.runtime.compute import InferenceCompute, Precision, setup
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 from wsss.segmentation.config import PredictionConfig
@@ -83,7 +83,7 @@ def _on_gpu(
     network: DeepLab,
     jobs: Sequence[Job],
     config: PredictionConfig,
-    compute: Compute,
+    compute: InferenceCompute,
     device: torch.device,
 ) -> Iterator[tuple[Job, npt.NDArray[np.float32]]]:
     """Yield the (n_labels, H, W) probabilities of each image, reading ahead of the device."""
@@ -101,7 +101,7 @@ def _predict(
     jobs: Sequence[Job],
     finish: Finish,
     config: PredictionConfig,
-    compute: Compute,
+    compute: InferenceCompute,
     *,
     few_share_threads: bool,
 ) -> None:
@@ -164,8 +164,8 @@ def predict_split(
     index: Path,
     root: Path,
     output: Path,
-    output_crf: Path | None,
-    compute: Compute,
+    output_crf: Path | None = None,
+    compute: InferenceCompute,
     split: str | None = None,
     names: Sequence[str] = (),
     count: int | None = None,
@@ -290,7 +290,7 @@ def predict_images(
     inputs: Sequence[Path],
     output: Path,
     config: PredictionConfig,
-    compute: Compute,
+    compute: InferenceCompute,
 ) -> None:
     """Segment any pictures: NAME.png with the labels, NAME_overlay.png to look at.
 

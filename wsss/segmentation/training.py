@@ -82,14 +82,14 @@ class SegmentationTask(OnePhaseTask):
 def train_segmentation(
     *,
     config: SegmentationConfig,
-    labels: Path | None,
-    masks: Path | None,
+    labels: Path | None = None,
+    masks: Path | None = None,
     index: Path,
     root: Path,
     output: Path,
     work_dir: Path,
     compute: Compute,
-    weights_file: Path | None,
+    weights_file: Path | None = None,
 ) -> None:
     """Train DeepLab and write its model file.
 

@@ -20,13 +20,13 @@ STAMP = "annotations.txt"
 """In the masks' folder: fingerprint of the annotations and the rule they were drawn by."""
 
 
-def draw_once(root: Path, record: Path | None = None, *, workers: int = 2) -> bool:
+def draw_once(*, root: Path, output: Path | None = None, workers: int = 2) -> bool:
     """Draw the label PNGs of both sets, unless they are there from these annotations.
 
     Args:
         root: Folder with annotations/; the PNGs go to masks/ in it.
-        record: File to write in the end: a copy of masks/categories.json, the rule and the label
-            values.
+        output: Record to write in the end: a copy of masks/categories.json, the rule and the
+            label values.
         workers: Processes that draw.
 
     Returns:
@@ -42,8 +42,9 @@ def draw_once(root: Path, record: Path | None = None, *, workers: int = 2) -> bo
     if drawn:
         rasterise_masks(root, workers=workers)
         write_text(stamp, fingerprint + "\n")
-    if record is not None:
-        write_text(record, (folder / CATEGORIES).read_text(encoding="utf-8"))
+    if output is not None:
+        write_text(output, (folder / CATEGORIES).read_text(encoding="utf-8"))
+    print(f"{folder}: " + ("drawn" if drawn else "already drawn from these annotations"))
     return drawn
 
 

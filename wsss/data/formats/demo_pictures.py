@@ -216,13 +216,13 @@ def draw_picture(number: int) -> DemoPicture:
     return DemoPicture(f"demo_{number:03d}", set_name, image, _label(owner, kinds), tags)
 
 
-def generate_demo(root: Path) -> None:
+def generate_demo(*, output: Path) -> None:
     """Write the demo data set as a plain folder (images/, labels.csv, classes.txt, masks/).
 
     Args:
-        root: Folder to write; it appears at once, and replaces what was there.
+        output: Folder to write; it appears at once, and replaces what was there.
     """
-    with atomic_directory(root) as folder:
+    with atomic_directory(output) as folder:
         (folder / "images").mkdir()
         (folder / "masks").mkdir()
         lines = ["image,tags,set\n"]

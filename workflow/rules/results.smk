@@ -1,0 +1,112 @@
+# What the rules share that score and show results, of one run or of several side by side.
+
+
+def scored_maps(wildcards):
+    """Input: the maps that a table scores."""
+    store = {"cam": "cams.h5", "pseudo_label": "walked.h5"}[wildcards.table]
+    return f"results/{wildcards.run}/{store}"
+
+
+def scored_maps_options(wildcards):
+    """Param: what is scored at which background score, and its names in the table."""
+    place = {
+        "cam": ("evaluation", "cam_background"),
+        "pseudo_label": ("pseudo_labels", "background"),
+    }
+    return words(
+        run=wildcards.run,
+        stage=wildcards.table,
+        split=setting(wildcards, "evaluation", "seed_split"),
+        background=setting(wildcards, *place[wildcards.table]),
+    )
+
+
+def scored_labels(wildcards):
+    """Input: the predictions that a table scores."""
+    crf = "_crf" if wildcards.table.endswith("_crf") else ""
+    return read_folder("labels", f"results/{wildcards.run}/predictions{crf}")
+
+
+def scored_labels_options(wildcards):
+    """Param: what is scored, and its names in the table."""
+    return words(
+        run=wildcards.run,
+        stage=wildcards.table,
+        split=setting(wildcards, "prediction", "split"),
+        labels_kind=setting(wildcards, "segmentation", "labels"),
+    )
+
+
+def panel_images(wildcards):
+    """Param: the images that the panels show."""
+    if "cam" in scored_stages(wildcards.run):
+        return seed_images(wildcards)
+    return shown_images(wildcards, setting(wildcards, "prediction", "split"))
+
+
+def ablation_rows(wildcards):
+    """Return the run behind each row of an ablation table."""
+    table = {"ablation": "variants", "ablation_q": "q"}[wildcards.table]
+    return CONFIG.ablation(wildcards.run, table)
+
+
+def ablation_scores(wildcards):
+    """Input: the CAM scores of every row of a table."""
+    return [f"results/{run}/evaluation/cam.csv" for run in ablation_rows(wildcards).values()]
+
+
+def ablation_options(wildcards):
+    """Param: `row=path` for every row of a table."""
+    rows = zip(ablation_rows(wildcards), ablation_scores(wildcards), strict=True)
+    return words(scores=[f"{row}={path}" for row, path in rows])
+
+
+def figure_path(run, what):
+    """Return what a figure shows of a run: its CAMs, or its predictions, with CRF where it has
+    them."""
+    if what == "cam":
+        return f"results/{run}/cams.h5"
+    return f"results/{run}/predictions{'_crf' if has_crf(CONFIG.run(run)) else ''}"
+
+
+def figure_sources(*names):
+    """Input: what a figure shows of the runs that these wildcards name."""
+
+    def files(wildcards):
+        found = {}
+        for name in names:
+            path = figure_path(wildcards[name], wildcards.what)
+            found |= {name: path} if wildcards.what == "cam" else read_folder(name, path)
+        return found
+
+    return files
+
+
+def figure_options(*names):
+    """Param: the columns of a figure, and the images that it shows."""
+
+    def options(wildcards):
+        is_cam = wildcards.what == "cam"
+        title, key = ("CAM", "cams") if is_cam else ("DeepLab", "labels")
+        paths = [(wildcards[name], figure_path(wildcards[name], wildcards.what)) for name in names]
+        columns = words(**{key: [f"{title}: {run}={path}" for run, path in paths]})
+        if is_cam:
+            return f"{columns} {seed_images(wildcards)}"
+        return f"{columns} {shown_images(wildcards, setting(wildcards, 'prediction', 'split'))}"
+
+    return options
+
+
+def figure_manifests(wildcards):
+    """Input: the figures of a run, or of a run and another, as far as both go."""
+    other = wildcards.get("other", wildcards.run)
+    stages = set(scored_stages(wildcards.run)) & set(scored_stages(other))
+    kinds = [kind for kind in ("cam", "segmentation") if kind in stages]
+    folder = f"results/{wildcards.run}/figures"
+    if "other" in wildcards.keys():
+        folder = f"{folder}/versus-{other}"
+    elif "cam" in kinds and wildcards.run in CONFIG.runs and has_reconstructor(CONFIG.run(other)):
+        kinds.append("reconstructions")
+    if not kinds:
+        raise ValueError(f"{wildcards.run} and {other} have no results that can be compared")
+    return [f"{folder}/{kind}.sha256" for kind in kinds]
