@@ -1,14 +1,26 @@
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
+import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from wsss.errors import UserError
-from wsss.provenance import closure, closure_hash, file_fingerprint, write_manifest
+from wsss.provenance import (
+    OUTSIDE,
+    PACKAGE_FOLDER,
+    closure,
+    closure_hash,
+    file_fingerprint,
+    write_manifest,
+)
+from wsss.runtime.progress import progress
 
 
 @pytest.fixture
@@ -18,6 +30,8 @@ def package(tmp_path: Path) -> Path:
         "__init__.py": '"""The package."""\n',
         "files.py": "X = 1\n",
         "errors.py": "class UserError(Exception):\n    pass\n",
+        "runtime/__init__.py": "",
+        "runtime/progress.py": "from wsss.data import other\n",
         "cam/__init__.py": "",
         "cam/training.py": (
             '"""Doc."""\n'
@@ -33,7 +47,12 @@ def package(tmp_path: Path) -> Path:
             'class Config:\n    """Doc."""\n    rate: float = 1.0  # a comment\n    """A rate."""\n'
         ),
         "data/__init__.py": "",
-        "data/late.py": "from ..errors import UserError\nfrom . import sibling\n",
+        "data/late.py": (
+            "from ..errors import UserError\nfrom ..runtime.progress import progress\n"
+            "from . import sibling\n"
+            "def fail(name):\n"
+            '    raise UserError(f"no {name}", where="here")\n'
+        ),
         "data/sibling.py": "",
         "data/dynamic.py": "",
         "data/types.py": "",
@@ -54,7 +73,6 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def test_closure_follows_every_way_of_importing(package: Path) -> None:
     assert closure("wsss.cam.training", folder=package) == (
-        "wsss",
         "wsss.cam",
         "wsss.cam.config",
         "wsss.cam.training",
@@ -62,9 +80,91 @@ def test_closure_follows_every_way_of_importing(package: Path) -> None:
         "wsss.data.dynamic",
         "wsss.data.late",
         "wsss.data.sibling",
-        "wsss.errors",
         "wsss.files",
     )
+
+
+def test_modules_that_are_loaded_by_name_count_where_they_are_chosen(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "my_method.py").write_text("import os\nfrom wsss.data import types\nimport beside\n")
+    (plugins / "beside.py").write_text("SCALE = 1\n")
+    monkeypatch.syspath_prepend(plugins)
+
+    def hashed() -> str:
+        return closure_hash("wsss.cam.training", "my_method", folder=package)
+
+    alone = closure("wsss.cam.training", folder=package)
+    both = closure("wsss.cam.training", "my_method", folder=package)
+    assert set(both) - set(alone) == {"my_method", "beside", "wsss.data.types"}
+    before = hashed()
+    for path, text in ((plugins / "beside.py", "SCALE = 2\n"), (plugins / "my_method.py", "")):
+        path.write_text(text)
+        assert hashed() != before
+        before = hashed()
+    with pytest.raises(ModuleNotFoundError, match="my_other"):
+        closure_hash("wsss.cam.training", "my_other", folder=package)
+
+
+def signatures(name: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Yield the functions and methods of a module with the classes they are in."""
+    path = PACKAGE_FOLDER.joinpath(*name.split(".")[1:])
+    file = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            yield f"{name}.{node.name}", node
+
+
+def test_what_is_outside_the_hash_hands_no_array_to_anything() -> None:
+    # What a function returns is all that it can hand on, since none writes into an argument. A
+    # type variable is what the caller put in.
+    plain = {"None", "str", "int", "float", "bool", "list", "tuple", "dict", "Path", "UserError"}
+    plain |= {"Iterator", "T", "Heartbeat", "ast", "AST", "stmt", "Module", "_Stamp"}
+    for module in sorted(OUTSIDE):
+        for name, function in signatures(module):
+            assert function.returns is not None, name
+            returned = ast.unparse(function.returns)
+            words = set(re.findall(r"\w+", returned)) - plain
+            private = function.name.startswith("_")
+            assert words <= ({"Any"} if private else set()), f"{name} returns {returned}"
+            given = {each.arg for each in ast.walk(function.args) if isinstance(each, ast.arg)}
+            for node in ast.walk(function):
+                written = node.targets if isinstance(node, ast.Assign) else []
+                written += [node.target] if isinstance(node, ast.AugAssign) else []
+                for target in written:
+                    root = target
+                    while isinstance(root, ast.Attribute | ast.Subscript):
+                        root = root.value
+                    changes = root is not target and isinstance(root, ast.Name)
+                    foreign = changes and root.id in given - {"self"}
+                    assert private or not foreign, (name, target.lineno)
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    # PyTorch's names of what changes a tensor in place.
+                    assert not re.search(r"[a-z]_$", node.func.attr), (name, node.func.attr)
+
+
+def test_progress_hands_on_what_it_got() -> None:
+    items = [np.arange(3), np.ones((2, 2)), np.zeros(0)]
+    copies = [item.copy() for item in items]
+    shown = list(progress(iter(items), total=3, description="test"))
+    assert all(one is other for one, other in zip(shown, items, strict=True))
+    assert all(np.array_equal(one, other) for one, other in zip(items, copies, strict=True))
+
+
+def test_importing_the_package_does_nothing() -> None:
+    # It is outside the hash: what it holds may only be looked up.
+    nodes = ast.parse((PACKAGE_FOLDER / "__init__.py").read_text()).body
+    for node in nodes:
+        is_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        quiet = (
+            ast.Expr | ast.Assign | ast.AnnAssign | ast.FunctionDef | ast.Import | ast.ImportFrom
+        )
+        assert isinstance(node, quiet) or is_types, ast.unparse(node)
+        assert not (isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant))
+        if imports:
+            assert "wsss" not in ast.unparse(node), ast.unparse(node)
 
 
 def test_unknown_module(package: Path) -> None:
@@ -82,6 +182,11 @@ def test_unknown_module(package: Path) -> None:
         ("files.py", "X = 1", "\n# why\nX = 1"),
         ("data/types.py", "", "Y = 2\n"),
         ("data/other.py", "training", "training as t"),
+        # Messages, and the modules of what only tells of the work.
+        ("data/late.py", 'f"no {name}", where="here"', 'f"there is no {name}", fix="make it"'),
+        ("errors.py", "pass", "x = 1"),
+        ("runtime/progress.py", "other", "other as o"),
+        ("__init__.py", '"""The package."""', "_LAZY = {'train': 'wsss.cam.training'}"),
     ],
 )
 def test_what_leaves_the_hash(package: Path, file: str, old: str, new: str) -> None:
@@ -95,10 +200,11 @@ def test_what_leaves_the_hash(package: Path, file: str, old: str, new: str) -> N
     [
         ("cam/config.py", "1.0", "1.5"),
         ("files.py", "X = 1", "X = 2"),
-        ("data/late.py", "UserError", "UserError as E"),
+        ("data/late.py", "import UserError", "import UserError as E"),
         ("data/sibling.py", "", "Z = 1\n"),
         ("data/dynamic.py", "", "Z = 1\n"),
-        ("__init__.py", '"""The package."""', "import os"),
+        ("data/late.py", "raise UserError", "return UserError"),
+        ("cam/__init__.py", "", "import os\n"),
     ],
 )
 def test_what_changes_the_hash(package: Path, file: str, old: str, new: str) -> None:

@@ -1,8 +1,9 @@
 """Which code and which files a result depends on, as content hashes.
 
-A stage must run again when code that it imports changes, and only then: not when a file is
-touched, a comment reworded or another stage edited. `closure_hash` therefore hashes the syntax
-trees, without docstrings, of a module and of everything in this package that it imports.
+A stage must run again when code that can change its result changes, and only then: not when a file
+is touched, a comment or a message reworded or another stage edited. `closure_hash` therefore hashes
+the syntax trees, without docstrings and messages, of a module and of everything in this package
+that it imports, apart from what only tells of the work.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,44 +23,90 @@ from wsss.files import write_text
 PACKAGE = "wsss"
 PACKAGE_FOLDER = Path(__file__).parent
 
+# What tells of the work, guards it or explains what stopped it, and hands no array to anything. It
+# is in no hash, nor is what only it imports. `wsss` itself holds the lazy names of the public API.
+OUTSIDE = frozenset(
+    {
+        "wsss",
+        "wsss.errors",
+        "wsss.provenance",
+        "wsss.runtime.faults",
+        "wsss.runtime.heartbeat",
+        "wsss.runtime.locks",
+        "wsss.runtime.memory",
+        "wsss.runtime.progress",
+        "wsss.runtime.stage_process",
+        "wsss.training.metrics",
+        "wsss.training.out_of_memory",
+        "wsss.training.reporting",
+    }
+)
+# Calls that make the message of an error: their arguments are in no hash.
+MESSAGES = frozenset({"UserError", "impossible", "unknown_key"})
+
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def closure_hash(module: str, *, folder: Path = PACKAGE_FOLDER) -> str:
-    """Return the hash of the code that importing and running `module` can reach.
+def closure_hash(module: str, *others: str, folder: Path = PACKAGE_FOLDER) -> str:
+    """Return the hash of the code that can change what running `module` gives.
 
     Args:
         module: Dotted name inside this package, such as `wsss.cam.training`.
+        others: Modules that it loads by name, such as the chosen CAM method's; also from outside
+            the package, with the modules beside them that they import.
         folder: Where the package's sources lie; another one only in tests.
 
     Returns:
         16 hex digits; the same on every Python version that parses the code alike.
     """
     digest = hashlib.sha256()
-    for name in closure(module, folder=folder):
-        digest.update(f"{name} {_module_hash(_stamp(_find(name, folder)))}\n".encode())
+    for name, path in _closure((module, *others), folder).items():
+        digest.update(f"{name} {_module_hash(_stamp(path))}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def closure(module: str, *, folder: Path = PACKAGE_FOLDER) -> tuple[str, ...]:
-    """Return the sorted names of the package's modules that `module` imports, itself included.
+def closure(module: str, *others: str, folder: Path = PACKAGE_FOLDER) -> tuple[str, ...]:
+    """Return the sorted names of the modules whose code `closure_hash` is of.
 
     Imports inside functions count; imports under `if TYPE_CHECKING:` do not, as they never run.
     """
-    if _find(module, folder) is None:
-        raise ModuleNotFoundError(f"no module {module} in {folder}")
-    seen: set[str] = set()
-    waiting = [module]
+    return tuple(_closure((module, *others), folder))
+
+
+def _closure(modules: tuple[str, ...], folder: Path) -> dict[str, Path]:
+    """Return name -> file, in the order of the names."""
+    plugins = [_plugin(name) for name in modules if name.split(".")[0] != PACKAGE]
+    places = {path.parent for path in plugins}
+
+    def find(name: str) -> Path | None:
+        if name.split(".")[0] == PACKAGE:
+            return _find(name, folder)
+        found = (place.joinpath(*name.split(".")).with_suffix(".py") for place in places)
+        return next((path for path in found if path.is_file()), None)
+
+    for name in modules:
+        if find(name) is None:
+            raise ModuleNotFoundError(f"no module {name} in {folder}")
+    seen: dict[str, Path] = {}
+    waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        path = _find(name, folder)
-        if name in seen or path is None:
+        path = find(name)
+        if name in seen or name in OUTSIDE or path is None:
             continue
-        seen.add(name)
+        seen[name] = path
         # Importing a module runs the `__init__` of every package above it.
         waiting.extend(_parents(name))
         waiting.extend(_imported(_stamp(path), name))
-    return tuple(sorted(seen))
+    return dict(sorted(seen.items()))
+
+
+def _plugin(name: str) -> Path:
+    """Return the file of a module outside the package."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"no module {name}")
+    return Path(spec.origin)
 
 
 def _parents(name: str) -> list[str]:
@@ -81,8 +129,7 @@ def _find(name: str, folder: Path) -> Path | None:
 _Stamp = tuple[str, int, int]
 
 
-def _stamp(path: Path | None) -> _Stamp:
-    assert path is not None
+def _stamp(path: Path) -> _Stamp:
     status = path.stat()
     return (os.fspath(path), status.st_mtime_ns, status.st_size)
 
@@ -111,7 +158,10 @@ def _shape(node: Any) -> Any:
     if not isinstance(node, ast.AST):
         return node
     fields = []
+    is_message = isinstance(node, ast.Call) and _called(node) in MESSAGES
     for name, value in ast.iter_fields(node):
+        if is_message and name in ("args", "keywords"):
+            continue
         if name == "body" and isinstance(node, _Documented):
             value = _without_strings(value)
         if value is None or value == [] or name in ("ctx", "kind", "type_comment"):
@@ -153,14 +203,17 @@ def _imported(stamp: _Stamp, module: str) -> tuple[str, ...]:
             names.extend(f"{base}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and node.args:
             names.extend(_import_module_argument(node))
-    return tuple(name for name in names if name.split(".")[0] == PACKAGE)
+    return tuple(names)
+
+
+def _called(node: ast.Call) -> str:
+    function = node.func
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 def _import_module_argument(node: ast.Call) -> list[str]:
-    function = node.func
-    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
     argument = node.args[0]
-    if name == "import_module" and isinstance(argument, ast.Constant):
+    if _called(node) == "import_module" and isinstance(argument, ast.Constant):
         return [argument.value] if isinstance(argument.value, str) else []
     return []
 
