@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, TINY_RUN
 
+from wsss import provenance
 from wsss.cli import SUMMARIES, build_parser
 from wsss.commands.stage import PREFIX, fields_of, is_compute, parameters
 from wsss.maps.shards import Shard
 from wsss.monitor.status import run_status
+from wsss.project.code import code_hash
+from wsss.project.config import ProjectConfig, load_config
 from wsss.provenance import PACKAGE_FOLDER, closure
 from wsss.runtime.stage_process import stage_process
 from wsss.stages import SECTIONS, STAGES, Stage
@@ -129,3 +132,46 @@ def test_status_calls_a_stage_by_its_name(tmp_path: Path) -> None:
         with stage_process(stage.command, output):
             output.touch()
     assert {job.rule for job in run_status(tmp_path / "run").jobs} == set(STAGES)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ProjectConfig:
+    (tmp_path / "config.yaml").write_text(TINY_RUN)
+    return load_config(folder=tmp_path)
+
+
+def hashes(config: ProjectConfig, run: str) -> dict[str, str]:
+    return {name: code_hash(stage, config, run) for name, stage in STAGES.items()}
+
+
+def test_code_that_a_run_does_not_choose_reruns_none_of_its_stages(
+    config: ProjectConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if a module were edited: only those change whose run has it."""
+    before = {run: hashes(config, run) for run in ("tiny", "tiny-cam")}
+
+    def changed(module: str) -> dict[str, set[str]]:
+        edited = provenance._find(module, PACKAGE_FOLDER)
+
+        def other(stamp: tuple[str, int, int]) -> str:
+            return "edited" if stamp[0] == str(edited) else original(stamp)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(provenance, "_module_hash", other)
+            return {
+                run: {name for name, code in hashes(config, run).items() if code != old[name]}
+                for run, old in before.items()
+            }
+
+    original = provenance._module_hash
+    figure = {"reconstructions"}  # whose code is ACR's own
+    assert changed("wsss.cam.methods.acr") == {
+        "tiny": {"cam", "export"} | figure,
+        "tiny-cam": figure,
+    }
+    assert changed("wsss.data.formats.voc") == {"tiny": set(), "tiny-cam": set()}
+    listed = {"index", "masks"}
+    assert changed("wsss.data.formats.folder") == {"tiny": listed, "tiny-cam": listed}
+    assert changed("wsss.training.loop")["tiny-cam"] >= {"cam", "irn", "segmentation"}
+    for module in ("wsss.runtime.progress", "wsss.training.metrics", "wsss.cli", "wsss.stages"):
+        assert changed(module) == {"tiny": set(), "tiny-cam": set()}

@@ -52,6 +52,8 @@ class Stage:
         trains: Whether it is a training: several processes can run it, and it has a work folder.
         machine: What it can use of the machine.
         has_root: Whether it reads the data set's folder.
+        chosen_by: Sections of the run's settings that choose code which it runs: a method, a
+            format, networks.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Stage:
     trains: bool = False
     machine: tuple[str, ...] = ()
     has_root: bool = True
+    chosen_by: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
@@ -134,6 +137,7 @@ _ALL: Sequence[Stage] = (
         settings="index",
         outputs={"output": "index.csv"},
         beside=("classes.txt",),
+        chosen_by=("index",),
     ),
     Stage(
         "masks",
@@ -142,6 +146,7 @@ _ALL: Sequence[Stage] = (
         settings="index",
         inputs=_LIST,
         outputs={"output": "masks.csv"},
+        chosen_by=("index",),
     ),
     Stage(
         "cam",
@@ -155,6 +160,7 @@ _ALL: Sequence[Stage] = (
         },
         trains=True,
         machine=TRAINING,
+        chosen_by=("cam",),
     ),
     Stage(
         "export",
@@ -165,6 +171,7 @@ _ALL: Sequence[Stage] = (
         outputs={"output": "cams.h5"},
         shardable=True,
         machine=INFERENCE,
+        chosen_by=("cam",),
     ),
     Stage(
         "labels",
@@ -185,6 +192,7 @@ _ALL: Sequence[Stage] = (
         outputs={"output": "irn/model.safetensors"},
         trains=True,
         machine=TRAINING,
+        chosen_by=("irn",),
     ),
     Stage(
         "pseudo_labels",
@@ -195,6 +203,7 @@ _ALL: Sequence[Stage] = (
         outputs={"output": "pseudo_labels/", "maps": "walked.h5"},
         shardable=True,
         machine=INFERENCE,
+        chosen_by=("irn",),
     ),
     Stage(
         "segmentation",
@@ -205,6 +214,7 @@ _ALL: Sequence[Stage] = (
         outputs={"output": "segmentation/model.safetensors"},
         trains=True,
         machine=TRAINING,
+        chosen_by=("segmentation",),
     ),
     Stage(
         "prediction",
@@ -216,6 +226,7 @@ _ALL: Sequence[Stage] = (
         only_if={"output_crf": "crf"},
         shardable=True,
         machine=INFERENCE,
+        chosen_by=("segmentation",),
     ),
     Stage(
         "score_maps",
@@ -278,6 +289,7 @@ _ALL: Sequence[Stage] = (
         },
         outputs={"output": "figures/reconstructions/"},
         machine=DEVICE,
+        chosen_by=("cam",),
     ),
 )
 STAGES: Mapping[str, Stage] = {stage.name: stage for stage in _ALL}

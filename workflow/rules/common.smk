@@ -10,7 +10,8 @@ from pathlib import Path
 
 from wsss.cam.methods.registry import METHODS
 from wsss.project.config import load_config, parse_texts
-from wsss.provenance import closure_hash, file_fingerprint
+from wsss.project.code import code_hash
+from wsss.provenance import file_fingerprint
 from wsss.runtime.plugins import VARIABLE
 
 # `.venv/bin/snakemake` also works in a shell where the environment is not activated.
@@ -33,7 +34,7 @@ include: "stages.smk"
 
 def code(name):
     """Param: hash of the code that a stage runs."""
-    return lambda wildcards: closure_hash(STAGES[name].module)
+    return lambda wildcards: code_hash(STAGES[name], CONFIG, wildcards.get("run"))
 
 
 def settings_json(wildcards):

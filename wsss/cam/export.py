@@ -32,6 +32,7 @@ from wsss.runtime.compute import (
 from wsss.runtime.memory import release_freed_memory, return_large_blocks
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
+from wsss.runtime.registry import chosen_modules
 from wsss.runtime.settings import to_dict
 
 
@@ -84,9 +85,11 @@ def export_cams(
 
     tagged = [r for r in known.records if r.tags and set(r.sets) & {"train", "train_aug"}]
     records = shard.of(tagged)
+    models = [trained] if attention is None else [trained, attention]
+    modules = {name for each in models for name in chosen_modules(each.config)}
     attributes: dict[str, Attribute] = {
         "config": content_hash(to_dict(config)),
-        "code": closure_hash(__name__),
+        "code": closure_hash(__name__, *sorted(modules)),
         "model": trained.identity,
         "normalisation": "max-min per class",
         "scales": " ".join(map(str, config.scales)),

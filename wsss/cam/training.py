@@ -21,6 +21,7 @@ from wsss.files import content_hash
 from wsss.provenance import closure_hash
 from wsss.runtime.compute import Compute, setup
 from wsss.runtime.processes import Processes
+from wsss.runtime.registry import chosen_modules
 from wsss.runtime.settings import to_dict
 from wsss.training.loop import finish, train
 
@@ -110,7 +111,7 @@ def train_cam(
         "config": content_hash(to_dict(config)),
         "classes": content_hash(known.classes),
         "images": content_hash([[record.name, *record.tags] for record in known.records]),
-        "code": closure_hash(__name__),
+        "code": closure_hash(__name__, *chosen_modules(config)),
     }
     summary = train(
         task,

@@ -123,11 +123,12 @@ def _option(name: str) -> str:
 def _made_of(stage: Stage, values: Mapping[str, Any]) -> dict[str, str]:
     from wsss.files import content_hash
     from wsss.provenance import closure_hash, file_fingerprint
+    from wsss.runtime.registry import chosen_modules
     from wsss.runtime.settings import to_dict
 
     made = {
         "settings": content_hash(to_dict(values["config"])),
-        "code": closure_hash(stage.module),
+        "code": closure_hash(stage.module, *chosen_modules(values["config"])),
         "index": hashlib.sha256(values["index"].read_bytes()).hexdigest()[:16],
     }
     files = [name for name in stage.inputs if name != "index" and values.get(name) is not None]

@@ -21,6 +21,7 @@ from wsss.models.irnet import STRIDE, IrNet
 from wsss.provenance import closure_hash
 from wsss.runtime.compute import Compute, autocast, setup
 from wsss.runtime.processes import Processes
+from wsss.runtime.registry import chosen_modules
 from wsss.runtime.settings import to_dict
 from wsss.training.loop import finish, train
 from wsss.training.step import OnePhaseTask, Part, Phase, StepContext
@@ -131,7 +132,7 @@ def train_irn(
         compute=compute,
         work_dir=work_dir,
         identity={
-            "code": closure_hash(__name__),
+            "code": closure_hash(__name__, *chosen_modules(config)),
             "stage": "irn",
             "settings": to_dict(config),
             "images": content_hash(list(images.names)),

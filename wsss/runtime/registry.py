@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.fields import FieldInfo
@@ -62,6 +63,8 @@ class Registry(Generic[E]):
         default: What is chosen where the key is left out; None: it must be given.
     """
 
+    _all: ClassVar[list[Registry[Any]]] = []
+
     def __init__(
         self,
         kind: str,
@@ -76,6 +79,16 @@ class Registry(Generic[E]):
         self._package, self._suffix = package, suffix
         self._entries: dict[str, E] = {}
         self._complete = False
+        Registry._all.append(self)
+
+    @classmethod
+    def record_of(cls, settings: Settings) -> Any:
+        """Return the record that settings are of, of whichever registry; None: of none."""
+        for registry in cls._all:
+            for entry in registry._entries.values():
+                if entry.settings is type(settings):
+                    return entry
+        return None
 
     def register(self, entry: E) -> E:
         """Add a record.
@@ -264,6 +277,27 @@ def inner_kind(field: FieldInfo) -> Kind | None:
     annotation: Any = field.annotation
     is_settings = isinstance(annotation, type) and issubclass(annotation, Settings)
     return annotation if is_settings else None
+
+
+def chosen_modules(settings: Settings) -> tuple[str, ...]:
+    """Return the modules that settings choose: those with the code that their record names.
+
+    What loads code by name runs these, and no import tells so.
+    """
+    found: set[str] = set()
+    entry = Registry.record_of(settings)
+    if entry is not None:
+        found.add(entry.settings.__module__)
+        for value in vars(entry).values():
+            if isinstance(value, str) and re.fullmatch(r"[\w.]+:\w+", value):
+                found.add(value.partition(":")[0])
+            elif callable(value):
+                found.add(value.__module__)
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Settings):
+            found.update(chosen_modules(value))
+    return tuple(sorted(found))
 
 
 def load_code(path: str) -> Any:

@@ -18,6 +18,7 @@ from wsss.models.deeplab import DeepLab
 from wsss.provenance import closure_hash
 from wsss.runtime.compute import Compute, autocast, setup
 from wsss.runtime.processes import Processes
+from wsss.runtime.registry import chosen_modules
 from wsss.runtime.settings import to_dict
 from wsss.segmentation.config import SegmentationConfig
 from wsss.segmentation.labels import find_labels
@@ -124,7 +125,7 @@ def train_segmentation(
         compute=compute,
         work_dir=work_dir,
         identity={
-            "code": closure_hash(__name__),
+            "code": closure_hash(__name__, *chosen_modules(config)),
             "stage": "segmentation",
             "settings": settings,
             "classes": list(known.classes),
