@@ -19,9 +19,10 @@ from wsss.maps.shards import Shard
 from wsss.monitor.status import run_status
 from wsss.project.code import code_hash
 from wsss.project.config import ProjectConfig, load_config
+from wsss.project.local import LocalCompute, MicroBatch, ShardCounts
 from wsss.provenance import PACKAGE_FOLDER, closure
 from wsss.runtime.stage_process import stage_process
-from wsss.stages import SECTIONS, STAGES, Stage
+from wsss.stages import SECTIONS, SHARDABLE, STAGES, Stage
 
 RULE = re.compile(r"^(?:use rule \w+ as|rule) (\w+)(?: with)?:\n((?:    .*\n|\n)+)", re.M)
 # Rules that are no stage: settings, the number of jobs, and names for several results.
@@ -175,3 +176,11 @@ def test_code_that_a_run_does_not_choose_reruns_none_of_its_stages(
     assert changed("wsss.training.loop")["tiny-cam"] >= {"cam", "irn", "segmentation"}
     for module in ("wsss.runtime.progress", "wsss.training.metrics", "wsss.cli", "wsss.stages"):
         assert changed(module) == {"tiny": set(), "tiny-cam": set()}
+
+
+def test_local_settings_are_for_the_stages_that_there_are() -> None:
+    assert set(ShardCounts.model_fields) == set(SHARDABLE)
+    trainings = {name for name, stage in STAGES.items() if stage.trains}
+    assert set(MicroBatch.model_fields) == trainings
+    options = {option for stage in STAGES.values() for option in stage.machine}
+    assert options | {"gpus"} == set(LocalCompute.model_fields)
