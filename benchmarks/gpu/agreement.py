@@ -24,7 +24,7 @@ BFLOAT16_LOSS = 0.05
 
 def run(device: str, end: float) -> Findings:
     """Compare every case, then bfloat16 where there are pretrained weights."""
-    on = setup(Compute(device, threads=torch.get_num_threads(), workers=0), seed=0)
+    on = setup(Compute(device=device, threads=torch.get_num_threads(), workers=0), seed=0)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     for each in CASES:
         if time.monotonic() > end:

@@ -19,7 +19,7 @@ STEPS = 10
 
 def run(device: str, end: float) -> Findings:
     """Train every case twice; walk the same maps twice."""
-    on = setup(Compute(device, threads=torch.get_num_threads(), workers=0), seed=0)
+    on = setup(Compute(device=device, threads=torch.get_num_threads(), workers=0), seed=0)
     yield guarded("walk, twice", partial(_walk, on))
     for each in CASES:
         if time.monotonic() > end:

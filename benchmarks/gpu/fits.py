@@ -33,7 +33,7 @@ GRID: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 def run(device: str, end: float) -> Findings:
     """Measure each case's grid; memory is linear in the batch, so two batches tell the rest."""
-    on = setup(Compute(device, threads=4, workers=0), seed=0)
+    on = setup(Compute(device=device, threads=4, workers=0), seed=0)
     if on.type != "cuda":
         yield Line("what fits", "not run: no GPU")
         return

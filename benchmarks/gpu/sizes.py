@@ -29,7 +29,7 @@ _numbers = iter(range(1000))
 
 def run(device: str, end: float) -> Findings:
     """Time new and known sizes for each form of both networks."""
-    on = setup(Compute(device, threads=4, workers=0), seed=0)
+    on = setup(Compute(device=device, threads=4, workers=0), seed=0)
     if on.type != "cuda":
         yield Line("new sizes", "not run: no GPU")
         return

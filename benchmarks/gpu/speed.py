@@ -42,7 +42,7 @@ SIZE = (375, 500)
 
 def run(device: str, end: float) -> Findings:
     """Measure in order of importance, each by itself."""
-    on = setup(Compute(device, threads=4, workers=0, deterministic=True), seed=0)
+    on = setup(Compute(device=device, threads=4, workers=0, deterministic=True), seed=0)
     if on.type != "cuda":
         yield Line("speed", "not run: no GPU")
         return

@@ -86,7 +86,7 @@ def export_cams(
     tagged = [r for r in known.records if r.tags and set(r.sets) & {"train", "train_aug"}]
     records = shard.of(tagged)
     models = [trained] if attention is None else [trained, attention]
-    modules = {name for each in models for name in chosen_modules(each.config)}
+    modules = {name for each in models for name in chosen_modules(each.settings)}
     attributes: dict[str, Attribute] = {
         "config": content_hash(to_dict(config)),
         "code": closure_hash(__name__, *sorted(modules)),
