@@ -57,16 +57,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return the mapping called `name`; empty where there is none.
-
-    Raises:
-        UserError: It is something else.
-    """
-    found = values.get(name)
-    if found is None:
-        return {}
-    if not isinstance(found, Mapping):
-        raise UserError(f"'{name}' is not a mapping", where=name, expected="keys and values")
+    """Return the mapping called `name` of values whose types were checked; it may be left empty."""
+    found: Mapping[str, Any] = values.get(name) or {}
     return found
 
 

@@ -14,11 +14,6 @@ from wsss.runtime.settings import Count, Fraction, NonNegative, Positive, Settin
 LossWeight = Annotated[NonNegative, "the adversarial terms carry their minus sign already"]
 
 
-def fitting_sides_px(depth: int, count: int = 4) -> tuple[int, ...]:
-    """Return the smallest sides that a decoder of `depth` halvings takes."""
-    return tuple(2**depth * (i + 1) for i in range(count))
-
-
 class AcrWeights(Settings):
     """Weights of the loss terms (ACR, CVPR 2023); the defaults are those for VOC 2012."""
 
@@ -120,7 +115,7 @@ class AdversarialSettings(ConvolutionalSettings):
         depth, side = self.acr.decoder_depth, self.decoded_px
         if side % 2**depth or side < 1:
             key = "acr.decode_px" if self.acr.decode_px is not None else "crop_px"
-            sizes = ", ".join(str(px) for px in fitting_sides_px(depth))
+            sizes = ", ".join(str(2**depth * count) for count in range(1, 5))
             depths = [d for d in range(2, 11) if side % 2**d == 0]
             raise impossible(
                 f"cam.{key} is {side}, which cannot be halved {depth} times (acr.decoder_depth)",
