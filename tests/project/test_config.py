@@ -21,7 +21,7 @@ from wsss.project.config import (
     resolve,
     weights_keys,
 )
-from wsss.project.file import STAGES
+from wsss.project.file import STAGES, read_stage
 from wsss.project.local import LocalCompute
 from wsss.project.runs import merge
 from wsss.project.schema import config_schema, replace_defaults
@@ -358,3 +358,16 @@ def test_every_setting_has_a_description() -> None:
         assert part.get("description") or name in ("Sections", "RunSpec"), name
         for key, entry in part["properties"].items():
             assert entry.get("description") or "$ref" in entry or name == "Sections", (name, key)
+
+
+def test_a_stages_settings_are_read_from_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "cam.json"
+    path.write_text('{"method": "mct", "vit": {"depth": "deep"}}')
+    with pytest.raises(UserError, match="a whole number") as caught:
+        read_stage("cam", path)
+    assert caught.value.where == f"{path}.vit.depth"
+    path.write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_stage("cam", path)
+    path.write_text(json.dumps(load_config(folder=REPOSITORY).run("voc-mct").settings("cam")))
+    assert read_stage("cam", path) == load_config(folder=REPOSITORY).run("voc-mct").stages["cam"]

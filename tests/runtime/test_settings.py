@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import jsonschema
@@ -19,7 +18,6 @@ from wsss.runtime.settings import (
     impossible,
     nearest,
     parse,
-    read_settings,
     replace,
     to_dict,
 )
@@ -157,14 +155,3 @@ def test_schema_agrees_with_the_loader() -> None:
 def test_nearest() -> None:
     assert nearest("learning_rat", ["momentum", "learning_rate"]) == "learning_rate"
     assert nearest("zzz", ["momentum"]) is None
-
-
-def test_read_settings_names_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "cam.json"
-    path.write_text('{"flip": "no"}')
-    with pytest.raises(UserError) as caught:
-        read_settings(Outer, path)
-    assert caught.value.where == f"{path}.flip"
-    path.write_text("{")
-    with pytest.raises(UserError, match="not valid JSON"):
-        read_settings(Outer, path)

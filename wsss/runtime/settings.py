@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -20,7 +19,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from wsss.errors import UserError
-from wsss.files import read_json
 
 _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
@@ -134,11 +132,6 @@ def check(cls: type[Settings], values: Any, *, where: str) -> None:
         for detail in error.errors(include_url=False):
             if detail["type"] not in ("missing", "impossible"):
                 raise _told(cls, detail, where) from None
-
-
-def read_settings(cls: type[S], path: str | os.PathLike[str]) -> S:
-    """Read settings from a stage's JSON file, such as `results/<run>/config/cam.json`."""
-    return parse(cls, read_json(path), where=os.fspath(path))
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:
