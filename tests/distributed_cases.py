@@ -164,6 +164,7 @@ COUNTED = ("acr", "irn", "deeplab v2")
 # What the program does to a case: each process divides by its own count; the second process is told
 # to stop, or its loss is no number; each has a work folder of its own.
 APART, STOPPED, SPOILT = ", counted apart", ", stopped", ", spoilt"
+GRADIENT = ", gradient spoilt"
 SCATTERED = ", scattered"
 # No BatchNorm learns: a batch may go through the networks in parts.
 FROZEN = ("irn", "deeplab v2")
@@ -178,22 +179,33 @@ class Result:
     after: dict[str, Tensor]
 
 
-def stop(batch: dict[str, Any]) -> None:
+def stop(task: Any, batch: dict[str, Any]) -> None:
     """Tell this process to stop."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def spoil(batch: dict[str, Any]) -> None:
+def spoil(task: Any, batch: dict[str, Any]) -> None:
     """Make the loss of the last image something that is no number."""
     batch["image"][-1, 0, 0, 0] = torch.nan
 
 
-def _trouble_in_second_step(task: Any, trouble: Callable[[dict[str, Any]], None]) -> None:
+def spoil_gradient(task: Any, batch: dict[str, Any]) -> None:
+    """Leave the loss as it is, and make one gradient something that is no number, once."""
+    weight = task.classifier.head.classes.weight
+
+    def spoilt(gradient: Tensor) -> Tensor:
+        handle.remove()
+        return gradient * torch.nan
+
+    handle = weight.register_hook(spoilt)
+
+
+def _trouble_in_second_step(task: Any, trouble: Callable[[Any, dict[str, Any]], None]) -> None:
     phases = task.phases
 
     def troubled(batch: dict[str, Any], context: StepContext) -> Any:
         if context.step == 1:
-            trouble(batch)
+            trouble(task, batch)
         return phases(batch, context)
 
     task.phases = troubled
@@ -213,7 +225,7 @@ def run(
     *,
     case: Case | None = None,
     micro_batch: int | None = None,
-    trouble: Callable[[dict[str, Any]], None] | None = None,
+    trouble: Callable[[Any, dict[str, Any]], None] | None = None,
 ) -> Result:
     """Run a training of two epochs, two steps each; goes on where `work_dir` has a checkpoint.
 
@@ -347,11 +359,12 @@ def main() -> None:
     with joined(CPU) as processes:
         for name in sys.argv[2:]:
             case = name
-            for suffix in (APART, STOPPED, SPOILT, SCATTERED):
+            for suffix in (APART, STOPPED, GRADIENT, SPOILT, SCATTERED):
                 case = case.removesuffix(suffix)
             work_dir = folder / (name + (str(processes.rank) if name.endswith(SCATTERED) else ""))
             Split.total = apart if name.endswith(APART) else total  # type: ignore[method-assign]
-            trouble = {STOPPED: stop, SPOILT: spoil}.get(name.removeprefix(case))
+            troubles = {STOPPED: stop, SPOILT: spoil, GRADIENT: spoil_gradient}
+            trouble = troubles.get(name.removeprefix(case))
             settings = folder / f"{name}.json"
             own = None
             if settings.exists():

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from distributed_cases import (
     CASES,
     COUNTED,
     FROZEN,
+    GRADIENT,
     LOGGED,
     MOVED,
     SCATTERED,
@@ -26,6 +28,7 @@ from distributed_cases import (
     one_thread_count,
     run,
     spoil,
+    spoil_gradient,
     start_pair,
     stop,
     weight_distance,
@@ -68,7 +71,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
         run(RESUMED, folder / RESUMED, trouble=stop)
     # Not what two processes should find that share a folder.
     shutil.copytree(folder / RESUMED, folder / f"{RESUMED}{SCATTERED}1")
-    names = [*CASES, *(name + APART for name in COUNTED), "cam" + SPOILT]
+    names = [*CASES, *(name + APART for name in COUNTED), "cam" + SPOILT, "cam" + GRADIENT]
     printed = finished(start_pair(folder, *names, RESUMED + STOPPED, RESUMED + SCATTERED))
     results = {name: Result(**torch.load(folder / f"{name}.pt")) for name in names}
     return Together(folder, results, printed)
@@ -90,12 +93,17 @@ def test_the_first_process_speaks_for_both(together: Together) -> None:
     assert second == ""
 
 
-def test_a_loss_that_is_no_number_is_skipped_by_both(together: Together, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "trouble"), [("cam" + SPOILT, spoil), ("cam" + GRADIENT, spoil_gradient)]
+)
+def test_what_is_no_number_is_skipped_by_both(
+    name: str, trouble: Any, together: Together, tmp_path: Path
+) -> None:
     with one_thread_count():
-        alone = run("cam", tmp_path, trouble=spoil)
+        alone = run("cam", tmp_path, trouble=trouble)
     assert [line.get("skipped_steps") for line in alone.logged] == [None, 1.0, None, None]
-    assert curve_distance(alone, together.results["cam" + SPOILT]) < LOGGED
-    assert weight_distance(alone, together.results["cam" + SPOILT]) < MOVED
+    assert curve_distance(alone, together.results[name]) < LOGGED
+    assert weight_distance(alone, together.results[name]) < MOVED
 
 
 def test_checkpoints_go_from_one_process_to_two_and_back(
