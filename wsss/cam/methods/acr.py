@@ -19,7 +19,6 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
-from torch.optim import Optimizer
 
 from wsss.cam.losses import (
     CuTerms,
@@ -37,13 +36,12 @@ from wsss.cam.losses import (
     select_class,
 )
 from wsss.cam.methods.acr_config import AdversarialSettings
-from wsss.cam.methods.plain import CONVOLUTIONAL, Family, sgd
+from wsss.cam.methods.plain import CONVOLUTIONAL, ClassifierTask, Family, sgd
 from wsss.data.transforms import normalise
 from wsss.models.backbones import IMAGENET, build_backbone, freeze_batchnorm
 from wsss.models.reconstructor import Reconstructor
 from wsss.runtime.compute import autocast, resolve_precision
 from wsss.training.distributed import Split
-from wsss.training.schedule import Schedule
 from wsss.training.step import Phase, StepContext
 
 
@@ -156,23 +154,11 @@ class _Classified(NamedTuple):
     cam: Tensor
 
 
-class AcrMethod:
-    """Train classifier and reconstructor against each other.
-
-    Args:
-        config: Settings of the training.
-        n_classes: Classes, background not among them.
-        device: Where to train.
-        weights_file: Initial weights, where `config.backbone.weights` names a file.
-        transformer_weights_file: The same, where `config.vit.weights` names one.
-        family: Kind of classifier; the reconstructor is the same for all.
+class AcrMethod(ClassifierTask[AdversarialSettings]):
+    """Train classifier and reconstructor against each other; the latter is the same for all.
 
     Attributes:
-        classifier: The network whose CAMs are exported.
-        reconstructor: Its adversary.
-        modules: For checkpoints.
-        optimizers: For the schedule and checkpoints.
-        schedules: Of optimisers that depart from the training's poly schedule.
+        reconstructor: The classifier's adversary.
     """
 
     def __init__(
@@ -181,32 +167,18 @@ class AcrMethod:
         n_classes: int,
         *,
         device: torch.device,
-        weights_file: Path | None = None,
-        transformer_weights_file: Path | None = None,
         family: Family = CONVOLUTIONAL,
+        **weights: Path | None,
     ) -> None:
-        self.config = config
-        self.device = device
-        self.classifier = family.build(
-            config,
-            n_classes,
-            weights_file=weights_file,
-            transformer_weights_file=transformer_weights_file,
-        )
-        self.classifier.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        reconstructor = build_reconstructor(config, n_classes, weights_file)
+        super().__init__(config, n_classes, device=device, family=family, **weights)
+        reconstructor = build_reconstructor(config, n_classes, weights.get("weights_file"))
         self.reconstructor = reconstructor.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self.modules: Mapping[str, nn.Module] = {
-            "classifier": self.classifier,
-            "reconstructor": self.reconstructor,
+        factors = _reconstructor_factors(config, self.reconstructor)
+        self.modules = {**self.modules, "reconstructor": self.reconstructor}
+        self.optimizers = {
+            **self.optimizers,
+            "reconstructor": sgd(config, self.reconstructor, factors),
         }
-        self.optimizers: Mapping[str, Optimizer] = {
-            "classifier": family.optimizer(config, self.classifier),
-            "reconstructor": sgd(
-                config, self.reconstructor, _reconstructor_factors(config, self.reconstructor)
-            ),
-        }
-        self.schedules: Mapping[str, Schedule] = family.schedules(config)
 
     def phases(
         self, batch: Mapping[str, Any], context: StepContext

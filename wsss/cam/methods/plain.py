@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,20 +22,7 @@ from wsss.runtime.compute import autocast
 from wsss.training.schedule import Schedule
 from wsss.training.step import OnePhaseTask, Part
 
-
-class ClassifierBuilder(Protocol):
-    """Builds a classifier with its initial weights; each family takes the file that it needs."""
-
-    def __call__(
-        self,
-        config: Any,
-        n_classes: int,
-        *,
-        weights_file: Path | None = None,
-        transformer_weights_file: Path | None = None,
-    ) -> Classifier:
-        """Return it on the CPU."""
-        ...
+C = TypeVar("C", bound=TrainedSettings)
 
 
 @dataclass(frozen=True)
@@ -43,12 +30,13 @@ class Family:
     """A kind of classifier, which any method can train.
 
     Attributes:
-        build: Builds it.
+        build: Builds it on the CPU with its initial weights, from settings and number of classes;
+            each family takes the one of `weights_file` and `transformer_weights_file` it needs.
         optimizer: Its optimiser.
         schedule: Factor on the optimiser's learning rate; None: the training's poly schedule.
     """
 
-    build: ClassifierBuilder
+    build: Callable[..., Classifier]
     optimizer: Callable[[Any, Any], Optimizer]
     schedule: Callable[[Any], Schedule] | None = None
 
@@ -111,16 +99,16 @@ def _sgd_of_classifier(config: ConvolutionalSettings, classifier: CamClassifier)
 CONVOLUTIONAL = Family(build_classifier, _sgd_of_classifier)
 
 
-class PlainMethod(OnePhaseTask):
-    """Train the classifier on image labels alone.
+class ClassifierTask(Generic[C]):
+    """A classifier to train, its optimiser and its schedule: what all methods start from.
 
     Args:
         config: Settings of the training.
         n_classes: Classes, background not among them.
         device: Where to train.
-        weights_file: Initial weights, where `config.backbone.weights` names a file.
-        transformer_weights_file: The same, where `config.vit.weights` names one.
         family: Kind of classifier.
+        weights: Initial weights: `weights_file`, where `config.backbone.weights` names a file, and
+            `transformer_weights_file`, where `config.vit.weights` does.
 
     Attributes:
         classifier: The network whose CAMs are exported.
@@ -129,32 +117,34 @@ class PlainMethod(OnePhaseTask):
         schedules: Of optimisers that depart from the training's poly schedule.
     """
 
+    modules: Mapping[str, nn.Module]
+    optimizers: Mapping[str, Optimizer]
+
     def __init__(
         self,
-        config: TrainedSettings,
+        config: C,
         n_classes: int,
         *,
         device: torch.device,
-        weights_file: Path | None = None,
-        transformer_weights_file: Path | None = None,
         family: Family = CONVOLUTIONAL,
+        **weights: Path | None,
     ) -> None:
         self.config = config
-        self.classifier = family.build(
-            config,
-            n_classes,
-            weights_file=weights_file,
-            transformer_weights_file=transformer_weights_file,
-        )
+        self.device = device
+        self.classifier = family.build(config, n_classes, **weights)
         self.classifier.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.modules = {"classifier": self.classifier}
         self.optimizers = {"classifier": family.optimizer(config, self.classifier)}
         self.schedules: Mapping[str, Schedule] = family.schedules(config)
 
+
+class PlainMethod(ClassifierTask[TrainedSettings], OnePhaseTask):
+    """Train the classifier on image labels alone."""
+
     def losses(self, part: Part, count: Tensor | None) -> Mapping[str, Tensor]:
         """Return the loss of a part with `image`, `valid` and `label`."""
         batch = part.batch
         x = normalise(batch["image"], self.classifier.normalisation, batch["valid"])
-        with autocast(x.device, self.config.precision):
+        with autocast(self.device, self.config.precision):
             logits = self.classifier.classify(x.contiguous(memory_format=torch.channels_last))
         return {"total": part.share * classification_loss(logits, batch["label"])}
