@@ -12,9 +12,12 @@ import jsonschema
 import pytest
 
 from wsss.errors import UserError
+from wsss.models.config import BackboneConfig
+from wsss.models.heads.deeplab_config import V2Settings
 from wsss.runtime.plugins import VARIABLE, load_plugins
-from wsss.runtime.registry import Record, Registry, load_code, parse_kind, used
+from wsss.runtime.registry import Record, Registry, chosen_modules, load_code, parse_kind, used
 from wsss.runtime.settings import Count, Settings, check, parse, replace, to_dict
+from wsss.segmentation.config import SegmentationConfig
 
 
 class Shape(Settings):
@@ -199,3 +202,10 @@ def test_plugins_that_cannot_be_loaded(
     with pytest.raises(UserError, match=words) as caught:
         load_plugins([tmp_path / name])
     assert caught.value.where == str(tmp_path / name)
+
+
+def test_a_backbone_of_its_own_chooses_its_code() -> None:
+    own = BackboneConfig(name="resnet38", weights="none", output_stride=8)
+    settings = SegmentationConfig(backbone=own, head=V2Settings())
+    assert "wsss.models.resnet38" in chosen_modules(settings)
+    assert not any("resnet38" in name for name in chosen_modules(SegmentationConfig()))

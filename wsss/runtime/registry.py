@@ -280,9 +280,10 @@ def inner_kind(field: FieldInfo) -> Kind | None:
 
 
 def chosen_modules(settings: Settings) -> tuple[str, ...]:
-    """Return the modules that settings choose: those with the code that their record names.
+    """Return the modules that settings choose: those with the code that they or their record name.
 
-    What loads code by name runs these, and no import tells so.
+    What loads code by name runs these, and no import tells so. Settings without a record name
+    theirs as `code`.
     """
     found: set[str] = set()
     entry = Registry.record_of(settings)
@@ -293,6 +294,9 @@ def chosen_modules(settings: Settings) -> tuple[str, ...]:
                 found.add(value.partition(":")[0])
             elif callable(value):
                 found.add(value.__module__)
+    code: str | None = getattr(settings, "code", None)
+    if code is not None:
+        found.add(code.partition(":")[0])
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, Settings):
