@@ -18,7 +18,7 @@ RUN curl --fail --location --silent --show-error --output /usr/local/bin/kubectl
 WORKDIR /opt/wsss
 COPY pyproject.toml constraints.txt README.md ./
 COPY wsss ./wsss
-RUN pip install --no-cache-dir -c constraints.txt '.[cluster]'
+RUN pip install --no-cache-dir -c constraints.txt '.[cluster,clip]'
 
 # Where the project's folder is mounted. Its code goes before the image's, so that an edit there
 # needs no new image; new dependencies do.

@@ -26,6 +26,7 @@ SMALL: dict[str, list[str]] = {
     "cam_export": [],
     "acr_step": [],
     "threshold_sweep": [],
+    "clip_es": [],
     "core_scaling": [],
     "loading": [],
     "scaling": [],
@@ -35,6 +36,7 @@ FULL: dict[str, list[str]] = {
     "cam_export": ["--full"],
     "acr_step": ["--full", "--batch", "1", "--steps", "1", "--compare-steps", "0"],
     "threshold_sweep": ["--full"],
+    "clip_es": [],
     "core_scaling": ["--full"],
     "loading": ["--full"],
     "scaling": [
