@@ -19,8 +19,10 @@ from wsss.maps.shards import Shard
 from wsss.monitor.status import run_status
 from wsss.project.code import code_hash
 from wsss.project.config import ProjectConfig, load_config
+from wsss.project.file import stage_kind
 from wsss.project.local import LocalCompute, MicroBatch, ShardCounts
 from wsss.provenance import PACKAGE_FOLDER, closure
+from wsss.runtime.registry import Registry
 from wsss.runtime.stage_process import stage_process
 from wsss.stages import SECTIONS, SHARDABLE, STAGES, Stage
 
@@ -66,6 +68,17 @@ def names_read(function: Any) -> set[str]:
     return {node.id for node in nodes if isinstance(node.ctx, ast.Load)}
 
 
+def chosen_code(stage: Stage) -> list[str]:
+    """Return the modules of whatever a stage's settings may choose."""
+    kinds = [stage_kind(section) for section in stage.chosen_by]
+    records = [
+        record for kind in kinds if isinstance(kind, Registry) for record in kind.entries().values()
+    ]
+    texts = [value for record in records for value in vars(record).values()]
+    named = [text for text in texts if isinstance(text, str) and re.fullmatch(r"[\w.]+:\w+", text)]
+    return [text.partition(":")[0] for text in named]
+
+
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 def test_every_option_is_used_and_explained(stage: Stage) -> None:
     function = stage.load()
@@ -75,7 +88,8 @@ def test_every_option_is_used_and_explained(stage: Stage) -> None:
         assert each.help, f"{stage.function} does not say what {each.name} is for"
         if is_compute(each.type):
             # Who gets it reads every field of it somewhere: `compute.workers`, `self.device`.
-            modules = [*closure(stage.module), "wsss.runtime.compute"]
+            chosen = chosen_code(stage)
+            modules = [*closure(stage.module, *chosen), "wsss.runtime.compute"]
             paths = [PACKAGE_FOLDER.joinpath(*name.split(".")[1:]) for name in modules]
             texts = [
                 path.with_suffix(".py").read_text()

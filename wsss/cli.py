@@ -23,6 +23,7 @@ PEOPLE_COMMANDS = {
     "status": ("status", "say how far a run is, stage by stage"),
     "cams": ("people", "say what a CAM file holds"),
     "import-weights": ("published", "turn published ACR or IRN checkpoints into model files"),
+    "fetch-weights": ("weights", "fetch a run's weights by name, ahead of it"),
     "submission": ("people", "pack VOC test-set predictions for the evaluation server"),
     "config": ("configuration", "check or show the configuration"),
 }

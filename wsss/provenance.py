@@ -233,8 +233,15 @@ def file_fingerprint(path: Path, *, blocks: int = 64, block_bytes: int = 65536) 
 
     For weight files, which are hundreds of megabytes and looked at whenever the workflow is
     parsed: two different sets of weights differ everywhere, so 4 MiB of them tell enough, and
-    neither the file's place nor its time counts.
+    neither the file's place nor its time counts. Of a folder, that of each of its files by name.
     """
+    if path.is_dir():
+        files = {
+            file.name: file_fingerprint(file, blocks=blocks, block_bytes=block_bytes)
+            for file in sorted(path.iterdir())
+            if file.is_file() and not file.name.startswith(".")
+        }
+        return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as handle:

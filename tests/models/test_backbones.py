@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import copy
 import re
+from pathlib import Path
 
 import pytest
 import timm
 import torch
+from hub_helpers import COMMIT, cached_repository
+from safetensors.torch import save_file
 from torch import nn
 
 from wsss.errors import UserError
@@ -14,8 +17,10 @@ from wsss.models.backbones import (
     build_backbone,
     freeze_batchnorm,
     load_lite0_package,
+    weights_by_name,
 )
 from wsss.models.config import BackboneConfig
+from wsss.runtime.settings import replace
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +157,30 @@ def test_no_final_conv_to_add_is_an_error() -> None:
         build_backbone(config)
     with pytest.raises(UserError, match="final_conv is true for resnet38"):
         BackboneConfig(name="resnet38", weights="none", output_stride=8, final_conv=True)
+
+
+def test_weights_that_timm_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = cached_repository(monkeypatch, tmp_path, "timm/resnet10t.c3_in1k")
+    torch.manual_seed(7)
+    whole = timm.create_model("resnet10t", pretrained=False)
+    save_file(whole.state_dict(), folder / "model.safetensors")
+    config = BackboneConfig(name="resnet10t", weights="timm", output_stride=32)
+    backbone = build_backbone(config)
+    own = backbone.body.state_dict()
+    wanted = {k: v for k, v in whole.state_dict().items() if not k.startswith("fc.")}
+    assert own.keys() == wanted.keys()
+    assert all(torch.equal(own[name], wanted[name]) for name in own)
+    (provenance,) = weights_by_name(nn.Sequential(backbone))
+    assert (provenance["name"], provenance["revision"]) == ("timm/resnet10t.c3_in1k", COMMIT)
+    assert len(provenance["sha256"]) == 64
+    # A random one came from nowhere.
+    assert weights_by_name(build_backbone(replace(config, weights="none"))) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"), [("resnet38", "timm"), ("resnet50", "hub"), ("resnet50", "")]
+)
+def test_weights_that_there_are_not_by_name(name: str, weights: str) -> None:
+    stride = 8 if name == "resnet38" else 16
+    with pytest.raises(UserError, match=r"backbone\.weights is"):
+        BackboneConfig(name=name, weights=weights, output_stride=stride)

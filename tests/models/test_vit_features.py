@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from wsss.errors import UserError
-from wsss.models.vit_features import VitFeatures, is_vit
+from wsss.models.backbones import is_vit
+from wsss.models.vit_features import VitFeatures
 
 NAME = "vit_tiny_patch16_224"
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from wsss.cam.methods.registry import METHODS
+from wsss.irn.label_methods import LABEL_METHODS
 from wsss.project.config import load_config, parse_texts
 from wsss.project.code import code_hash
 from wsss.provenance import file_fingerprint
@@ -47,11 +48,47 @@ def setting(wildcards, section, key):
     return getattr(CONFIG.run(wildcards.run).stages[section], key)
 
 
+def cam_method(run):
+    """Return the record of a run's CAM method."""
+    return METHODS.get(run.stages["cam"].method, where="cam.method")
+
+
+def label_method(run):
+    """Return the record of how a run's pseudo-labels are made."""
+    return LABEL_METHODS.get(run.stages["pseudo_labels"].method, where="pseudo_labels.method")
+
+
+def weights_files(run, stage):
+    """Return the weight files that a stage takes, by the options that take them."""
+    if STAGES[stage].trains:
+        return CONFIG.weights_files(run, stage)
+    # The maps of a method that trains nothing come from its weights as they are.
+    is_source = stage == "export" and cam_method(CONFIG.run(run)).task is None
+    return CONFIG.weights_files(run, "cam") if is_source else {}
+
+
+def unused_inputs(stage, wildcards):
+    """Return the inputs of a stage that the chosen methods have no use for."""
+    run = CONFIG.run(wildcards.run)
+    if stage == "export" and cam_method(run).task is None:
+        return ["model"]
+    if stage == "pseudo_labels" and not label_method(run).needs_model:
+        return ["model"]
+    return []
+
+
+def cam_inputs(wildcards):
+    """Input: what the export reads beside a trained classifier, or in its place."""
+    if cam_method(CONFIG.run(wildcards.run)).task is None:
+        return {"cam": f"results/{wildcards.run}/config/cam.json"}
+    return attention_model(wildcards)
+
+
 def weights_fingerprint(stage):
     """Param: what is in those weight files, wherever they lie."""
 
     def fingerprint(wildcards):
-        files = CONFIG.weights_files(wildcards.run, stage)
+        files = weights_files(wildcards.run, stage)
         return {option: file_fingerprint(path) for option, path in files.items()}
 
     return fingerprint

@@ -10,8 +10,8 @@ def scored_maps(wildcards):
 def scored_maps_options(wildcards):
     """Param: what is scored at which background score, and its names in the table."""
     place = {
-        "cam": ("evaluation", "cam_background"),
-        "pseudo_label": ("pseudo_labels", "background"),
+        "cam": ("evaluation", "cam_threshold"),
+        "pseudo_label": ("pseudo_labels", "score_threshold"),
     }
     return words(
         run=wildcards.run,

@@ -44,7 +44,9 @@ def inputs(name):
                 found |= read_folder(key, f"{folder}/{path.rstrip('/')}")
             elif path:
                 found[key] = f"{folder}/{path}"
-        return found | (attention_model(wildcards) if name == "export" else {})
+        for key in unused_inputs(name, wildcards):
+            del found[key]
+        return found | (cam_inputs(wildcards) if name == "export" else {})
 
     return files
 
@@ -102,7 +104,8 @@ def params(name, options=""):
         "files": lambda wildcards, input, output: file_options(stage, wildcards, input, output),
         "options": options,
     }
-    return found | ({"weights": weights_fingerprint(name)} if stage.trains else {})
+    takes_weights = stage.trains or name == "export"
+    return found | ({"weights": weights_fingerprint(name)} if takes_weights else {})
 
 
 def resources(name, mem_mb, runtime, all_threads=False):
@@ -130,5 +133,4 @@ def local_options(stage, all_threads, wildcards, threads):
             found[key] = str(found[key]).lower()
     if all_threads:
         found["workers"] = threads
-    files = CONFIG.weights_files(wildcards.run, stage.name) if stage.trains else {}
-    return words(**found, **files)
+    return words(**found, **weights_files(wildcards.run, stage.name))

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from wsss.cam.config import ExportConfig
+from wsss.cam.config import CamSettings, ExportConfig
 from wsss.cam.inference import multi_scale_cam
+from wsss.cam.methods.registry import METHODS
 from wsss.cam.model_file import CLASSIFIER, CamModel
-from wsss.cam.source import CamSource, View
+from wsss.cam.source import CamSource, MapSource, SourceBuilder, View
 from wsss.data.images import read_image
-from wsss.data.index import ImageRecord, read_index
+from wsss.data.index import ImageRecord, Index, read_index
 from wsss.errors import UserError
-from wsss.files import content_hash
+from wsss.files import content_hash, read_json
 from wsss.maps.map_store import Attribute, MapStoreWriter
 from wsss.maps.shards import WHOLE, Shard
 from wsss.models.classifier import Classifier
@@ -32,43 +37,160 @@ from wsss.runtime.compute import (
 from wsss.runtime.memory import release_freed_memory, return_large_blocks
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
-from wsss.runtime.registry import chosen_modules
+from wsss.runtime.registry import chosen_modules, load_code
 from wsss.runtime.settings import to_dict
 
 
 def export_cams(
     *,
     config: ExportConfig,
-    model: Path,
     index: Path,
     root: Path,
     output: Path,
     compute: InferenceCompute,
+    model: Path | None = None,
     attention_model: Path | None = None,
+    cam: Path | None = None,
+    weights_file: Path | None = None,
     shard: Shard = WHOLE,
 ) -> None:
     """Write the CAMs of the training images, and of the images that seeds are scored on.
 
     Args:
         config: Scales, mirror, refinement, precision.
-        model: The trained classifier (safetensors).
         index: index.csv.
         root: Folder that the index's paths are relative to.
         output: Map store to write (HDF5).
         compute: Device and threads.
+        model: The trained classifier (safetensors).
         attention_model: The trained transformer of the run that `config.refine_from` names.
+        cam: In place of a model, the settings of a CAM method that trains nothing (JSON).
+        weights_file: The weight file or folder that those settings name by a key.
         shard: The part of the images to export.
 
     Raises:
         UserError: The model knows other classes than the index, an image became unreadable, or
-            there is no transformer to refine with.
+            there is no transformer to refine with; or there is not one of `model` and `cam`.
     """
     device = setup(compute, seed=0)
+    known = read_index(index)
+    tagged = [r for r in known.records if r.tags and set(r.sets) & {"train", "train_aug"}]
+    records = shard.of(tagged)
+    if (model is None) == (cam is None):
+        raise UserError(
+            "both a trained model and settings of a method without one were given"
+            if model is not None
+            else "neither a trained model nor settings of a method without one were given",
+            where="--model, --cam",
+            expected="one of the two",
+        )
+    source: MapSource
+    if cam is not None:
+        source, modules = _untrained(config, cam, known.classes, device, weights_file)
+    else:
+        assert model is not None
+        source, modules = _trained(config, model, attention_model, known, records, device)
+
+    def load(record: ImageRecord) -> tuple[ImageRecord, Any]:
+        return record, source.prepare(read_image(root / record.path))
+
+    attributes: dict[str, Attribute] = {
+        "config": content_hash(to_dict(config)),
+        "code": closure_hash(__name__, *sorted(modules)),
+        "normalisation": "max-min per class",
+        "scales": " ".join(map(str, config.scales)),
+        "mirror": int(config.mirror),
+        "precision": config.precision,
+        "refine": config.refine,
+        **source.attributes,
+    }
+    print(f"export CAMs: {source.description}", file=sys.stderr)
+    with (
+        torch.inference_mode(),
+        autocast(device, config.precision),
+        MapStoreWriter(output, classes=known.classes, attributes=attributes) as store,
+    ):
+        # A GPU is through with an image before one thread has the next one ready.
+        threads = compute.workers if device.type == "cuda" else min(1, compute.workers)
+        loaded = ordered_map(load, records, threads, threads=True, ahead=max(4, 2 * threads))
+        for record, prepared in progress(loaded, total=len(records), description="export CAMs"):
+            size = (record.height, record.width)
+            indices = known.class_indices(record)
+            maps = source.maps(prepared, indices, size)
+            store.add(record.name, indices, maps.cpu().numpy(), size)
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) / 1e9
+        print(f"export CAMs: {peak:.2f} GB of GPU memory at most", file=sys.stderr)
+
+
+def _untrained(
+    config: ExportConfig,
+    settings: Path,
+    classes: Sequence[str],
+    device: torch.device,
+    weights_file: Path | None,
+) -> tuple[MapSource, set[str]]:
+    """Return the source of a method that trains nothing, and the modules with its code."""
+    parsed = METHODS.parse(read_json(settings), where=str(settings))
+    assert isinstance(parsed, CamSettings)
+    method = METHODS.get(parsed.method, where=str(settings))
+    if method.source is None:
+        raise UserError(
+            f"the CAM method '{method.name}' needs a trained model",
+            where=settings,
+            fix="give the model (--model) rather than its settings",
+        )
+    build: SourceBuilder = load_code(method.source)
+    source = build(parsed, config, classes, device=device, weights_file=weights_file)
+    return source, set(chosen_modules(parsed))
+
+
+@dataclass(frozen=True)
+class ClassifierSource:
+    """The CAMs of a trained classifier, summed over views.
+
+    Attributes:
+        source: The classifier, and what refines its CAMs.
+        config: Scales and mirror.
+        attributes: Where the maps come from, for the map store.
+        description: What is computed in, and how much memory it takes.
+    """
+
+    source: CamSource
+    config: ExportConfig
+    attributes: Mapping[str, str | int | float]
+    description: str
+
+    def prepare(self, image: np.ndarray) -> list[View]:
+        """Return a picture (H, W, 3) uint8 at all scales."""
+        return self.source.views(image, self.config.scales)
+
+    def maps(
+        self, prepared: Sequence[View], class_indices: Sequence[int], size: tuple[int, int]
+    ) -> Tensor:
+        """Return the CAMs of some classes, (K, (H-1)//4+1, (W-1)//4+1) float32 in 0..1."""
+        return multi_scale_cam(
+            partial(self.source.cam, class_indices=class_indices),
+            prepared,
+            size=size,
+            mirror=self.config.mirror,
+            epsilon=self.source.classifier.map_epsilon,
+        )
+
+
+def _trained(
+    config: ExportConfig,
+    model: Path,
+    attention_model: Path | None,
+    known: Index,
+    records: Sequence[ImageRecord],
+    device: torch.device,
+) -> tuple[ClassifierSource, set[str]]:
+    """Return the source of a trained classifier, and the modules with its method's code."""
     if config.refine != "none" and device.type == "cpu":
         # Attention takes memory of its own: beside ResNet-38 in float32 this saves 300 MB.
         return_large_blocks()
     trained = CLASSIFIER.load(model)
-    known = read_index(index)
     if trained.classes != known.classes:
         raise UserError(
             "the model was trained for other classes than the index has",
@@ -79,49 +201,13 @@ def export_cams(
     attention = _attention_model(config, trained, model, attention_model)
     attentive = None if attention is None else attention.network
     source = cam_source(config, trained.network, attentive, device)
-
-    def load(record: ImageRecord) -> tuple[ImageRecord, list[View]]:
-        return record, source.views(read_image(root / record.path), config.scales)
-
-    tagged = [r for r in known.records if r.tags and set(r.sets) & {"train", "train_aug"}]
-    records = shard.of(tagged)
-    models = [trained] if attention is None else [trained, attention]
-    modules = {name for each in models for name in chosen_modules(each.settings)}
-    attributes: dict[str, Attribute] = {
-        "config": content_hash(to_dict(config)),
-        "code": closure_hash(__name__, *sorted(modules)),
-        "model": trained.identity,
-        "normalisation": "max-min per class",
-        "scales": " ".join(map(str, config.scales)),
-        "mirror": int(config.mirror),
-        "precision": config.precision,
-        "refine": config.refine,
-    }
+    attributes = {"model": trained.identity}
     if attention is not None:
         attributes["attention_model"] = attention.identity
-    _announce(source, records, config)
-    with (
-        torch.inference_mode(),
-        autocast(device, config.precision),
-        MapStoreWriter(output, classes=known.classes, attributes=attributes) as store,
-    ):
-        # A GPU is through with an image before one thread has the next one ready.
-        threads = compute.workers if device.type == "cuda" else min(1, compute.workers)
-        loaded = ordered_map(load, records, threads, threads=True, ahead=max(4, 2 * threads))
-        for record, images in progress(loaded, total=len(records), description="export CAMs"):
-            size = (record.height, record.width)
-            indices = known.class_indices(record)
-            maps = multi_scale_cam(
-                partial(source.cam, class_indices=indices),
-                images,
-                size=size,
-                mirror=config.mirror,
-                epsilon=source.classifier.map_epsilon,
-            )
-            store.add(record.name, indices, maps.cpu().numpy(), size)
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device) / 1e9
-        print(f"export CAMs: {peak:.2f} GB of GPU memory at most", file=sys.stderr)
+    models = [trained] if attention is None else [trained, attention]
+    modules = {name for each in models for name in chosen_modules(each.settings)}
+    description = _description(source, records, config)
+    return ClassifierSource(source, config, attributes, description), modules
 
 
 def cam_source(
@@ -186,7 +272,7 @@ def _attention_model(
     return trained
 
 
-def _announce(source: CamSource, records: Sequence[ImageRecord], config: ExportConfig) -> None:
+def _description(source: CamSource, records: Sequence[ImageRecord], config: ExportConfig) -> str:
     """Say what is computed in, and what memory is known to be needed."""
     dtype = resolve_precision(source.device, config.precision)
     if isinstance(source.classifier, LeanClassifier):
@@ -197,4 +283,4 @@ def _announce(source: CamSource, records: Sequence[ImageRecord], config: ExportC
         most = max((source.attention_bytes(size, config.scales) for size in sizes), default=0)
         words += f", about {most / 1e6:.0f} MB of patch attention for the largest view"
     name = str(dtype).removeprefix("torch.")
-    print(f"export CAMs: {name} on {source.device}, {words}", file=sys.stderr)
+    return f"{name} on {source.device}, {words}"

@@ -6,15 +6,17 @@ the CAM. ACR (CVPR 2023, supplementary, section B) applies it to the CAM obtaine
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss.cam.config import ExportConfig
 from wsss.cam.inference import view_batch, view_size, views
 from wsss.models.classifier import Classifier
 from wsss.models.vit import refine_with_patch_attention
@@ -22,6 +24,55 @@ from wsss.models.vit import refine_with_patch_attention
 # Matrices of all tokens by all tokens that one layer's explicit attention keeps at a time: the
 # mean over heads, one head's scores and softmax, the sum over layers.
 _ATTENTION_MATRICES = 4
+
+
+class MapSource(Protocol):
+    """Whatever gives the class maps of a picture."""
+
+    @property
+    def attributes(self) -> Mapping[str, str | int | float]:
+        """Where the maps come from, for the map store."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """The same in words, for the log."""
+        ...
+
+    def prepare(self, image: np.ndarray) -> Any:
+        """Turn a picture (H, W, 3) uint8 into what `maps` takes; may run in another thread."""
+        ...
+
+    def maps(self, prepared: Any, class_indices: Sequence[int], size: tuple[int, int]) -> Tensor:
+        """Return the maps of some classes.
+
+        It is called under `torch.inference_mode`; what needs gradients leaves it by itself.
+
+        Args:
+            prepared: Of `prepare`.
+            class_indices: K positions in the class list.
+            size: (H, W) of the picture.
+
+        Returns:
+            (K, (H-1)//4+1, (W-1)//4+1) float32 in 0..1.
+        """
+        ...
+
+
+class SourceBuilder(Protocol):
+    """What the record of a method that trains nothing names as its source."""
+
+    def __call__(
+        self,
+        settings: Any,
+        export: ExportConfig,
+        classes: Sequence[str],
+        *,
+        device: torch.device,
+        weights_file: Path | None = None,
+    ) -> MapSource:
+        """Load what the maps come from, with the method's own settings."""
+        ...
 
 
 class View(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from wsss.maps.background import Background, PowerBackground, threshold_of
 from wsss.runtime.settings import Count, Fraction, Number, Settings, impossible
 
 
@@ -14,8 +15,9 @@ class EvaluationConfig(Settings):
 
     seed_split: str = "train"
     """Image set on which CAMs and pseudo-labels are scored."""
-    cam_background: Fraction = 0.28
-    """The configured background score of the CAMs, 0..1; pseudo-labels bring their own."""
+    cam_background: Background = 0.28
+    """The configured background of the CAMs: a constant score, 0..1, or `{alpha: 1}` for (1 - the
+    largest class)^1; pseudo-labels bring their own."""
     sweep_first: Fraction = 0.0
     """Lowest background score of the sweep, 0..1."""
     sweep_last: Fraction = 0.99
@@ -37,9 +39,20 @@ class EvaluationConfig(Settings):
             )
         return self
 
+    @property
+    def cam_threshold(self) -> float:
+        """The configured background of the CAMs as a constant score."""
+        return threshold_of(self.cam_background)
+
     def thresholds(self, configured: float) -> tuple[float, ...]:
-        """Return the background scores of the sweep, ascending, `configured` among them."""
+        """Return the background scores of the sweep, ascending, `configured` among them.
+
+        Where background is a power, those that whole powers amount to are among them, too.
+        """
         steps = int((self.sweep_last - self.sweep_first) / self.sweep_step + 1e-6)
         # Rounded, so that 0.29 is 0.29 and equal to a configured 0.29.
         grid = {round(self.sweep_first + i * self.sweep_step, 6) for i in range(steps + 1)}
+        if isinstance(self.cam_background, PowerBackground):
+            powers = (PowerBackground(alpha=float(alpha)) for alpha in range(1, 11))
+            grid |= {round(threshold_of(power), 6) for power in powers}
         return tuple(sorted(grid | {round(configured, 6)}))

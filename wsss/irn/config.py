@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from wsss.data.crf_config import LabelCrfConfig
+from wsss.irn.label_methods import LabelSettings
+from wsss.maps.background import Background, threshold_of
 from wsss.models.config import BackboneConfig
 from wsss.runtime.settings import (
     BelowOne,
     Count,
-    Fraction,
     NonNegative,
     Number,
     Positive,
@@ -102,19 +103,27 @@ class IrnConfig(Settings):
         return self
 
 
-class PseudoLabelsConfig(Settings):
+class PseudoLabelsConfig(LabelSettings):
     """Random walk of the CAMs along IRNet's affinities, into one label map an image."""
 
+    method: Literal["irn"] = "irn"
+    """The random walk along IRNet's affinities."""
     radius: Radius = 5
     """A step of the walk goes to pixels of the stride-4 map closer than this (IRN: 5)."""
     beta: Positive = 10.0
     """Exponent of the affinities: larger, and edges block more (IRN: 10)."""
     steps: Count = 256
     """Steps of the walk (IRN: 2**8)."""
-    background: Fraction = 0.25
-    """Background score (IRN: 0.25; papers: 0.22 to 0.28)."""
+    background: Background = 0.25
+    """Background score (IRN: 0.25; papers: 0.22 to 0.28), or `{alpha: A}` for (1 - the largest
+    class)^A."""
     mirror: bool = True
     """Average the edge logits with the mirrored image's (IRN does)."""
     precision: Precision = "auto"
     """Arithmetic of the network; `auto`: bfloat16 where the device has instructions for it. The
     walk is float32 always."""
+
+    @property
+    def score_threshold(self) -> float:
+        """The background score at which the walked maps are the labels."""
+        return threshold_of(self.background)

@@ -35,6 +35,24 @@ def check_store(store: MapStore, index: Index, records: Sequence[ImageRecord], p
         )
 
 
+def labelled_records(store: MapStore, index: Index, path: Path) -> tuple[ImageRecord, ...]:
+    """Return the store's images in the index's order.
+
+    Raises:
+        UserError: The index lacks some of them.
+    """
+    stored = set(store.names)
+    records = tuple(record for record in index.records if record.name in stored)
+    if len(records) != len(stored):
+        unknown = sorted(stored - {record.name for record in records})
+        raise UserError(
+            f"{len(unknown)} images with CAMs are not in the index, {unknown[0]} among them",
+            where=path,
+            fix="export the CAMs of this index again",
+        )
+    return records
+
+
 def label_values(scores: np.ndarray, background: float, class_indices: np.ndarray) -> np.ndarray:
     """Return the label of the largest score, background where none exceeds `background`.
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from wsss.data.images import read_sized_image
-from wsss.data.index import ImageRecord, Index, read_index
+from wsss.data.index import ImageRecord, read_index
 from wsss.errors import UserError
 from wsss.files import atomic_directory, content_hash
 from wsss.irn.config import PseudoLabelsConfig
 from wsss.irn.edges import EdgeFinder, Labeller, edge_finder
-from wsss.irn.inputs import check_store
+from wsss.irn.inputs import check_store, labelled_records
 from wsss.irn.random_walk import random_walk_batch
 from wsss.irn.walked import UPSAMPLING, Finisher, WalkJob
 from wsss.maps.map_store import MapStore, MapStoreWriter, StoredMaps, map_size
@@ -70,7 +70,7 @@ def make_pseudo_labels(
     with MapStore(cams) as store, atomic_directory(output) as folder:
         check_store(store, known, known.training_set().records, cams)
         size = GPU_BATCH if device.type == "cuda" else 1
-        batches = shard.of(list(_batches(_labelled(store, known, cams), size)))
+        batches = shard.of(list(_batches(labelled_records(store, known, cams), size)))
         finish: Callable[[WalkJob], tuple[ImageRecord, np.ndarray, np.ndarray]]
         if device.type == "cuda":
             find_edges = edge_finder(model, config, device)
@@ -91,20 +91,6 @@ def make_pseudo_labels(
             ):
                 pixels = (record.height, record.width)
                 writer.add(record.name, class_indices.tolist(), normalised, pixels)
-
-
-def _labelled(store: MapStore, index: Index, path: Path) -> tuple[ImageRecord, ...]:
-    """Return the store's images in the index's order."""
-    stored = set(store.names)
-    records = tuple(record for record in index.records if record.name in stored)
-    if len(records) != len(stored):
-        unknown = sorted(stored - {record.name for record in records})
-        raise UserError(
-            f"{len(unknown)} images with CAMs are not in the index, {unknown[0]} among them",
-            where=path,
-            fix="export the CAMs of this index again",
-        )
-    return records
 
 
 def _job(store: MapStore, record: ImageRecord) -> WalkJob:

@@ -61,6 +61,6 @@ class Finisher:
     def __call__(self, job: WalkJob) -> tuple[ImageRecord, np.ndarray, np.ndarray]:
         """Write the label PNG; return the image, its classes and its normalised walked maps."""
         normalised, scores = walked_scores(job.maps, (job.record.height, job.record.width))
-        labels = label_values(scores, self.config.background, job.class_indices)
+        labels = label_values(scores, self.config.score_threshold, job.class_indices)
         write_label(self.folder / f"{job.record.name}.png", labels)
         return job.record, job.class_indices, normalised

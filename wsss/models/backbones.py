@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsss.errors import UserError
 from wsss.models.config import LITE0, OWN_BACKBONES, BackboneConfig
+from wsss.models.hub import HubWeights, timm_weights
 from wsss.models.weights import LoadReport, load_strict, read_state_dict
 from wsss.runtime.registry import load_code
 
@@ -48,6 +49,7 @@ class Backbone(nn.Module):
         normalisation: What the input must be normalised with.
         out_channels: Channels of the last feature, which heads use.
         final_conv: Whether the last feature is the network's own wide 1x1 convolution's.
+        origin: The weights it was built with, where they came by name.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Backbone(nn.Module):
         strides: Sequence[int],
         normalisation: Normalisation,
         final_conv: bool = False,
+        origin: HubWeights | None = None,
     ) -> None:
         super().__init__()
         self.body: Any = body
@@ -65,6 +68,7 @@ class Backbone(nn.Module):
         self.channels = tuple(channels)
         self.strides = tuple(strides)
         self.normalisation = normalisation
+        self.origin = origin
         self.out_channels = self.channels[-1]
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -94,8 +98,11 @@ def build_backbone(config: BackboneConfig, weights_file: Path | None = None) -> 
 
     Raises:
         UserError: Unknown name, an output stride the network cannot have, a file missing or one
-            that does not fit.
+            that does not fit, or weights that are to come by name and cannot be had.
     """
+    origin = timm_weights(config.name) if config.weights == "timm" else None
+    if origin is not None:
+        weights_file = origin.path
     from_file = config.weights not in ("package", "none")
     if from_file and weights_file is None:
         raise UserError(
@@ -104,6 +111,7 @@ def build_backbone(config: BackboneConfig, weights_file: Path | None = None) -> 
         )
     if config.code is not None:
         own: Backbone = load_code(config.code)(config, weights_file if from_file else None)
+        own.origin = origin
         return own
     features = _timm_features(config)
     if config.weights == "package":
@@ -119,18 +127,45 @@ def build_backbone(config: BackboneConfig, weights_file: Path | None = None) -> 
         features,
         channels=channels,
         strides=strides,
-        normalisation=_timm_normalisation(config.name),
+        normalisation=timm_normalisation(config.name),
         final_conv=config.final_conv,
+        origin=origin,
     )
 
 
-def _timm_features(config: BackboneConfig) -> Any:
-    if not timm.is_model(config.name):
-        near = difflib.get_close_matches(config.name, [*OWN_BACKBONES, *timm.list_models()], n=3)
+def known_to_timm(name: str) -> None:
+    """Check that timm has a network.
+
+    Raises:
+        UserError: It has not; the message names the nearest that it has.
+    """
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, [*OWN_BACKBONES, *timm.list_models()], n=3)
         raise UserError(
-            f"backbone.name is '{config.name}', which timm does not know",
+            f"backbone.name is '{name}', which timm does not know",
             expected=f"{', '.join(OWN_BACKBONES)} or a model name of timm",
             fix=f"did you mean {', '.join(near)}?" if near else None,
+        )
+
+
+def is_vit(name: str) -> bool:
+    """Say whether timm's network `name` is a plain transformer: patches of one size, no pyramid."""
+    if not timm.is_model(name):
+        return False
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False, num_classes=0)
+    parts = ("blocks", "patch_embed", "embed_dim", "forward_intermediates")
+    return all(hasattr(model, part) for part in parts)
+
+
+def _timm_features(config: BackboneConfig) -> Any:
+    known_to_timm(config.name)
+    if is_vit(config.name):
+        raise UserError(
+            f"{config.name} is a vision transformer, whose stride is its patch",
+            where="backbone.output_stride",
+            expected="null",
+            fix="set backbone.output_stride to null",
         )
     # 32 is timm's own default; passing it would fail on networks without the option.
     options: dict[str, Any] = (
@@ -170,7 +205,8 @@ def _add_final_conv(features: Any, name: str) -> None:
     features.conv_head, features.bn2 = whole.conv_head, whole.bn2
 
 
-def _timm_normalisation(name: str) -> Normalisation:
+def timm_normalisation(name: str) -> Normalisation:
+    """Return what a network of timm wants its input normalised with."""
     if name.startswith("tf_efficientnet_lite"):
         return EFFICIENTNET_LITE
     settings = timm.get_pretrained_cfg(name)
@@ -225,6 +261,12 @@ def _load_timm(features: nn.Module, name: str, path: Path) -> LoadReport:
     # Of the whole classifier, what the features do not have: its last layers.
     head = {key for key in _full_model_names(name) if rename(key) not in own}
     return load_strict(features, read_state_dict(path), rename=rename, leave_out=head, where=path)
+
+
+def weights_by_name(network: nn.Module) -> list[dict[str, str]]:
+    """Return name, revision and SHA-256 of the weights that a network's backbones got by name."""
+    origins = [part.origin for part in network.modules() if isinstance(part, Backbone)]
+    return [origin.provenance for origin in origins if origin is not None]
 
 
 class _StaysInEval:

@@ -12,6 +12,9 @@ from wsss.runtime.settings import Settings, impossible
 
 LITE0 = "tf_efficientnet_lite0"
 RESNET38 = "resnet38"
+# What `weights` says where it is no key of a weight file, and of that what is fetched by name.
+BY_NAME = ("timm", "hub")
+NO_FILE = ("package", "none", *BY_NAME)
 
 
 @dataclass(frozen=True)
@@ -53,27 +56,48 @@ register_backbone(OwnBackbone(RESNET38, "wsss.models.resnet38:build", output_str
 
 
 class BackboneConfig(Settings):
-    """Which convolutional network, its initial weights, and how fine its last feature is."""
+    """Which network, its initial weights, and how fine its last feature is."""
 
     weights_option: ClassVar[str] = "weights-file"
 
     name: str = LITE0
-    """`resnet38` or any convolutional network of timm."""
+    """`resnet38` or any convolutional network of timm; of the segmentation, any plain ViT, too."""
     weights: str = "package"
-    """`package` (EfficientNet-Lite0's pip package), `none` (random), else a weight file's key."""
-    output_stride: Literal[4, 8, 16, 32] = 16
-    """Stride of the last feature; `resnet38` has 8 and nothing else."""
+    """`package` (EfficientNet-Lite0's pip package), `timm` (those that timm names, from its hub,
+    cached), `none` (random), else a weight file's key."""
+    output_stride: Literal[4, 8, 16, 32] | None = 16
+    """Stride of the last feature; `resnet38` has 8 and nothing else; null: a ViT's patch."""
     final_conv: bool = False
     """Add the wide 1x1 convolution that EfficientNets end with: what their own classifier reads."""
+    layers: tuple[int, ...] = ()
+    """Of a ViT: the blocks whose features are taken, from 0 or, negative, from the end; empty: the
+    last one."""
+    frozen: bool = False
+    """Of a ViT: leave its weights as they are, at no memory for gradients."""
 
     @property
     def code(self) -> str | None:
-        """What builds it, as `module:name`, where it is none of timm's."""
+        """What builds it, as `module:name`, where it is no convolutional network of timm's."""
+        if self.output_stride is None:
+            return "wsss.models.vit_features:build"
         own = OWN_BACKBONES.get(self.name)
         return None if own is None else own.build
 
     @model_validator(mode="after")
     def _fits_the_network(self) -> Self:
+        if self.output_stride is not None and (self.layers or self.frozen):
+            key = "layers" if self.layers else "frozen"
+            raise impossible(
+                f"backbone.{key} is set, but {self.name} has a stride of {self.output_stride}",
+                key=key,
+                expected="a plain vision transformer, with output_stride: null",
+            )
+        if self.output_stride is None and self.final_conv:
+            raise impossible(
+                "backbone.final_conv is true where output_stride is null",
+                key="final_conv",
+                expected="false: a vision transformer has none",
+            )
         own = OWN_BACKBONES.get(self.name)
         if own is not None and self.output_stride not in own.output_strides:
             raise impossible(
@@ -91,12 +115,14 @@ class BackboneConfig(Settings):
             raise impossible(
                 f"backbone.weights is 'package' for {self.name}",
                 key="weights",
-                expected=f"a weight file's key or 'none'; only {LITE0} comes as a pip package",
+                expected="'timm', a weight file's key or 'none'; only "
+                f"{LITE0} comes as a pip package",
             )
-        if not self.weights:
+        if self.weights in ("", "hub") or (self.weights == "timm" and own is not None):
             raise impossible(
-                "backbone.weights is empty",
+                f"backbone.weights is {self.weights!r} for {self.name}",
                 key="weights",
-                expected="'package', 'none' or a weight file's key",
+                expected="a weight file's key or 'none'"
+                + ("" if own is not None else ", 'package' or 'timm'"),
             )
         return self

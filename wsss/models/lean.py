@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from wsss.models.backbones import Backbone
 from wsss.models.classifier import Classifier, InferenceCam
 from wsss.models.reconstructor import CamClassifier
+from wsss.models.vit_features import VitFeatures
 
 
 class LeanClassifier(Classifier):
@@ -116,7 +117,8 @@ class _LastFeature(nn.Module):
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # Convolutions of timm pad by their input's size, which has to be looked at in every pass.
-        leaf = isinstance(m, (nn.Conv2d, _BatchNorm))
+        # A transformer pads and resizes its positions by it.
+        leaf = isinstance(m, (nn.Conv2d, _BatchNorm, VitFeatures))
         return leaf or super().is_leaf_module(m, module_qualified_name)
 
 

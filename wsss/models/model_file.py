@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from wsss.files import content_hash
+from wsss.models.backbones import weights_by_name
 from wsss.models.weights import load_model_file, load_strict, save_model
 from wsss.runtime.registry import Kind, parse_kind
 from wsss.runtime.settings import Settings, replace, to_dict
@@ -78,11 +79,14 @@ class ModelKind(Generic[N, S]):
             classes: Class names without background.
             training: What else there is to tell of the training.
         """
-        metadata = {
+        metadata: dict[str, Any] = {
             "settings": to_dict(settings),
             "classes": list(classes),
             "training": dict(training),
         }
+        by_name = weights_by_name(network)
+        if by_name:
+            metadata["weights"] = by_name
         save_model(path, network.state_dict(), stage=self.stage, metadata=metadata)
 
     def load(self, path: Path) -> Trained[N, S]:

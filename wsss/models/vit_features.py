@@ -12,24 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss.errors import UserError
-
-
-def is_vit(name: str) -> bool:
-    """Say whether timm's model `name` is a plain transformer: patches of one size, no pyramid."""
-    if not timm.is_model(name):
-        return False
-    with torch.device("meta"):
-        model = timm.create_model(name, pretrained=False, num_classes=0)
-    return all(hasattr(model, part) for part in ("blocks", "patch_embed", "embed_dim")) and hasattr(
-        model, "forward_intermediates"
-    )
+from wsss.models.backbones import Backbone, is_vit, known_to_timm, timm_normalisation
+from wsss.models.config import BackboneConfig
 
 
 class VitFeatures(nn.Module):
     """Features of a transformer's blocks as maps, for pictures of any size.
 
     Args:
-        name: A model of timm for which `is_vit` holds.
+        name: A model of timm that is a plain transformer.
         layers: Blocks whose output is wanted, counted from 0, ascending; negative: from the end;
             empty: the last one.
         frozen: Whether its weights stay as they are: it computes without gradients, which costs a
@@ -113,3 +104,28 @@ def _create(name: str, weights_file: Path | None) -> Any:
             where=weights_file,
             fix="give the weight file of exactly this network, or another network's name",
         ) from None
+
+
+def build(config: BackboneConfig, weights_file: Path | None) -> Backbone:
+    """Build a plain vision transformer as a backbone, which has one stride: its patch.
+
+    Raises:
+        UserError: It is another kind of network, a block that there is not, or a file that does
+            not fit.
+    """
+    if not is_vit(config.name):
+        known_to_timm(config.name)
+        raise UserError(
+            f"backbone.output_stride is null, and {config.name} is no plain vision transformer",
+            where="backbone.output_stride",
+            expected="4, 8, 16 or 32, or a network such as vit_small_patch14_dinov2.lvd142m",
+        )
+    body = VitFeatures(
+        config.name, layers=config.layers, frozen=config.frozen, weights_file=weights_file
+    )
+    return Backbone(
+        body,
+        channels=body.channels,
+        strides=(body.patch_px,) * len(body.channels),
+        normalisation=timm_normalisation(config.name),
+    )

@@ -16,6 +16,8 @@ import yaml
 from wsss.cam.methods.registry import METHODS
 from wsss.data.formats.registry import FORMATS, DataFormat
 from wsss.errors import UserError
+from wsss.irn.label_methods import LABEL_METHODS
+from wsss.models.config import BY_NAME, NO_FILE
 from wsss.project.ablations import INFIX, Table
 from wsss.project.file import ConfigFile
 from wsss.project.local import LocalCompute, ShardCounts
@@ -122,10 +124,10 @@ class ProjectConfig:
         for place, option, key in weights_keys(self.run(name).stages[stage]):
             where = f"runs.{name}.{stage}.{place}"
             if key not in self.weights:
-                known = [*self.weights, "package", "none"]
+                known = [*self.weights, *NO_FILE]
                 raise unknown_key(key, known, where=where, kind="weight file")
             path = self.weights[key]
-            if not path.is_file():
+            if not path.exists():
                 self.existing_root(name)  # what is missing first is said first
                 found = f"the weight file '{key}' of run '{name}' is not there"
                 raise self._not_there(name, found, path)
@@ -140,7 +142,11 @@ class ProjectConfig:
         if self._lacks_data(name):
             wanted.append(f"{folder}: {self.data_format(name).source}")
             local.append(f"roots: {{{run.root}: /path}}")
-        keys = [key for key in _weights_of(run) if not self.weights.get(key, Path()).is_file()]
+        keys = [
+            key
+            for key in _weights_of(run)
+            if key not in self.weights or not self.weights[key].exists()
+        ]
         for key in keys:
             file = self.weights.get(key, f"weights.{key}")
             wanted.append(f"{file}: {_WEIGHT_FILES.get(key, 'the weights')} ('{key}')")
@@ -166,13 +172,22 @@ _WEIGHT_FILES = {
 }
 
 
-def _weights_of(run: Run) -> list[str]:
-    """Return the keys of the weight files that the stages of a run start from."""
+def _weighted_stages(run: Run) -> list[str]:
+    """Return the stages of a run that can start from weights."""
     stages = ["cam", "irn", "segmentation"]
     stages = stages[: ("cam", "pseudo_label", "segmentation").index(run.stop_after) + 1]
+    method = run.stages["pseudo_labels"].method
+    trains_irn = LABEL_METHODS.get(method, where="pseudo_labels.method").needs_model
     if run.stages["segmentation"].labels == "ground_truth":
         stages = stages[2:]
-    found = [key for stage in stages for _, _, key in weights_keys(run.stages[stage])]
+    return [stage for stage in stages if trains_irn or stage != "irn"]
+
+
+def _weights_of(run: Run) -> list[str]:
+    """Return the keys of the weight files that the stages of a run start from."""
+    found = [
+        key for stage in _weighted_stages(run) for _, _, key in weights_keys(run.stages[stage])
+    ]
     return list(dict.fromkeys(found))
 
 
@@ -180,16 +195,30 @@ def weights_keys(settings: Settings, *, prefix: str = "") -> list[tuple[str, str
     """Return (place, option, key) of each weight file that a stage's settings name.
 
     A settings class with weights of its own says by `weights_option` which option of the command
-    takes the file; a backbone's is `weights-file`. Packaged and random weights need no file.
+    takes the file; a backbone's is `weights-file`. Packaged and random weights, and those of a
+    hub, need none.
     """
     found: list[tuple[str, str, str]] = []
     for name, value in settings:
         if isinstance(value, Settings):
             key = getattr(value, "weights", None)
-            if isinstance(key, str) and key not in ("package", "none"):
+            if isinstance(key, str) and key not in NO_FILE:
                 option = getattr(value, "weights_option", "weights-file")
                 found.append((f"{prefix}{name}.weights", option, key))
             found += weights_keys(value, prefix=f"{prefix}{name}.")
+    return found
+
+
+def named_weights(run: Run) -> dict[str, Settings]:
+    """Return the networks of a run whose weights come by name, by their places in the settings."""
+    waiting = [(stage, run.stages[stage]) for stage in _weighted_stages(run)]
+    found: dict[str, Settings] = {}
+    while waiting:
+        place, settings = waiting.pop(0)
+        if getattr(settings, "weights", None) in BY_NAME:
+            found[place] = settings
+        inner = [(name, value) for name, value in settings if isinstance(value, Settings)]
+        waiting = [(f"{place}.{name}", value) for name, value in inner] + waiting
     return found
 
 

@@ -18,6 +18,8 @@ class CamMethod(Record):
     Attributes:
         task: Its training, as `module:name`, called like `wsss.cam.model_file.TaskBuilder`; None:
             it trains nothing.
+        source: What gives its class maps where it trains nothing, as `module:name`, called like
+            `wsss.cam.source.SourceBuilder`; None where a trained classifier gives them.
         classifier: What builds its classifier, as `module:name`, called with its settings and the
             number of classes; None where it trains nothing.
         has_reconstructor: Whether a reconstructor is trained along, which the figures show.
@@ -25,6 +27,7 @@ class CamMethod(Record):
     """
 
     task: str | None = None
+    source: str | None = None
     classifier: str | None = None
     has_reconstructor: bool = False
     has_attention: bool = False

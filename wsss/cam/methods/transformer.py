@@ -16,6 +16,7 @@ from wsss.cam.methods.plain import Family, PlainMethod
 from wsss.cam.methods.transformer_config import TransformerSettings
 from wsss.errors import UserError
 from wsss.models.classifier import Classifier
+from wsss.models.hub import timm_weights
 from wsss.models.published.vit_weights import load_vit_weights
 from wsss.models.vit import MCTformerV2
 from wsss.models.vit_classifier import TransformerClassifier
@@ -56,6 +57,8 @@ def build_transformer(
             f"cam.crop_px is {config.crop_px}, and {vit.name} has patches of {patch} px",
             expected=f"a multiple of {patch}, such as {below or patch} or {below + patch}",
         )
+    if vit.weights == "timm":
+        transformer_weights_file = timm_weights(vit.name).path
     if vit.weights != "none":
         if transformer_weights_file is None:
             raise UserError(

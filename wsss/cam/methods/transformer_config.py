@@ -19,7 +19,8 @@ class VitConfig(Settings):
     name: str = "deit_small_patch16_224"
     """A plain ViT or DeiT of timm (MCTformer: deit_small_patch16_224; deit_tiny_... for CPUs)."""
     weights: str = "none"
-    """`none` (random) or a weight file's key: of DeiT, ViT, or an MCTformer checkpoint."""
+    """`none` (random), `timm` (those that timm names, from its hub, cached), or a weight file's
+    key: of DeiT, ViT, or an MCTformer checkpoint."""
     depth: Count | None = None
     """Layers, where not the named model's own; published weights need null."""
     class_attention_layers: Count = 3
@@ -39,11 +40,12 @@ class VitConfig(Settings):
 
     @model_validator(mode="after")
     def _weights_are_a_key(self) -> Self:
-        if self.weights in ("", "package"):
+        if self.weights in ("", "package", "hub"):
             raise impossible(
                 f"vit.weights is {self.weights!r}",
                 key="weights",
-                expected="'none' or a weight file's key; no transformer comes as a pip package",
+                expected="'timm', 'none' or a weight file's key; no transformer comes as a pip "
+                "package",
             )
         return self
 

@@ -1,0 +1,34 @@
+"""Which CLIP; apart from the network, so that reading it needs no torch."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import model_validator
+
+from wsss.models.config import NO_FILE
+from wsss.runtime.settings import Settings, impossible
+
+
+class ClipConfig(Settings):
+    """A CLIP with a vision transformer."""
+
+    name: str = "openai/clip-vit-base-patch16"
+    """Its name on the Hugging Face hub, where `weights` is `hub`."""
+
+    weights: str = "hub"
+    """`hub` (by name, cached), or the key of a folder of transformers or of OpenAI's file."""
+
+    revision: str | None = None
+    """Commit, branch or tag on the hub; null: what the cache has, or the newest."""
+
+    @model_validator(mode="after")
+    def _weights_are_a_clips(self) -> Self:
+        if not self.weights or (self.weights in NO_FILE and self.weights != "hub"):
+            raise impossible(
+                f"clip.weights is {self.weights!r}",
+                key="weights",
+                expected="'hub' or a key of `weights:`; no CLIP comes as a pip package, and a "
+                "random one says nothing",
+            )
+        return self
