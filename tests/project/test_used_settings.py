@@ -33,11 +33,24 @@ RUNS: dict[str, Any] = {
     "voc": {"root": "own", "index": {"format": "voc"}},
     "largefov": {"extends": "acr", "segmentation": {"head": {"name": "largefov"}}},
     "v2": {"extends": "acr", "segmentation": {"head": {"name": "v2"}}},
+    "clip": {"extends": "acr", "cam": {"method": "clip-es"}},
+    "crf-labels": {"extends": "acr", "pseudo_labels": {"method": "crf"}},
+    "par": {"extends": "crf-labels", "pseudo_labels": {"refine": "par"}},
 }
 TRANSFORMERS = {"acr-vit", "mct", "refined"}
-ADVERSARIAL = set(RUNS) - {"cam", "mct", "refined"}
+ADVERSARIAL = set(RUNS) - {"cam", "mct", "refined", "clip"}
+CLIP = {"clip"}
+TRAINED = set(RUNS) - CLIP
+NOBODY: set[str] = set()
+WALKED = set(RUNS) - {"crf-labels", "par"}
 # Beginning of a setting's place -> runs that use it; every run uses the others.
 USERS: dict[str, set[str]] = {
+    # Of a transformer under the segmentation alone, which none of these runs has.
+    **dict.fromkeys(
+        (f"{stage}.backbone.{key}" for stage in ("cam", "irn", "segmentation")
+         for key in ("layers", "frozen")),
+        NOBODY,
+    ),
     "index.tags_from": {"voc"},
     "index.classes": set(RUNS) - {"voc"},
     **dict.fromkeys(
@@ -52,8 +65,30 @@ USERS: dict[str, set[str]] = {
             "backbone", "head", "head_lr_factor", "learning_rate", "lr_power", "momentum",
             "weight_decay", "freeze_batchnorm",
         )),
-        set(RUNS) - {"mct", "refined"},
+        TRAINED - {"mct", "refined"},
     ),
+    **dict.fromkeys(
+        (f"cam.{key}" for key in (
+            "epochs", "batch_size", "crop_px", "long_side_min_px", "long_side_max_px",
+            "erasing", "precision", "seed",
+        )),
+        TRAINED,
+    ),
+    **dict.fromkeys(
+        (f"cam.{key}" for key in (
+            "clip", "preset", "template", "background_words", "attention_layers",
+            "box_threshold", "spread", "long_side_limit_px",
+        )),
+        CLIP,
+    ),
+    **dict.fromkeys(
+        (f"pseudo_labels.{key}" for key in ("radius", "beta", "steps", "mirror", "precision")),
+        WALKED,
+    ),
+    "pseudo_labels.confidence": {"crf-labels", "par"},
+    "pseudo_labels.crf": {"crf-labels"},
+    "pseudo_labels.preset": {"crf-labels"},
+    "pseudo_labels.par_iterations": {"par"},
     "export.refine_from": {"refined"},
     "prediction.crf_settings": set(RUNS) - {"no-crf"},
     "segmentation.head.low_level_channels": set(RUNS) - {"largefov", "v2"},
@@ -62,6 +97,13 @@ USERS: dict[str, set[str]] = {
 }  # fmt: skip
 # Where the next best value would not fit the others, or is fixed by a run above.
 VALUES: dict[str, Any] = {
+    **{f"{stage}.backbone.layers": [0] for stage in ("cam", "irn", "segmentation")},
+    "cam.clip.revision": "main",
+    "cam.clip.weights": "key",
+    "cam.preset": "published",
+    "pseudo_labels.method": None,
+    "pseudo_labels.preset": "published",
+    "pseudo_labels.refine": None,
     "cam.method": None,
     "cam.acr.srf": None,
     "cam.rand_augment_operations": None,

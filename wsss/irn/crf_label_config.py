@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from wsss.data.crf_config import CrfConfig
 from wsss.irn.label_methods import LABEL_METHODS, LabelMethod, LabelSettings
@@ -27,6 +28,13 @@ class CrfLabelsSettings(LabelSettings):
     """The dense CRF, where `refine` is `crf`."""
     par_iterations: Count = 20
     """How often PAR goes over the maps, where `refine` is `par` (AFA: 20)."""
+
+    @classmethod
+    def idle(cls, values: Mapping[str, Any]) -> Mapping[str, str]:
+        """Each refinement has settings of its own."""
+        refine = values.get("refine", "crf")
+        idle = ("par_iterations",) if refine == "crf" else ("crf", "preset")
+        return dict.fromkeys(idle, f"pseudo_labels.refine is '{refine}'")
 
     @property
     def score_threshold(self) -> float:

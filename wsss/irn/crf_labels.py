@@ -55,8 +55,9 @@ class MapLabeller:
         picture = read_sized_image(self.root, record)
         maps = upsample(job.maps, (record.height, record.width), job.upsampling)
         background = background_map(maps, config.background)
+        wraps = config.refine == "crf" and config.preset == "published"
         refined = refined_scores(
-            wrapped_bgr(picture) if config.preset == "published" else picture,
+            wrapped_bgr(picture) if wraps else picture,
             np.concatenate([background[None], maps]),
             refine=config.refine,
             crf=config.crf,

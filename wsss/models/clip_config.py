@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from pydantic import model_validator
 
@@ -21,6 +22,13 @@ class ClipConfig(Settings):
 
     revision: str | None = None
     """Commit, branch or tag on the hub; null: what the cache has, or the newest."""
+
+    @classmethod
+    def idle(cls, values: Mapping[str, Any]) -> Mapping[str, str]:
+        """A name on the hub matters only where the weights come from there."""
+        weights = values.get("weights", "hub")
+        reason = f"clip.weights is '{weights}'"
+        return {} if weights == "hub" else dict.fromkeys(("name", "revision"), reason)
 
     @model_validator(mode="after")
     def _weights_are_a_clips(self) -> Self:

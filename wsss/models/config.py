@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
@@ -74,6 +75,13 @@ class BackboneConfig(Settings):
     last one."""
     frozen: bool = False
     """Of a ViT: leave its weights as they are, at no memory for gradients."""
+
+    @classmethod
+    def idle(cls, values: Mapping[str, Any]) -> Mapping[str, str]:
+        """Only a transformer has blocks to choose from, and can be frozen."""
+        stride = values.get("output_stride", 16)
+        reason = f"output_stride is {stride}, which is no vision transformer's (null)"
+        return {} if stride is None else dict.fromkeys(("layers", "frozen"), reason)
 
     @property
     def code(self) -> str | None:

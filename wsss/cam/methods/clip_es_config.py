@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -45,6 +46,12 @@ class ClipEsSettings(CamSettings):
 
     long_side_limit_px: Count = 1024
     """A picture with a longer side is reduced to it: memory grows with the fourth power."""
+
+    @classmethod
+    def idle(cls, values: Mapping[str, Any]) -> Mapping[str, str]:
+        """Attention and boxes matter only where maps are spread."""
+        idle = () if values.get("spread", True) else ("attention_layers", "box_threshold")
+        return dict.fromkeys(idle, "cam.spread is false")
 
     @model_validator(mode="after")
     def _template_has_one_gap(self) -> Self:
