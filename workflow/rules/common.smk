@@ -58,15 +58,6 @@ def label_method(run):
     return LABEL_METHODS.get(run.stages["pseudo_labels"].method, where="pseudo_labels.method")
 
 
-def weights_files(run, stage):
-    """Return the weight files that a stage takes, by the options that take them."""
-    if STAGES[stage].trains:
-        return CONFIG.weights_files(run, stage)
-    # The maps of a method that trains nothing come from its weights as they are.
-    is_source = stage == "export" and cam_method(CONFIG.run(run)).task is None
-    return CONFIG.weights_files(run, "cam") if is_source else {}
-
-
 def unused_inputs(stage, wildcards):
     """Return the inputs of a stage that the chosen methods have no use for."""
     run = CONFIG.run(wildcards.run)
@@ -82,16 +73,6 @@ def cam_inputs(wildcards):
     if cam_method(CONFIG.run(wildcards.run)).task is None:
         return {"cam": f"results/{wildcards.run}/config/cam.json"}
     return attention_model(wildcards)
-
-
-def weights_fingerprint(stage):
-    """Param: what is in those weight files, wherever they lie."""
-
-    def fingerprint(wildcards):
-        files = weights_files(wildcards.run, stage)
-        return {option: file_fingerprint(path) for option, path in files.items()}
-
-    return fingerprint
 
 
 def attention_model(wildcards):

@@ -1,4 +1,5 @@
-# What the jobs ask for, threads, memory and GPUs, and how they take the signals that end them.
+# What the jobs ask for: threads, memory, GPUs, weight files; and how they take the signals that
+# end them.
 import signal
 import threading
 
@@ -82,3 +83,27 @@ def computing_gpus(wildcards, input):
 def helper_threads(wildcards):
     """Threads: one for each helper process of a stage that shares its images among them."""
     return max(1, CONFIG.compute.workers)
+
+
+def takes_weights(stage):
+    """Say whether a stage may take weight files."""
+    return stage.trains or stage.name == "export"
+
+
+def weights_files(run, stage):
+    """Return the weight files that a stage takes, by the options that take them."""
+    if STAGES[stage].trains:
+        return CONFIG.weights_files(run, stage)
+    # The maps of a method that trains nothing come from its weights as they are.
+    is_source = stage == "export" and cam_method(CONFIG.run(run)).task is None
+    return CONFIG.weights_files(run, "cam") if is_source else {}
+
+
+def weights_fingerprint(stage):
+    """Param: what is in those weight files, wherever they lie."""
+
+    def fingerprint(wildcards):
+        files = weights_files(wildcards.run, stage)
+        return {option: file_fingerprint(path) for option, path in files.items()}
+
+    return fingerprint

@@ -104,8 +104,7 @@ def params(name, options=""):
         "files": lambda wildcards, input, output: file_options(stage, wildcards, input, output),
         "options": options,
     }
-    takes_weights = stage.trains or name == "export"
-    return found | ({"weights": weights_fingerprint(name)} if takes_weights else {})
+    return found | ({"weights": weights_fingerprint(name)} if takes_weights(stage) else {})
 
 
 def resources(name, mem_mb, runtime, all_threads=False):
@@ -133,4 +132,5 @@ def local_options(stage, all_threads, wildcards, threads):
             found[key] = str(found[key]).lower()
     if all_threads:
         found["workers"] = threads
-    return words(**found, **weights_files(wildcards.run, stage.name))
+    files = weights_files(wildcards.run, stage.name) if takes_weights(stage) else {}
+    return words(**found, **files)
