@@ -24,6 +24,7 @@ LEVELS = (
     ("figures",),
     ("stages",),
     ("monitor", "project"),
+    ("api",),
     ("commands",),
     ("cli",),
     ("__main__",),

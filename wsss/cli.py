@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from wsss import __version__
 from wsss.errors import UserError
 from wsss.runtime.stage_process import explained
 from wsss.stages import COMMANDS as STAGE_COMMANDS
@@ -42,6 +43,7 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
         "snakemake --cores all results/demo/miou.csv",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"wsss {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
     for name, summary in SUMMARIES.items():
         command = commands.add_parser(

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from segmentation_helpers import CLASSES, make_data, tiny_config
+from segmentation_helpers import CLASSES, make_data, picture, tiny_config
 from torch import nn
 
 from wsss.data.images import read_image, read_label, voc_palette
@@ -59,12 +59,6 @@ class _PixelNetwork(nn.Module):
         self.seen.append(tuple(x.shape))
         assert x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0
         return F.conv2d(F.avg_pool2d(x, 4), self.weight)
-
-
-def picture(height, width, seed=0):
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, size=(6, 5, 3)).astype(np.uint8)
-    return np.array(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def views_of(image, scales, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from wsss.api.files import find_model, find_prediction_settings
 from wsss.commands import options as shared
 from wsss.errors import UserError
 
@@ -64,17 +65,14 @@ def _configure_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    model = _segmentation_model(options.model)
+    model = find_model(options.model)
     from wsss.segmentation.config import PredictionConfig
     from wsss.segmentation.prediction import predict_images
 
-    if options.config is None:
-        beside = model.parent.parent / "config" / "prediction.json"
-        options.config = beside if beside.is_file() else None
-    if options.config is None:
-        config = PredictionConfig()
-    else:
-        config = shared.read_config("prediction", options.config)
+    settings = options.config or find_prediction_settings(model)
+    config = PredictionConfig()
+    if settings is not None:
+        config = shared.read_config("prediction", settings)
     predict_images(
         model=model,
         inputs=options.inputs,
@@ -82,22 +80,6 @@ def _predict(options: argparse.Namespace) -> None:
         config=config,
         compute=shared.compute(options),
     )
-
-
-def _segmentation_model(path: Path) -> Path:
-    if path.is_file():
-        return path
-    model = path / "segmentation" / "model.safetensors"
-    if path.is_dir() and (path / "model.safetensors").is_file():
-        return path / "model.safetensors"
-    if not model.is_file():
-        raise UserError(
-            "no trained segmentation model is here",
-            where=path,
-            expected=f"{model}, or the path of a model file",
-            fix=f"train it:  snakemake --cores all {path}/miou.csv",
-        )
-    return model
 
 
 def _table(options: argparse.Namespace) -> None:

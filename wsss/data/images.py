@@ -45,6 +45,28 @@ def _unreadable(path: str | PathLike[str], error: BaseException) -> UserError:
     )
 
 
+def upright_rgb(
+    image: Image.Image, *, where: str | PathLike[str] | None = None
+) -> NDArray[np.uint8]:
+    """Return an open picture as `read_image` does: (H, W, 3) uint8 RGB, upright.
+
+    Args:
+        image: The picture.
+        where: Its file, for the message.
+
+    Raises:
+        UserError: It holds more than 8 bits a channel.
+    """
+    if image.mode in _WIDE_MODES:
+        raise UserError(
+            f"this picture has mode {image.mode!r}, more than 8 bits a channel",
+            where=where,
+            fix="convert it to 8 bits; how to map the range is for you to say",
+        )
+    upright = ImageOps.exif_transpose(image) if _turned(image) else image
+    return np.array(upright.convert("RGB"))
+
+
 def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
     """Return a picture as (H, W, 3) uint8 RGB, upright: an EXIF orientation is applied.
 
@@ -55,14 +77,7 @@ def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(path) as image:
-            if image.mode in _WIDE_MODES:
-                raise UserError(
-                    f"this picture has mode {image.mode!r}, more than 8 bits a channel",
-                    where=path,
-                    fix="convert it to 8 bits; how to map the range is for you to say",
-                )
-            upright = ImageOps.exif_transpose(image) if _turned(image) else image
-            return np.array(upright.convert("RGB"))
+            return upright_rgb(image, where=path)
     except _DECODING_ERRORS as error:
         raise _unreadable(path, error) from None
 

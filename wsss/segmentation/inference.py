@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,7 +34,12 @@ class Views:
 
 def load_views(path: str, scales: Sequence[float]) -> Views:
     """Read an image and resize it to each scale; needs no device, so it can run ahead."""
-    image = image_to_tensor(read_image(path))
+    return views_of(read_image(path), scales)
+
+
+def views_of(picture: npt.NDArray[np.uint8], scales: Sequence[float]) -> Views:
+    """Resize a picture (H, W, 3) uint8 RGB to each scale."""
+    image = image_to_tensor(picture)
     height, width = image.shape[1:]
     sizes = [(max(1, round(height * s)), max(1, round(width * s))) for s in scales]
     return Views((height, width), tuple(resize(image, size) for size in sizes))
