@@ -16,7 +16,7 @@ RUN curl --fail --location --silent --show-error --output /usr/local/bin/kubectl
     && chmod +x /usr/local/bin/kubectl
 
 WORKDIR /opt/wsss
-COPY pyproject.toml constraints.txt README.md ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY wsss ./wsss
 RUN pip install --no-cache-dir -c constraints.txt '.[cluster,clip]'
 
