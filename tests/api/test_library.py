@@ -25,7 +25,7 @@ from wsss.provenance import OUTSIDE, closure
 from wsss.runtime.compute import InferenceCompute
 from wsss.runtime.settings import to_dict
 from wsss.segmentation.config import PredictionConfig
-from wsss.segmentation.model_file import save_segmentation_model
+from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.prediction import predict_images
 from wsss.stages import STAGES
 
@@ -46,7 +46,7 @@ def write_model(path: Path, *, seed: int = 0) -> DeepLab:
         )
         bias.copy_(torch.tensor([0.0, 6.0, 0.0]))
     path.parent.mkdir(parents=True)
-    save_segmentation_model(path, network, classes=CLASSES, config=config, training={})
+    SEGMENTATION.save(path, network, config, classes=CLASSES, training={})
     return network
 
 

@@ -16,12 +16,13 @@ from PIL import Image
 from wsss.api.files import find_model, find_prediction_settings
 from wsss.data.images import read_image, upright_rgb
 from wsss.errors import UserError
+from wsss.files import read_json
 from wsss.models.deeplab import DeepLab
 from wsss.runtime.compute import Device
-from wsss.runtime.settings import read_settings, replace
+from wsss.runtime.settings import parse, replace
 from wsss.segmentation.config import PredictionConfig, SegmentationConfig
 from wsss.segmentation.inference import class_probabilities, segmenter, views_of
-from wsss.segmentation.model_file import load_segmentation_model
+from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.overlay import overlay
 from wsss.segmentation.refine import refine
 
@@ -74,10 +75,10 @@ class Model:
     """
 
     def __init__(self, path: Path, prediction: PredictionConfig, *, device: str = "auto") -> None:
-        trained = load_segmentation_model(path)
+        trained = SEGMENTATION.load(path)
         self.path = path
         self.classes: tuple[str, ...] = trained.classes
-        self.settings: SegmentationConfig = trained.config
+        self.settings: SegmentationConfig = trained.settings
         self.prediction = prediction
         self._device = Device(device=device).torch_device()
         self._network = trained.network
@@ -142,7 +143,11 @@ def load(path: str | os.PathLike[str], *, device: str = "auto", **prediction: An
     """
     model = find_model(Path(path))
     file = find_prediction_settings(model)
-    settings = PredictionConfig() if file is None else read_settings(PredictionConfig, file)
+    settings = (
+        PredictionConfig()
+        if file is None
+        else parse(PredictionConfig, read_json(file), where=str(file))
+    )
     return Model(model, replace(settings, **prediction), device=device)
 
 
