@@ -28,7 +28,7 @@ from wsss.stages import SECTIONS, SHARDABLE, STAGES, Stage
 
 RULE = re.compile(r"^(?:use rule \w+ as|rule) (\w+)(?: with)?:\n((?:    .*\n|\n)+)", re.M)
 # Rules that are no stage: settings, the number of jobs, and names for several results.
-OTHER_RULES = {"stage_config", "all", "demo_compare", "all_figures", "all_figures_versus"}
+OTHER_RULES = {"done", "stage_config", "all", "demo_compare", "all_figures", "all_figures_versus"}
 
 
 def rules() -> dict[str, str]:

@@ -21,6 +21,7 @@ from wsss.stages import COMMANDS as STAGE_COMMANDS
 PEOPLE_COMMANDS = {
     "predict": ("people", "segment any pictures with a trained model"),
     "table": ("people", "print the mIoU table of one or more runs"),
+    "thresholds": ("thresholds", "say which background scores a few masks would choose"),
     "status": ("status", "say how far a run is, stage by stage"),
     "cams": ("people", "say what a CAM file holds"),
     "import-weights": ("published", "turn published ACR or IRN checkpoints into model files"),

@@ -254,6 +254,15 @@ _ALL: Sequence[Stage] = (
         outputs={"output": "evaluation/{table}.csv"},
     ),
     Stage(
+        "score_tags",
+        "score the classes of label PNGs against the tags, without masks",
+        "wsss.evaluation.tags:score_tags",
+        settings="evaluation",
+        inputs={"labels": "", **_LIST},
+        outputs={"output": "tags.csv"},
+        has_root=False,
+    ),
+    Stage(
         "collect",
         "gather the scores of a run in miou.csv",
         "wsss.evaluation.tables:collect",

@@ -167,3 +167,17 @@ def test_demo_fingerprint_needs_no_data(tmp_path: Path) -> None:
     there = listing_fingerprint(demo, tmp_path), mask_fingerprint(demo, tmp_path)
     nowhere = tmp_path / "not yet"
     assert there == (listing_fingerprint(demo, nowhere), mask_fingerprint(demo, nowhere))
+
+
+def test_sets_that_a_run_needs_are_asked_for_at_the_start(tmp_path):
+    from conftest import write_tiny_data
+
+    from wsss.data.indexing import make_index
+
+    write_tiny_data(tmp_path / "data", train=3, val=0)
+    how = {"config": FolderSettings(), "root": tmp_path / "data"}
+    with pytest.raises(UserError, match="no image is in the set 'val'"):
+        make_index(**how, output=tmp_path / "index.csv", sets=["train", "val"])
+    assert not (tmp_path / "index.csv").exists()
+    make_index(**how, output=tmp_path / "index.csv", sets=["train"])
+    assert (tmp_path / "index.csv").is_file()

@@ -15,7 +15,7 @@ from wsss.errors import UserError
 from wsss.evaluation import scoring
 from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.sweep import SweepCounts, _Bands, as_thresholds
-from wsss.evaluation.tables import read_rows
+from wsss.evaluation.tables import collect, format_table, read_notes, read_rows
 from wsss.maps.map_store import MapStore, MapStoreWriter, upsample
 
 CLASSES = ("ant", "bee", "cat")
@@ -194,10 +194,10 @@ def arguments(run, **changes):
     return common | changes
 
 
-def expected_ious(run, threshold):
+def expected_ious(run, threshold, names=("i0", "i1", "i2", "i3")):
     counts = np.zeros((4, 4), dtype=np.int64)
     with MapStore(run / "cams.h5") as store:
-        for name in ("i0", "i1", "i2", "i3"):
+        for name in names:
             truth = read_label(run / "data" / f"{name}.png")
             prediction = np.zeros_like(truth)
             if name in store.names:
@@ -258,10 +258,46 @@ def test_missing_maps_are_an_error(run):
     assert not (run / "cam.csv").exists()
 
 
-def test_missing_masks_are_an_error(run):
-    write_masks({"i0": "i0.png"}, run / "masks.csv")
-    with pytest.raises(UserError, match="have no mask: i1, i2, i3"):
-        scoring.score_maps(**arguments(run))
+def test_what_has_no_mask_is_left_out_and_named(run, capsys):
+    write_masks({"i0": "i0.png", "i2": "i2.png"}, run / "masks.csv")
+    scoring.score_maps(**arguments(run))
+    expected = expected_ious(run, 0.4, ("i0", "i2"))
+    rows = read_rows(run / "cam.csv")[:4]
+    np.testing.assert_allclose([float(row["iou"] or "nan") for row in rows], expected, atol=1e-6)
+    note = "cam on train: 2 of 4 pictures have a mask, the 2 without one are left out"
+    assert note in capsys.readouterr().out
+    assert (run / "cam.csv").read_text().startswith(f"# {note}\nrun,stage,")
+    collect(scores=[run / "cam.csv"], output=run / "miou.csv")
+    assert format_table(run / "miou.csv").startswith(note)
+
+
+def test_without_masks_there_is_an_empty_table_that_says_so(run, capsys):
+    write_masks({}, run / "masks.csv")
+    scoring.score_maps(**arguments(run))
+    assert read_rows(run / "cam.csv") == []
+    note = "cam on train: not scored, as none of its 4 pictures has a mask"
+    assert read_notes(run / "cam.csv") == [note]
+    assert (run / "cam_curve.csv").read_text().splitlines() == ["threshold,miou,precision,recall"]
+    with Image.open(run / "cam_curve.png") as plot:
+        assert plot.format == "PNG"
+    (run / "predictions").mkdir()
+    for i in range(4):
+        write_label(run / "predictions" / f"i{i}.png", np.zeros((21 + i, 30 - i), np.uint8))
+    scoring.score_labels(**label_arguments(run))
+    assert read_rows(run / "segmentation.csv") == []
+    collect(scores=[run / "cam.csv", run / "segmentation.csv"], output=run / "miou.csv")
+    assert read_notes(run / "miou.csv") == [note, note.replace("cam", "segmentation")]
+
+
+def test_a_mixture_is_named(run):
+    write_masks({"i0": "i0.png", "i2": "i2.png"}, run / "masks.csv")
+    (run / "predictions").mkdir()
+    for i in range(4):
+        write_label(run / "predictions" / f"i{i}.png", np.zeros((21 + i, 30 - i), np.uint8))
+    scoring.score_labels(**label_arguments(run, labels_kind="mixed"))
+    # Three images have tags, and so are trained on.
+    assert read_notes(run / "segmentation.csv")[1] == "segmentation: learnt from 1 pseudo + 2 masks"
+    assert {row["labels"] for row in read_rows(run / "segmentation.csv")} == {"mixed"}
 
 
 def test_an_empty_split_is_an_error(run):

@@ -14,7 +14,7 @@ from segmentation_helpers import make_data, tiny_config
 
 from wsss.data.crf_config import CrfConfig
 from wsss.data.images import read_label, write_label
-from wsss.data.index import read_index
+from wsss.data.index import read_index, read_masks, write_masks
 from wsss.data.labelled import LabelledImages, label_pngs
 from wsss.errors import UserError
 from wsss.models.backbones import build_backbone, freeze_batchnorm
@@ -24,6 +24,7 @@ from wsss.models.weights import load_model_file
 from wsss.runtime.compute import Compute
 from wsss.runtime.settings import parse, to_dict
 from wsss.segmentation.config import PredictionConfig, SegmentationConfig
+from wsss.segmentation.labels import find_labels
 from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.prediction import predict_split
 from wsss.segmentation.training import SegmentationTask, parameter_groups, train_segmentation
@@ -110,6 +111,30 @@ def test_ground_truth_is_read_only_where_the_settings_say_so(data):
     assert metadata["settings"]["labels"] == "ground_truth"
     with pytest.raises(UserError, match=r"no masks\.csv was given"):
         run_training(data, config, output="other", labels=None)
+
+
+def test_a_mixture_takes_masks_where_there_are_some(data, capsys):
+    index = read_index(data / "index.csv").training_set()
+    masks = read_masks(data / "masks.csv")
+    # Of the training set's masks two are left, and one of a picture that is not trained on.
+    write_masks({name: masks[name] for name in ("p01", "p04", "p13")}, data / "masks.csv")
+    config = tiny_config(labels="mixed")
+    found = find_labels(
+        config, index, labels=data / "pseudo", masks=data / "masks.csv", root=data / "data"
+    )
+    assert sorted(found) == [record.name for record in index.records]
+    from_masks = {name for name, path in found.items() if path.parent.name == "masks"}
+    assert from_masks == {"p01", "p04"}
+    assert "10 pseudo-labels and 2 masks" in capsys.readouterr().out
+    run_training(data, config, masks=data / "masks.csv")
+    _, metadata = load_model_file(data / "model.safetensors", "segmentation")
+    # Another mask is another training.
+    write_label(data / "data" / "masks" / "p01.png", np.zeros_like(read_label(found["p01"])))
+    run_training(data, config, masks=data / "masks.csv", output="other")
+    _, other = load_model_file(data / "other", "segmentation")
+    assert other["training"]["labels"] != metadata["training"]["labels"]
+    with pytest.raises(UserError, match=r"is mixed, and no masks\.csv was given"):
+        run_training(data, config)
 
 
 def test_missing_pseudo_labels_are_an_error(data):

@@ -64,6 +64,20 @@ def test_training_never_asks_for_masks(project: Project) -> None:
     assert "segmentation" in plan and "masks" not in plan
 
 
+def test_a_run_is_done_with_all_its_results(project: Project) -> None:
+    plan = project.planned("results/tiny/done")
+    assert set(plan) - set(project.planned(MIOU)) == {"score_tags", "done"}
+    short = project.planned("results/tiny-cam/done")
+    assert "score_tags" not in short and short["done"] == 1
+
+
+def test_a_mixture_needs_pseudo_labels_and_masks(project: Project) -> None:
+    changed = "runs={tiny: {segmentation: {labels: mixed}}}"
+    model = "results/tiny/segmentation/model.safetensors"
+    plan = project.planned(model, "--config", changed)
+    assert {"pseudo_labels", "masks", "segmentation"} <= set(plan)
+
+
 def test_the_demo_makes_its_own_data(project: Project) -> None:
     plan = project.planned()
     assert plan["demo_data"] == 1 and plan["cam"] == 1

@@ -132,9 +132,19 @@ def scores(wildcards):
 
 def training_labels(wildcards):
     """Input: what the segmentation model learns from."""
-    if trains_on_truth(wildcards.run):
-        return {"masks": index_file("masks.csv")(wildcards)}
-    return read_folder("labels", f"results/{wildcards.run}/pseudo_labels")
+    kind, found = setting(wildcards, "segmentation", "labels"), {}
+    if kind != "ground_truth":
+        found |= read_folder("labels", f"results/{wildcards.run}/pseudo_labels")
+    if kind != "pseudo":
+        found |= {"masks": index_file("masks.csv")(wildcards)}
+    return found
+
+
+def training_masks(wildcards):
+    """Param: fingerprint of the masks, for a segmentation that learns from them."""
+    if setting(wildcards, "segmentation", "labels") == "pseudo":
+        return None
+    return listing(wildcards, "mask_fingerprint")
 
 
 def shown(wildcards):

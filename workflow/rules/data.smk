@@ -105,6 +105,8 @@ rule masks:
         benchmark_of("masks")
     conda:
         ENVIRONMENT
+    # Before any training: what is wrong with a mask is said at the start.
+    priority: 100
     threads: 1
     resources:
         **resources("masks", mem_mb=4000, runtime=120),

@@ -4,6 +4,7 @@
 # Seconds of work, for which no cluster is asked.
 localrules:
     collect,
+    done,
 
 
 rule score_maps:
@@ -52,6 +53,28 @@ rule score_labels:
         COMMAND
 
 
+# What can be said without masks.
+rule score_tags:
+    input:
+        unpack(inputs("score_tags")),
+        unpack(final_labels),
+    output:
+        **outputs("score_tags"),
+    log:
+        log_of("score_tags"),
+    benchmark:
+        benchmark_of("score_tags")
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        **resources("score_tags", mem_mb=2000, runtime=60),
+    params:
+        **params("score_tags", scored_tags_options),
+    shell:
+        COMMAND
+
+
 rule panels:
     input:
         unpack(inputs("panels")),
@@ -94,3 +117,24 @@ rule collect:
         **params("collect"),
     shell:
         COMMAND
+
+
+# All that a run is for, with or without masks; the file lists what there is, with checksums.
+rule done:
+    input:
+        everything,
+    output:
+        "results/{run}/done",
+    log:
+        log_of("done"),
+    benchmark:
+        benchmark_of("done")
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(500),
+        runtime=5,
+        gpu=0,
+    shell:
+        "sha256sum {input:q} > {output:q} 2> {log:q}"

@@ -36,7 +36,7 @@ onstart:
                 write_plan(
                     Path(folder),
                     [planned_job(folder, job) for job in jobs],
-                    whole=any(job.rule.name == "collect" for job in jobs),
+                    whole=any(job.rule.name in ("collect", "done") for job in jobs),
                 )
             except UserError as error:
                 print(f"`wsss status` will not know of this start: {error}", file=sys.stderr)

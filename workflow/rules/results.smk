@@ -37,6 +37,38 @@ def scored_labels_options(wildcards):
     )
 
 
+def needed_sets(run):
+    """Return the image sets that a run predicts and scores."""
+    stages, settings = scored_stages(run), CONFIG.run(run).stages
+    found = [settings["evaluation"].seed_split] if "cam" in stages else []
+    found += [settings["prediction"].split] if "segmentation" in stages else []
+    return list(dict.fromkeys(found))
+
+
+def final_labels(wildcards):
+    """Input: a run's predictions, after the CRF where it has one."""
+    crf = "_crf" if has_crf(CONFIG.run(wildcards.run)) else ""
+    return read_folder("labels", f"results/{wildcards.run}/predictions{crf}")
+
+
+def scored_tags_options(wildcards):
+    """Param: what is compared with the tags of which set."""
+    crf = "_crf" if has_crf(CONFIG.run(wildcards.run)) else ""
+    split = setting(wildcards, "prediction", "split")
+    return words(run=wildcards.run, stage=f"segmentation{crf}", split=split)
+
+
+def everything(wildcards):
+    """Input: the model, predictions, scores and pictures of a run, as far as it goes."""
+    folder, run = f"results/{wildcards.run}", CONFIG.run(wildcards.run)
+    found = [f"{folder}/miou.csv", f"{folder}/panels.sha256"]
+    if "segmentation" not in scored_stages(wildcards.run):
+        return [*found, f"{folder}/cams.h5"]
+    manifests = ["predictions", "predictions_crf"] if has_crf(run) else ["predictions"]
+    found += [f"{folder}/{name}.sha256" for name in manifests]
+    return [*found, f"{folder}/segmentation/model.safetensors", f"{folder}/tags.csv"]
+
+
 def panel_images(wildcards):
     """Param: the images that the panels show."""
     if "cam" in scored_stages(wildcards.run):

@@ -18,6 +18,7 @@ rule segmentation:
         **resources("segmentation", mem_mb=32000, runtime=2880),
     params:
         **params("segmentation"),
+        truth=training_masks,
     shell:
         COMMAND
 

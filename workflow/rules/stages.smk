@@ -130,6 +130,9 @@ def local_options(stage, all_threads, wildcards, threads):
             found[key] = getattr(found[key], stage.name)
         elif isinstance(found[key], bool):
             found[key] = str(found[key]).lower()
+    if stage.name == "index":
+        # Only checked, and in no result: this is why it is not a param.
+        found["sets"] = needed_sets(wildcards.run)
     if all_threads:
         found["workers"] = threads
     files = weights_files(wildcards.run, stage.name) if takes_weights(stage) else {}

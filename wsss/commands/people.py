@@ -84,6 +84,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _table(options: argparse.Namespace) -> None:
     from wsss.evaluation.tables import format_table
+    from wsss.evaluation.tags import format_tags
 
     for run in options.runs:
         path = run / "miou.csv" if run.is_dir() else run
@@ -94,6 +95,8 @@ def _table(options: argparse.Namespace) -> None:
                 fix=f"make it:  snakemake --cores all {path}",
             )
         print(format_table(path))
+        if run.is_dir() and (run / "tags.csv").is_file():
+            print("\n" + format_tags(run / "tags.csv"))
 
 
 def _cams_info(options: argparse.Namespace) -> None:

@@ -38,6 +38,15 @@ def folder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def folder_content_digest(folder: Path) -> str:
+    """Hash the names and contents of a folder's files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_file() and not path.name.startswith("."):
+            digest.update(f"{path.name}\0{content_digest(path)}\0".encode())
+    return digest.hexdigest()
+
+
 def combined(*parts: str) -> str:
     """Return one short hash of several parts."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

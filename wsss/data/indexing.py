@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from wsss.data.build import build_index, build_masks
 from wsss.data.formats.registry import IndexSettings
-from wsss.data.index import read_index, write_index, write_masks
+from wsss.data.index import Index, read_index, write_index, write_masks
+from wsss.errors import UserError
 
 
-def make_index(*, config: IndexSettings, root: Path, output: Path) -> None:
+def make_index(
+    *, config: IndexSettings, root: Path, output: Path, sets: Sequence[str] = ()
+) -> None:
     """Check a data set and write the list of its images and tags.
 
     Args:
         config: The data set's format.
         root: The data set's folder.
         output: index.csv to write; classes.txt goes beside it.
+        sets: Image sets that the run needs; said now, rather than after a training.
 
     Raises:
-        UserError: Something is wrong with the data; the message names all of it.
+        UserError: Something is wrong with the data; the message names all of it. Or a set has no
+            image, or none of the training set has a tag.
     """
     index = build_index(config, root)
+    check_sets(index, sets)
     write_index(index, output)
     print(f"{len(index.records)} images, {len(index.classes)} classes")
+
+
+def check_sets(index: Index, sets: Sequence[str]) -> None:
+    """Check that a run has images to train on, and in each of these sets.
+
+    Raises:
+        UserError: It has not; the message says how to give it some.
+    """
+    if not sets:
+        return
+    index.training_set()
+    for name in sets:
+        if name not in index.sets:
+            raise UserError(
+                f"no image is in the set '{name}', which the run predicts or scores",
+                where="index",
+                expected=f"one of {', '.join(index.sets)}",
+                fix="put some images into that set, or name another one: prediction.split, "
+                "evaluation.seed_split",
+            )
 
 
 def make_masks(*, config: IndexSettings, root: Path, index: Path, output: Path) -> None:

@@ -24,6 +24,8 @@ class EvaluationConfig(Settings):
     """Highest background score of the sweep, 0..1."""
     sweep_step: Annotated[Number, Field(ge=1e-4, le=1)] = 0.01
     """Distance between two background scores of the sweep."""
+    tag_share: Fraction = 0.005
+    """Share of a picture from which a class counts as found, where tags.csv compares with tags."""
     panel_count: Count = 8
     """How many images the panels show, evenly spaced through the sorted split."""
     panel_names: tuple[str, ...] = ()

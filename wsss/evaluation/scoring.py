@@ -43,20 +43,24 @@ class _Truth:
         return label
 
 
-def _prepare(index_path: Path, masks_path: Path, root: Path, split: str) -> tuple[Index, _Truth]:
+def _prepare(
+    index_path: Path, masks_path: Path, root: Path, *, stage: str, split: str
+) -> tuple[Index, _Truth, list[str]]:
+    """Return the images of a split, their masks, and what to say where some have none."""
     index = read_index(index_path).subset(split)
     masks = read_masks(masks_path)
-    missing = [record.name for record in index.records if record.name not in masks]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(index.records)} images of split '{split}' have no mask: "
-            f"{listed(missing)}",
-            where=masks_path,
-            expected="a mask for every image that is scored",
-            fix="add the masks to the data set and run the index again, or score another split",
-        )
     sizes = {record.name: (record.height, record.width) for record in index.records}
-    return index, _Truth(root, masks, len(index.classes), sizes)
+    truth = _Truth(root, masks, len(index.classes), sizes)
+    total, scored = len(sizes), sum(name in masks for name in sizes)
+    notes = []
+    if not scored:
+        notes = [f"{stage} on {split}: not scored, as none of its {total} pictures has a mask"]
+    elif scored < total:
+        left_out = f"the {total - scored} without one are left out"
+        notes = [f"{stage} on {split}: {scored} of {total} pictures have a mask, {left_out}"]
+    for note in notes:
+        print(note)
+    return index, truth, notes
 
 
 def _with_place(error: ValueError, name: str, where: object) -> UserError:
@@ -120,7 +124,8 @@ def score_maps(
 ) -> None:
     """Score class maps at the configured background score and at the best of a sweep.
 
-    The maps are read once for all background scores. The best one is chosen with the ground
+    Images without a mask are left out, which the table says. The maps are read once for all
+    background scores. The best one is chosen with the ground
     truth in sight, which is why its rows are marked `best`; of equals the lowest is taken.
 
     Args:
@@ -139,14 +144,14 @@ def score_maps(
         workers: Processes that share the images.
 
     Raises:
-        UserError: The split is empty, an image has no mask or no map, or the store holds other
-            classes than the index.
+        UserError: The split is empty, an image has no map, or the store holds other classes than
+            the index.
     """
     from wsss.maps.map_store import MapStore
 
     if not 0.0 <= background <= 1.0:
         raise UserError(f"the background score is {background}", expected="a number in 0..1")
-    records, truth = _prepare(index, masks, root, split)
+    records, truth, notes = _prepare(index, masks, root, stage=stage, split=split)
     with MapStore(maps) as store:
         _check_classes(records.classes, store.classes, maps)
         stored = set(store.names)
@@ -160,8 +165,16 @@ def score_maps(
         )
     values = config.thresholds(background)
     thresholds = as_thresholds(values)
-    names = [record.name for record in records.records]
+    names = [record.name for record in records.records if record.name in truth.masks]
     untagged = frozenset(r.name for r in records.records if not r.tags and r.name not in stored)
+    # matplotlib is slow to import and only this needs it.
+    from wsss.evaluation.plots import plot_curve
+
+    if not names:
+        write_rows(output, [], notes=notes)
+        write_curve(curve, [])
+        plot_curve(plot, [], configured=None, best=None, title=f"{run}: {notes[0]}")
+        return
     count = partial(_count_maps, maps=maps, truth=truth, thresholds=thresholds, untagged=untagged)
     counts, *others = map_parts(count, names, workers)
     for other in others:
@@ -185,11 +198,8 @@ def score_maps(
             selection=selection,
             threshold=values[position],
         )
-    write_rows(output, rows)
+    write_rows(output, rows, notes=notes)
     write_curve(curve, points)
-    # matplotlib is slow to import and only this needs it.
-    from wsss.evaluation.plots import plot_curve
-
     plot_curve(plot, points, configured=configured, best=best, title=f"{run}: {stage} on {split}")
 
 
@@ -205,6 +215,12 @@ def _count_labels(names: Sequence[str], *, labels: Path, truth: _Truth) -> npt.N
     return total
 
 
+def _mixture(index: Index, masks: Mapping[str, str]) -> str:
+    names = [record.name for record in index.training_set().records]
+    with_mask = sum(name in masks for name in names)
+    return f"{len(names) - with_mask} pseudo + {with_mask} masks"
+
+
 def score_labels(
     *,
     labels: Path,
@@ -215,9 +231,9 @@ def score_labels(
     run: str,
     stage: str,
     split: str,
-    labels_kind: Literal["pseudo", "ground_truth"] = "pseudo",
+    labels_kind: Literal["pseudo", "ground_truth", "mixed"] = "pseudo",
 ) -> None:
-    """Score a folder of label PNGs (`NAME.png`).
+    """Score a folder of label PNGs (`NAME.png`); images without a mask are left out.
 
     Args:
         labels: Folder of label PNGs; 255 in them counts as background.
@@ -231,9 +247,11 @@ def score_labels(
         labels_kind: What the segmentation learnt from, for the table.
 
     Raises:
-        UserError: The split is empty, or an image has no mask or no prediction.
+        UserError: The split is empty, or an image has no prediction.
     """
-    records, truth = _prepare(index, masks, root, split)
+    records, truth, notes = _prepare(index, masks, root, stage=stage, split=split)
+    if labels_kind == "mixed":
+        notes.append(f"{stage}: learnt from {_mixture(read_index(index), truth.masks)}")
     names = [record.name for record in records.records]
     missing = [name for name in names if not (labels / f"{name}.png").is_file()]
     if missing:
@@ -244,6 +262,10 @@ def score_labels(
             expected="one NAME.png for every image of the split",
             fix="run the prediction of this split, or score another one",
         )
+    names = [name for name in names if name in truth.masks]
+    if not names:
+        write_rows(output, [], notes=notes)
+        return
     confusion = _count_labels(names, labels=labels, truth=truth)
     rows = rows_of_scores(
         scores_from_confusion(np.asarray(confusion)),
@@ -255,4 +277,4 @@ def score_labels(
         selection="configured",
         threshold=None,
     )
-    write_rows(output, rows)
+    write_rows(output, rows, notes=notes)

@@ -46,7 +46,7 @@ class CurvePoint:
     recall: float
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Return a score as text, empty where undefined."""
     return "" if math.isnan(value) else f"{value:.6f}"
 
@@ -69,7 +69,7 @@ def rows_of_scores(
         classes: Names, without background.
         run: Name of the run.
         stage: Stage that is scored.
-        labels: `pseudo` or `ground_truth`.
+        labels: `pseudo`, `ground_truth` or `mixed`.
         split: Image set that is scored.
         selection: `configured` or `best`.
         threshold: Background score; None where the stage has none.
@@ -88,17 +88,28 @@ def rows_of_scores(
         common
         | {
             "class": name,
-            "iou": _number(iou),
-            "precision": _number(precision),
-            "recall": _number(recall),
+            "iou": number(iou),
+            "precision": number(precision),
+            "recall": number(recall),
         }
         for name, iou, precision, recall in named
     ]
 
 
-def write_rows(path: Path, rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> None:
-    """Write rows as CSV, atomically."""
+NOTE = "# "
+"""Begins the lines above a table's columns that say what it leaves out."""
+
+
+def write_rows(
+    path: Path,
+    rows: Sequence[Row],
+    columns: Sequence[str] = COLUMNS,
+    *,
+    notes: Sequence[str] = (),
+) -> None:
+    """Write rows as CSV, atomically; `notes` go above the columns, a line each."""
     text = io.StringIO()
+    text.writelines(f"{NOTE}{note}\n" for note in notes)
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -108,8 +119,29 @@ def write_rows(path: Path, rows: Sequence[Row], columns: Sequence[str] = COLUMNS
 def write_curve(path: Path, points: Sequence[CurvePoint]) -> None:
     """Write the sweep as CSV: threshold and the means over the classes."""
     columns = ("threshold", "miou", "precision", "recall")
-    values = ((f"{p.threshold:g}", *map(_number, (p.iou, p.precision, p.recall))) for p in points)
+    values = ((f"{p.threshold:g}", *map(number, (p.iou, p.precision, p.recall))) for p in points)
     write_rows(path, [dict(zip(columns, row, strict=True)) for row in values], columns)
+
+
+def read_notes(path: Path) -> list[str]:
+    """Return what a CSV of scores says above its columns: what was left out.
+
+    Raises:
+        UserError: The file is missing.
+    """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[list[str], list[str]]:
+    """Return notes and lines of a CSV of scores."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        raise UserError(
+            "this table of scores does not exist", where=path, fix="run the evaluation first"
+        ) from None
+    count = next((i for i, line in enumerate(lines) if not line.startswith(NOTE)), len(lines))
+    return [line.removeprefix(NOTE).strip() for line in lines[:count]], lines[count:]
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -118,14 +150,8 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         UserError: The file is missing or has other columns.
     """
-    try:
-        with open(path, encoding="utf-8", newline="") as handle:
-            reader = csv.DictReader(handle)
-            rows: list[Row] = list(reader)
-    except FileNotFoundError:
-        raise UserError(
-            "this table of scores does not exist", where=path, fix="run the evaluation first"
-        ) from None
+    reader = csv.DictReader(_read(path)[1])
+    rows: list[Row] = list(reader)
     if tuple(reader.fieldnames or ()) != COLUMNS:
         raise UserError(
             f"its columns are {', '.join(reader.fieldnames or ()) or 'missing'}",
@@ -156,7 +182,7 @@ def collect(*, scores: Sequence[Path], output: Path) -> None:
     order = {stage: position for position, stage in enumerate(STAGES)}
     # A stable sort: rows of one stage keep their order.
     rows.sort(key=lambda row: order.get(row["stage"], len(order)))
-    write_rows(output, rows)
+    write_rows(output, rows, notes=[note for path in scores for note in read_notes(path)])
     print(format_table(output))
 
 
@@ -170,7 +196,8 @@ def percent(score: str, threshold: str = "") -> str:
 def format_table(path: Path) -> str:
     """Return the run's mean IoU by stage, in percent, as a text table.
 
-    A background score stands after `@`; `best` was chosen with the ground truth in sight.
+    A background score stands after `@`; `best` was chosen with the ground truth in sight. What
+    was left out for want of masks is said above it.
     """
     rows = [row for row in read_rows(path) if row["class"] == "mean"]
     stages: dict[tuple[str, str, str, str], dict[str, Row]] = {}
@@ -184,7 +211,7 @@ def format_table(path: Path) -> str:
     for key, columns in stages.items():
         means = [columns.get(name, {}) for name in ("configured", "best", "crf")]
         table.append([*key, *(percent(m.get("iou", ""), m.get("threshold", "")) for m in means)])
-    return text_table(table, left=4)
+    return "\n".join([*read_notes(path), text_table(table, left=4)])
 
 
 def text_table(lines: Sequence[Sequence[str]], *, left: int) -> str:

@@ -134,7 +134,8 @@ def write_side_by_side(
             classes=classes,
             cams={title: stack.enter_context(MapStore(path)) for title, path in cams.items()},
             labels=labels,
-            masks=None if masks is None else read_masks(masks),
+            # A data set without masks has no column of grey tiles for them.
+            masks=None if masks is None else read_masks(masks) or None,
         )
         folder = stack.enter_context(atomic_directory(output))
         drawing.save_all({record.name: panel(record, sources) for record in records}, folder)

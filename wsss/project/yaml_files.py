@@ -53,6 +53,11 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(f"cannot read this file: {error.strerror}", where=name) from None
     except UnicodeDecodeError:
         raise UserError("this file is not UTF-8 text", where=name) from None
+    return parse_yaml(text, name)
+
+
+def parse_yaml(text: str, name: str) -> dict[str, Any]:
+    """Read the text of a YAML file called `name`; see `read_yaml`."""
     loader = _StrictLoader(text)
     loader.name = name
     try:

@@ -26,8 +26,9 @@ from wsss.runtime.settings import (
 class SegmentationConfig(Settings):
     """How DeepLab is trained."""
 
-    labels: Literal["pseudo", "ground_truth"] = "pseudo"
-    """What it learns from; `ground_truth` is the upper bound and is named in every table."""
+    labels: Literal["pseudo", "ground_truth", "mixed"] = "pseudo"
+    """What it learns from; `mixed`: a mask where there is one, else the pseudo-label;
+    `ground_truth`, masks alone, is the upper bound. Every table names it."""
     backbone: BackboneConfig = BackboneConfig()
     """The network the head stands on."""
     head: Annotated[HeadSettings, HEADS] = V3PlusSettings()

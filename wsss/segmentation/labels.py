@@ -1,4 +1,4 @@
-"""Which label maps DeepLab learns from: pseudo-labels or, if asked for, masks."""
+"""Which label maps DeepLab learns from: pseudo-labels or, if asked for, masks or both."""
 
 from __future__ import annotations
 
@@ -20,24 +20,34 @@ def find_labels(
 ) -> dict[str, Path]:
     """Return the label PNG of every training image.
 
-    With `labels: pseudo` neither `masks` nor any mask is looked at.
+    With `labels: pseudo` neither `masks` nor any mask is looked at. With `labels: mixed` an image
+    that has a mask is learnt from it, every other one from its pseudo-label.
 
     Raises:
         UserError: The argument that the setting needs was not given, or labels are missing.
     """
-    if config.labels == "pseudo":
+    pseudo: dict[str, Path] = {}
+    if config.labels != "ground_truth":
         if labels is None:
             raise UserError(
                 "no folder of pseudo-labels was given", expected="--labels FOLDER", where="labels"
             )
-        return label_pngs(index, labels, fix="run the pseudo-label stage for all training images")
+        fix = "run the pseudo-label stage for all training images"
+        pseudo = label_pngs(index, labels, fix=fix)
+    if config.labels == "pseudo":
+        return pseudo
     if masks is None:
         raise UserError(
-            "segmentation.labels is ground_truth, and no masks.csv was given",
+            f"segmentation.labels is {config.labels}, and no masks.csv was given",
             expected="--masks masks.csv",
             where="masks",
         )
-    known = read_masks(masks)
-    fix = "add the masks, or train with segmentation.labels: pseudo"
+    known = {name: root / path for name, path in read_masks(masks).items()}
+    if config.labels == "mixed":
+        found = {name: known.get(name, path) for name, path in pseudo.items()}
+        corrected = sum(name in known for name in found)
+        print(f"learning from {len(found) - corrected} pseudo-labels and {corrected} masks")
+        return found
+    fix = "add the masks, or train with segmentation.labels: pseudo or mixed"
     require_labels(index, known, where=masks, fix=fix)
-    return {name: root / path for name, path in known.items()}
+    return known

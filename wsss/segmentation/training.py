@@ -96,8 +96,8 @@ def train_segmentation(
 
     Args:
         config: The stage's settings.
-        labels: Folder of pseudo-label PNGs; with `config.labels: pseudo` all it learns from.
-        masks: `masks.csv`; read only with `config.labels: ground_truth`.
+        labels: Folder of pseudo-label PNGs; not read with `config.labels: ground_truth`.
+        masks: `masks.csv`; not read with `config.labels: pseudo`.
         index: `index.csv`.
         root: Data root.
         output: Model file to write.

@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from wsss.data.fingerprints import combined, content_digest, folder_digest
+from wsss.data.fingerprints import combined, content_digest, folder_content_digest, folder_digest
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IMAGE_SUFFIXES
 from wsss.data.index import Index
@@ -282,6 +282,9 @@ FORMATS.register(
         list_images=list_folder,
         find_masks=find_folder_masks,
         list_fingerprint=_list_fingerprint,
-        mask_fingerprint=lambda settings, root: combined("folder", folder_digest(root / MASKS)),
+        # Of their content: a mask that was corrected can be as large as before.
+        mask_fingerprint=lambda settings, root: combined(
+            "folder", folder_content_digest(root / MASKS)
+        ),
     )
 )

@@ -1,0 +1,76 @@
+"""A few masks choose a background score: beside scoring each bootstrap sample as a data set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wsss.evaluation.sweep import SweepCounts, as_thresholds
+from wsss.evaluation.thresholds import SAMPLES, ImageCounts, choose, describe
+
+VALUES = tuple(round(0.1 * i, 6) for i in range(1, 10))
+
+
+def pictures(count, blunt):
+    """Squares whose maps are right above `blunt`, with noise that differs between pictures."""
+    rng = np.random.default_rng(3)
+    for _ in range(count):
+        truth = np.zeros((16, 16), np.uint8)
+        truth[4:12, 4:12] = rng.integers(1, 3)
+        maps = np.zeros((1, 16, 16), np.float32)
+        edge = blunt + rng.normal(0, 0.1)
+        maps[0] = np.where(truth > 0, edge, edge - 0.2) + rng.normal(0, 0.1, truth.shape)
+        yield truth, np.array([int(truth.max()) - 1]), maps
+
+
+def counted(images):
+    counts = ImageCounts([], [], [])
+    for image in images:
+        one = SweepCounts(2, as_thresholds(VALUES))
+        one.add(*image)
+        counts.add(one)
+    return counts
+
+
+def naive_mean_iou(images, threshold):
+    ious = []
+    for label in range(3):
+        true = union = 0
+        for truth, (position,), maps in images:
+            found = np.where(maps[0] > np.float32(threshold), position + 1, 0)
+            true += ((truth == label) & (found == label)).sum()
+            union += ((truth == label) | (found == label)).sum()
+        if union:
+            ious.append(true / union)
+    return np.mean(ious)
+
+
+def test_choice_and_interval_equal_scoring_every_sample():
+    images = list(pictures(6, 0.6))
+    choice = choose(counted(images), VALUES, 0.3, seed=4)
+    scores = [naive_mean_iou(images, value) for value in VALUES]
+    assert choice.best == VALUES[int(np.argmax(scores))]
+    assert choice.best_iou == pytest.approx(max(scores))
+    assert choice.configured_iou == pytest.approx(scores[2])
+    drawn = np.random.default_rng(4).multinomial(6, [1 / 6] * 6, size=SAMPLES)
+    bests = []
+    for weights in drawn[:100]:
+        sample = [image for image, n in zip(images, weights, strict=True) for _ in range(n)]
+        bests.append(int(np.argmax([naive_mean_iou(sample, value) for value in VALUES])))
+    means = counted(images).mean_iou(drawn[:100].astype(np.float64))
+    assert means.argmax(axis=1).tolist() == bests
+    assert choice.low <= choice.best <= choice.high and choice.low < choice.high
+
+
+def test_more_masks_make_it_surer():
+    few, many = (choose(counted(pictures(n, 0.5)), VALUES, 0.1) for n in (3, 60))
+    assert many.high - many.low <= few.high - few.low
+    assert many.gain_low > 0
+    text = describe(many, "pseudo_labels.background")
+    assert text.startswith("pseudo_labels.background: 60 masks choose ")
+    assert "cannot tell" not in text
+
+
+def test_one_mask_alone_has_no_spread():
+    choice = choose(counted(pictures(1, 0.5)), VALUES, 0.5)
+    assert choice.low == choice.best == choice.high

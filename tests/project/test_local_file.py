@@ -1,0 +1,53 @@
+"""Settings written into config.local.yaml: what people wrote stays as they wrote it."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from wsss.errors import UserError
+from wsss.project.local_file import update_local
+from wsss.project.yaml_files import read_yaml
+
+TEXT = """\
+# Mine.
+compute: {device: cpu, threads: 1}   # slow machine
+
+runs:
+  mine:
+    root: mine  # the photographs
+    cam: {learning_rate: 1e-4}
+    pseudo_labels: {background: 0.3}
+"""
+
+
+def test_comments_order_and_other_values_stay(tmp_path):
+    path = tmp_path / "config.local.yaml"
+    path.write_text(TEXT)
+    update_local(path, {"runs": {"mine": {"pseudo_labels": {"background": 0.41}}}})
+    assert path.read_text() == TEXT.replace("0.3", "0.41")
+    update_local(path, {"roots": {"mine": "/data/mine"}, "runs": {"other": {"extends": "mine"}}})
+    values = read_yaml(path)
+    assert values["roots"] == {"mine": "/data/mine"}
+    assert values["runs"]["other"] == {"extends": "mine"}
+    assert values["runs"]["mine"]["cam"] == {"learning_rate": 1e-4}
+    for line in ("# Mine.", "# slow machine", "# the photographs"):
+        assert line in path.read_text()
+
+
+@pytest.mark.parametrize("text", [None, "", "# only a remark\n"])
+def test_a_file_without_settings_gets_them(tmp_path, text):
+    path = tmp_path / "config.local.yaml"
+    if text is not None:
+        path.write_text(text)
+    update_local(path, {"roots": {"mine": "a b"}})
+    assert yaml.safe_load(path.read_text()) == {"roots": {"mine": "a b"}}
+    assert "remark" not in (text or "") or "# only a remark" in path.read_text()
+
+
+def test_what_is_not_yaml_is_left_alone(tmp_path):
+    path = tmp_path / "config.local.yaml"
+    path.write_text("runs: {")
+    with pytest.raises(UserError, match="not valid YAML"):
+        update_local(path, {"roots": {}})
+    assert path.read_text() == "runs: {"

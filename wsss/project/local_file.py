@@ -1,0 +1,66 @@
+"""Writing settings into config.local.yaml, whose comments and order stay as they are."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wsss.errors import UserError
+from wsss.files import write_text
+from wsss.project.runs import merge
+from wsss.project.yaml_files import parse_yaml, read_yaml
+
+HEADER = "# What this machine alone says, laid over config.yaml; see docs/own-pictures.md.\n"
+
+
+def update_local(path: Path, changes: Mapping[str, Any]) -> None:
+    """Lay settings over those in a local configuration file; a missing file is made.
+
+    Raises:
+        UserError: The file is not YAML, or what would be written does not say the same as before
+            and the changes; then nothing is written.
+    """
+    # Only the two commands that write settings need it.
+    from ruamel.yaml import YAML
+
+    before = read_yaml(path) if path.exists() else {}
+    document = YAML()
+    document.preserve_quotes = True
+    document.width = 100
+    text = path.read_text(encoding="utf-8") if path.exists() else HEADER
+    values = document.load(text)
+    if values is None:
+        # Comments alone.
+        stream = io.StringIO()
+        document.dump(dict(changes), stream)
+        result = text.rstrip("\n") + "\n" + stream.getvalue()
+    else:
+        _lay_over(values, changes)
+        stream = io.StringIO()
+        document.dump(values, stream)
+        result = stream.getvalue()
+    _check(path, result, merge(before, changes))
+    write_text(path, result)
+
+
+def _lay_over(values: Any, changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        old = values.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            _lay_over(old, value)
+        else:
+            values[key] = value
+
+
+def _check(path: Path, text: str, expected: Mapping[str, Any]) -> None:
+    if parse_yaml(text, str(path)) != expected:
+        raise UserError(
+            "this file cannot be changed without changing what it says",
+            where=path,
+            fix="write these lines into it yourself:\n"
+            + yaml.safe_dump(dict(expected), sort_keys=False),
+        )
