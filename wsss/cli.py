@@ -21,6 +21,7 @@ from wsss.stages import COMMANDS as STAGE_COMMANDS
 PEOPLE_COMMANDS = {
     "predict": ("people", "segment any pictures with a trained model"),
     "table": ("people", "print the mIoU table of one or more runs"),
+    "export-labels": ("exports", "write pseudo-labels or predictions for other tools"),
     "thresholds": ("thresholds", "say which background scores a few masks would choose"),
     "status": ("status", "say how far a run is, stage by stage"),
     "cams": ("people", "say what a CAM file holds"),

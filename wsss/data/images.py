@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from os import PathLike
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,7 +174,7 @@ def voc_palette() -> NDArray[np.uint8]:
     return np.frombuffer(_palette_bytes(), dtype=np.uint8).reshape(256, 3).copy()
 
 
-def write_label(path: str | PathLike[str], label: NDArray[np.uint8]) -> None:
+def write_label(path: str | PathLike[str] | IO[bytes], label: NDArray[np.uint8]) -> None:
     """Write (H, W) uint8 labels as a PNG with the VOC palette; same labels, same bytes.
 
     This writes in place: the caller wraps it in `atomic_file` or `atomic_directory`.

@@ -1,0 +1,93 @@
+"""The subcommand that writes a run's labels in the formats of other tools."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wsss.errors import UserError, listed
+
+if TYPE_CHECKING:
+    from wsss.data.index import Index
+
+# What can be exported -> folders of a run, the best first.
+SOURCES = {
+    "pseudo-labels": ("pseudo_labels",),
+    "predictions": ("predictions_crf", "predictions"),
+}
+FORMATS = ("coco", "cvat", "label-studio", "voc", "png")
+
+
+def configure(name: str, parser: argparse.ArgumentParser) -> None:
+    """Add the options of the subcommand."""
+    parser.add_argument("folder", type=Path, metavar="RUN", help="results/<run>")
+    parser.add_argument(
+        "--what",
+        choices=tuple(SOURCES),
+        required=True,
+        help="those of the training pictures, or those of the pictures that the run predicts",
+    )
+    parser.add_argument("--format", choices=FORMATS, required=True, help="who is to read it")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="file or folder to write (default: in results/<run>/export/)",
+    )
+    parser.add_argument(
+        "--names", nargs="+", metavar="NAME", help="only these pictures (default: all)"
+    )
+    parser.set_defaults(run=_export)
+
+
+def read_index_of(folder: Path) -> Index:
+    """Return the index of a run, which may be that of a run it extends.
+
+    Raises:
+        UserError: There is none yet.
+    """
+    from wsss.data.index import read_index
+    from wsss.project.config import load_config
+
+    path = folder / "index.csv"
+    if not path.is_file():
+        path = folder.parent / load_config().index_owner(folder.name) / "index.csv"
+    return read_index(path)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from wsss.data.exports.label_studio import labelling_config
+    from wsss.data.exports.labels import LabelMaps
+    from wsss.data.exports.registry import EXPORTS, export_labels, unsure_share
+
+    run, export = options.folder, EXPORTS[options.format]
+    found = next((run / name for name in SOURCES[options.what] if (run / name).is_dir()), None)
+    if found is None:
+        raise UserError(
+            f"this run has no {options.what} yet",
+            where=run,
+            expected=" or ".join(f"{name}/" for name in SOURCES[options.what]),
+            fix=f"make them:  snakemake --cores all {run}/done",
+        )
+    index = read_index_of(run)
+    files = {r.name: found / f"{r.name}.png" for r in index.records}
+    files = {name: path for name, path in files.items() if path.is_file()}
+    if options.names:
+        unknown = [name for name in options.names if name not in files]
+        if unknown:
+            raise UserError(f"there is none of {listed(unknown)}", where=found)
+        files = {name: files[name] for name in options.names}
+    records = [record for record in index.records if record.name in files]
+    labels = LabelMaps(index.classes, records, files, f"{run.name} {options.what}")
+    output = options.output
+    if output is None:
+        output = run / "export" / f"{options.what}-{options.format}{export.suffix}"
+    export_labels(labels, options.format, output)
+    if options.format == "label-studio":
+        print(labelling_config(index.classes))
+    print(f"{len(records)} label maps of {found} are in {output}")
+    unsure = unsure_share(labels)
+    if unsure:
+        print(f"pixels that are not sure (255, {100 * unsure:.1f} %): {export.unsure}")
+    print(export.next_step.format(path=output))
