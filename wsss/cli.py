@@ -19,6 +19,8 @@ from wsss.stages import COMMANDS as STAGE_COMMANDS
 
 # name: (module in wsss.commands, what it does)
 PEOPLE_COMMANDS = {
+    "init": ("init", "look at a folder of pictures and write a run for it"),
+    "run": ("run", "make everything of a run, with Snakemake"),
     "predict": ("people", "segment any pictures with a trained model"),
     "table": ("people", "print the mIoU table of one or more runs"),
     "export-labels": ("exports", "write pseudo-labels or predictions for other tools"),

@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wsss.project.config import ProjectConfig
 
 
 def configure(name: str, parser: argparse.ArgumentParser) -> None:
@@ -49,8 +53,25 @@ def _check(options: argparse.Namespace) -> None:
     config.run(options.name)
     for stage in STAGES:
         config.weights_files(options.name, stage)
-    config.existing_root(options.name)
-    print(f"run '{options.name}' is right, its data in {config.root_folder(options.name)}")
+    root = config.existing_root(options.name)
+    print(f"run '{options.name}' is right, its data in {root}")
+    if root.is_dir():
+        _check_data(config, options.name)
+
+
+def _check_data(config: ProjectConfig, name: str) -> None:
+    """Read the data set as the index would, and say what it holds."""
+    from wsss.data.build import build_index, build_masks
+    from wsss.data.description import describe
+    from wsss.data.indexing import check_sets
+
+    settings, root = config.run(name).stages["index"], config.root_folder(name)
+    index = build_index(settings, root)
+    drawn = config.data_format(name).draws_masks
+    masks = None if drawn else build_masks(settings, root, index)
+    print(describe(settings, root, index, masks))
+    stages = config.run(name).stages
+    check_sets(index, [stages["evaluation"].seed_split, stages["prediction"].split])
 
 
 def _show(options: argparse.Namespace) -> None:

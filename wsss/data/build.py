@@ -61,6 +61,8 @@ def build_index(settings: IndexSettings, root: Path) -> Index:
     """
     _require_root(root)
     listing = _format(settings).list_images(settings, root)
+    for note in listing.notes:
+        print(note)
     problems = list(listing.problems)
 
     def check(entry: Entry) -> ImageRecord | Problem:

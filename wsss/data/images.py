@@ -14,7 +14,10 @@ from PIL import Image, ImageOps
 from wsss.data.index import ImageRecord
 from wsss.errors import UserError
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+HEIF_SUFFIXES = (".heic", ".heif")
+"""Suffixes of phones' pictures, which the package pillow-heif reads, where it is installed."""
+
+IMAGE_SUFFIXES = (*(".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"), *HEIF_SUFFIXES)
 """Suffixes (lower case) of the files taken for pictures in a folder."""
 
 IGNORE = 255
@@ -25,6 +28,26 @@ _TAIL_BYTES = 4096
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _WIDE_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+@cache
+def _read_heif() -> None:
+    """Let Pillow read HEIC and HEIF."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise UserError(
+            "this picture is in HEIC or HEIF",
+            expected="the package pillow-heif, which reads them",
+            fix="install it:  pip install pillow-heif",
+        ) from None
+    register_heif_opener()
+
+
+def _open(path: str | PathLike[str]) -> Image.Image:
+    if Path(path).suffix.lower() in HEIF_SUFFIXES:
+        _read_heif()
+    return Image.open(path)
 
 
 def _turned(image: Image.Image) -> bool:
@@ -77,7 +100,7 @@ def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
         UserError: The file is missing, damaged, or holds more than 8 bits a channel.
     """
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             return upright_rgb(image, where=path)
     except _DECODING_ERRORS as error:
         raise _unreadable(path, error) from None
@@ -110,7 +133,7 @@ def probe_image(path: str | PathLike[str]) -> tuple[int, int]:
         UserError: As `read_image`.
     """
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             if image.mode in _WIDE_MODES:
                 raise UserError(
                     f"this picture has mode {image.mode!r}, more than 8 bits a channel", where=path

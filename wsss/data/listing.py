@@ -48,11 +48,15 @@ class Entry:
 
 @dataclass
 class Listing:
-    """The class names (without background), the entries, and the problems found so far."""
+    """The class names (without background), the entries, and the problems found so far.
+
+    `notes` say what was left out or decided, a line each, for people.
+    """
 
     classes: tuple[str, ...]
     entries: list[Entry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 FoundMasks = tuple[dict[str, str], list[Problem]]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
 from wsss.data.fingerprints import combined, content_digest, folder_content_digest, folder_digest
+from wsss.data.formats.pictures import split_off_val
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IMAGE_SUFFIXES
 from wsss.data.index import Index
@@ -25,7 +26,7 @@ from wsss.data.listing import (
     read_lines,
 )
 from wsss.errors import UserError
-from wsss.runtime.settings import impossible
+from wsss.runtime.settings import BelowOne, impossible
 
 IMAGES = "images"
 LABELS = "labels.csv"
@@ -43,6 +44,9 @@ class FolderSettings(IndexSettings):
 
     classes: tuple[str, ...] = ()
     """Folder only: class names in label order; empty: classes.txt, else the tags, sorted."""
+
+    val_share: BelowOne = 0.0
+    """Share of the training pictures that become `val` where the data name no such set."""
 
     @model_validator(mode="after")
     def _classes_can_be_named(self) -> Self:
@@ -189,6 +193,7 @@ def list_folder(settings: FolderSettings, root: Path) -> Listing:
         reason = f"not listed in {LABELS}: add it there with its tags, or take it away"
         file = f"{IMAGES}/{pictures[name]}"
         problems.append(Problem(file, 0, "picture without a line", reason))
+    split_off_val(listing, settings.val_share)
     return listing
 
 
@@ -247,7 +252,12 @@ def _add_line(
     )
 
 
-def find_folder_masks(settings: FolderSettings, root: Path, index: Index) -> FoundMasks:
+def folder_mask_fingerprint(settings: IndexSettings, root: Path) -> str:
+    """Return a hash of the masks' content: one that was corrected can be as large as before."""
+    return combined("folder", folder_content_digest(root / MASKS))
+
+
+def find_folder_masks(settings: IndexSettings, root: Path, index: Index) -> FoundMasks:
     """Return the masks there are, and a problem for each mask that belongs to no image."""
     known = {record.name for record in index.records}
     masks: dict[str, str] = {}
@@ -274,6 +284,16 @@ def _list_fingerprint(settings: FolderSettings, root: Path) -> str:
     return combined("folder", *files, folder_digest(root / IMAGES))
 
 
+def _recognise(root: Path) -> Mapping[str, Any] | None:
+    if not (root / IMAGES).is_dir() or not (root / LABELS).is_file():
+        return None
+    try:
+        _parse_labels(root)
+    except UserError:
+        return None  # a labels.csv of another form
+    return {"format": "folder"}
+
+
 FORMATS.register(
     DataFormat(
         name="folder",
@@ -282,9 +302,7 @@ FORMATS.register(
         list_images=list_folder,
         find_masks=find_folder_masks,
         list_fingerprint=_list_fingerprint,
-        # Of their content: a mask that was corrected can be as large as before.
-        mask_fingerprint=lambda settings, root: combined(
-            "folder", folder_content_digest(root / MASKS)
-        ),
+        mask_fingerprint=folder_mask_fingerprint,
+        recognise=_recognise,
     )
 )

@@ -6,7 +6,7 @@ configuration names; neither imports PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class DataFormat(Record):
         generator: What draws the data, as `module:function`, for data that are generated where
             they are not there yet; both fingerprints are then constant.
         draws_masks: Whether its masks are drawn into the root by a step of the run.
+        recognise: Takes the data root; returns the settings that fit it, or None: it has another
+            layout. What `wsss init` asks.
     """
 
     list_images: Callable[[Any, Path], Listing]
@@ -48,6 +50,7 @@ class DataFormat(Record):
     source: str = "the data set"
     generator: str | None = None
     draws_masks: bool = False
+    recognise: Callable[[Path], Mapping[str, Any] | None] | None = None
 
 
 FORMATS: Registry[DataFormat] = Registry(

@@ -1,0 +1,171 @@
+"""From a folder of pictures to a run, with the commands that people type."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import REPOSITORY, TINY_RUN, write_tiny_data
+from PIL import Image
+
+from wsss.cli import main
+from wsss.data.images import read_label, write_label
+from wsss.data.index import read_index
+from wsss.project.config import load_config
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A working folder with config.yaml, and 12 pictures in a folder a class beside it."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    shutil.copy(REPOSITORY / "config.yaml", folder)
+    for i in range(12):
+        path = tmp_path / "photos" / ("cat" if i % 3 else "dog") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(i).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(values).save(path)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_init_writes_a_run_and_says_what_it_understood(project, capsys):
+    (project / "config.local.yaml").write_text("compute: {device: cpu}  # mine\n")
+    assert main(["init", "../photos", "--val", "0.4"]) == 0
+    printed = capsys.readouterr().out
+    for words in ("pictures: 12", "cat 8, dog 4", "class_folders", "wsss run mine", "val"):
+        assert words in printed
+    assert "# mine" in (project / "config.local.yaml").read_text()
+    run = load_config().run("mine")
+    assert run.settings("index") == {"format": "class_folders", "val_share": 0.4}
+    assert load_config().root_folder("mine") == (project / "../photos").resolve()
+    assert run.parents == ("voc-lite",)
+    assert main(["init", "../photos"]) == 2
+    assert "there is a run 'mine' already" in capsys.readouterr().err
+    assert main(["init", "../photos", "--name", "plain", "--method", "cam"]) == 0
+    assert load_config().run("plain").stages["cam"].method == "cam"
+
+
+def test_config_check_says_what_the_index_would(project, capsys):
+    main(["init", "../photos"])
+    capsys.readouterr()
+    assert main(["config", "check", "mine"]) == 0
+    assert "cat 8, dog 4" in capsys.readouterr().out
+    (project / "../photos/cat/1.png").write_bytes(b"no picture")
+    assert main(["config", "check", "mine"]) == 2
+    assert "cat/1.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no folder is named"),
+        (["nowhere"], "does not exist"),
+        (["../photos", "--method", "magic"], "magic"),
+        (["../photos", "--extends", "vok"], "vok"),
+        (["../photos", "--val", "0"], "no image is in the set 'val'"),
+        (["."], "no layout that is known"),
+    ],
+)
+def test_what_init_cannot_do_leaves_the_configuration_alone(project, capsys, words, message):
+    assert main(["init", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (project / "config.local.yaml").exists()
+
+
+def test_a_working_folder_has_what_snakemake_needs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "--project", "work"]) == 0
+    for name in ("Snakefile", "config.yaml", "workflow/rules", "profiles/default"):
+        assert (tmp_path / "work" / name).exists()
+    assert main(["init", "--project", "work"]) == 2
+    assert "something here already" in capsys.readouterr().err
+
+
+def test_run_needs_a_working_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(REPOSITORY / "config.yaml", tmp_path)
+    assert main(["run", "demo"]) == 2
+    assert "no Snakefile here" in capsys.readouterr().err
+
+
+def make_results(folder: Path) -> None:
+    """Write the index and pseudo-labels of a run, as if it had been made."""
+    from wsss.data.formats.folder import FolderSettings
+    from wsss.data.indexing import make_index
+
+    write_tiny_data(folder / "data" / "tiny")
+    (folder / "config.local.yaml").write_text(TINY_RUN)
+    results = folder / "results" / "tiny"
+    results.mkdir(parents=True)
+    make_index(config=FolderSettings(), root=folder / "data" / "tiny", output=results / "index.csv")
+    (results / "pseudo_labels").mkdir()
+    for record in read_index(results / "index.csv").subset("train").records:
+        label = np.zeros((record.height, record.width), np.uint8)
+        label[5:20, 5:30], label[20:22] = 1, 255
+        write_label(results / "pseudo_labels" / f"{record.name}.png", label)
+
+
+def test_labels_are_exported_and_come_back_as_masks(project, capsys):
+    make_results(project)
+    capsys.readouterr()
+    words = ["export-labels", "results/tiny", "--what", "pseudo-labels", "--format"]
+    assert main([*words, "coco"]) == 0
+    printed = capsys.readouterr().out
+    assert "8 label maps" in printed and "iscrowd 1" in printed
+    document = json.loads(Path("results/tiny/export/pseudo-labels-coco.json").read_text())
+    assert len(document["images"]) == 8
+    assert main([*words, "coco"]) == 2
+    assert "something here already" in capsys.readouterr().err
+    assert main([*words, "png", "--names", "image_03", "--output", "some"]) == 0
+    shutil.copy("some/masks/image_03.png", "data/tiny/masks/image_03.png")
+    assert main(["config", "check", "tiny"]) == 0
+    assert (read_label("data/tiny/masks/image_03.png") == 255).any()
+    assert main([*words, "png", "--names", "image_99"]) == 2
+    assert main(["export-labels", "results/tiny", "--what", "predictions", "--format", "voc"]) == 2
+    assert "has no predictions yet" in capsys.readouterr().err
+
+
+def test_a_few_masks_choose_a_score_and_write_it(project, capsys):
+    from wsss.maps.map_store import MapStoreWriter
+
+    make_results(project)
+    index = read_index("results/tiny/index.csv")
+    kept = {"image_00", "image_01", "image_02"}
+    for path in Path("data/tiny/masks").iterdir():
+        if path.stem not in kept:
+            path.unlink()
+    with MapStoreWriter(
+        Path("results/tiny/walked.h5"), classes=index.classes, attributes={}
+    ) as store:
+        for record in index.subset("train").records:
+            if record.name in kept:
+                label = read_label(f"data/tiny/masks/{record.name}.png")[::4, ::4]
+            else:
+                label = np.zeros(((record.height - 1) // 4 + 1, (record.width - 1) // 4 + 1))
+            # Right above 0.6 and no score below: 0.3 and 0.5 lie on the background.
+            maps = [np.where(label == i + 1, 0.9, 0.55) for i in index.class_indices(record)]
+            store.add(
+                record.name,
+                list(index.class_indices(record)),
+                np.stack(maps),
+                (record.height, record.width),
+            )
+    capsys.readouterr()
+    assert main(["thresholds", "results/tiny"]) == 0
+    printed = capsys.readouterr().out
+    assert "pseudo_labels.background: 3 masks choose" in printed and "--write" in printed
+    before = yaml.safe_load(Path("config.local.yaml").read_text())
+    assert main(["thresholds", "results/tiny", "--write"]) == 0
+    chosen = load_config().run("tiny").stages["pseudo_labels"].background
+    assert 0.55 < chosen < 0.9
+    after = yaml.safe_load(Path("config.local.yaml").read_text())
+    assert after["runs"]["tiny"]["pseudo_labels"].pop("background") == chosen
+    assert after == before
+    shutil.rmtree("data/tiny/masks")
+    assert main(["thresholds", "results/tiny"]) == 2
+    assert "none of the 8 pictures with maps has a mask" in capsys.readouterr().err

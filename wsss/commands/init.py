@@ -1,0 +1,117 @@
+"""`wsss init`: look at a folder of pictures and write a run for it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wsss.errors import UserError
+
+VAL_SHARE = 0.2
+# The run whose settings suit photographs on small machines.
+BASE = "voc-lite"
+# Of two layouts that fit, the one that says more; a plug-in's own comes before all of these.
+ORDER = ("folder", "voc", "coco", "coco_json", "table", "class_folders")
+
+
+def configure(name: str, parser: argparse.ArgumentParser) -> None:
+    """Add the options of the subcommand."""
+    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="the pictures")
+    parser.add_argument("--name", default="mine", help="name of the run (default: %(default)s)")
+    parser.add_argument("--method", metavar="NAME", help="CAM method (default: the base run's)")
+    parser.add_argument(
+        "--extends", default=BASE, metavar="RUN", help="its settings (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--val",
+        type=float,
+        default=VAL_SHARE,
+        metavar="SHARE",
+        help="share of the pictures held out, where no set is named val (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--project",
+        type=Path,
+        metavar="DIR",
+        help="make a working folder here first: Snakefile, config.yaml, rules, profiles",
+    )
+    parser.set_defaults(run=_init)
+
+
+def _init(options: argparse.Namespace) -> None:
+    if options.project is not None:
+        from wsss.project.working_folder import make_working_folder
+
+        make_working_folder(options.project)
+        print(f"{options.project} is ready to work in:  cd {options.project}")
+    elif options.folder is None:
+        raise UserError("no folder is named", expected="wsss init FOLDER, or --project DIR")
+    if options.folder is not None:
+        _add_run(options, options.project or Path())
+
+
+def recognised(root: Path) -> Mapping[str, Any]:
+    """Return the settings of the layout that a folder has.
+
+    Raises:
+        UserError: It has none that is known.
+    """
+    from wsss.data.formats.registry import FORMATS
+
+    entries = FORMATS.entries()
+    order = [name for name in entries if name not in ORDER] + [n for n in ORDER if n in entries]
+    for name in order:
+        recognise = entries[name].recognise
+        values = recognise(root) if recognise is not None else None
+        if values is not None:
+            return values
+    raise UserError(
+        "this folder has no layout that is known",
+        where=root,
+        expected="a folder a class; images/ and labels.csv; COCO JSON; CSV, JSON or JSON lines "
+        "of pictures and tags; or a VOC devkit",
+        fix="docs/own-pictures.md shows each",
+    )
+
+
+def _add_run(options: argparse.Namespace, project: Path) -> None:
+    from wsss.cam.methods.registry import METHODS
+    from wsss.data.build import build_index, build_masks
+    from wsss.data.description import describe
+    from wsss.data.formats.registry import FORMATS
+    from wsss.data.indexing import check_sets
+    from wsss.project.config import LOCAL_FILE, load_config
+    from wsss.project.local_file import update_local
+
+    root, name = options.folder.expanduser().resolve(), options.name
+    if not root.is_dir():
+        raise UserError("this folder does not exist", where=root)
+    config = load_config(folder=project)
+    if name in config.runs:
+        raise UserError(
+            f"there is a run '{name}' already",
+            where=f"runs.{name}",
+            fix="give another one with --name, or take that one out of config.local.yaml",
+        )
+    parent = config.run(options.extends)
+    if options.method is not None:
+        METHODS.get(options.method, where="--method")
+    values = dict(recognised(root))
+    chosen = FORMATS.get(values["format"], where="index.format")
+    if "val_share" in chosen.settings.model_fields:
+        values["val_share"] = options.val
+    settings = FORMATS.parse(values, where=f"runs.{name}.index")
+    index = build_index(settings, root)
+    masks = None if chosen.draws_masks else build_masks(settings, root, index)
+    print(describe(settings, root, index, masks))
+    needed = (parent.stages["evaluation"].seed_split, parent.stages["prediction"].split)
+    check_sets(index, needed)
+    run: dict[str, Any] = {"extends": options.extends, "root": name, "index": values}
+    if options.method is not None:
+        run["cam"] = {"method": options.method}
+    update_local(project / LOCAL_FILE, {"roots": {name: str(root)}, "runs": {name: run}})
+    print(f"\nwrote the run '{name}' into {project / LOCAL_FILE}. Next:")
+    print(f"  wsss run {name}        (or: snakemake --cores all results/{name}/done)")
+    print(f"  wsss status results/{name}")

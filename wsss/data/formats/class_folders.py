@@ -1,0 +1,146 @@
+"""A folder a class: CLASS/*.jpg, or SET/CLASS/*.jpg."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from wsss.data.fingerprints import combined
+from wsss.data.formats.folder import find_folder_masks, folder_mask_fingerprint
+from wsss.data.formats.pictures import (
+    MASKS,
+    SET_NAMES,
+    files_below,
+    image_name,
+    is_picture,
+    note_left_out,
+    split_off_val,
+    tree_digest,
+)
+from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
+from wsss.data.listing import (
+    MAX_CLASSES,
+    Entry,
+    Listing,
+    Problem,
+    bad_class_name,
+)
+from wsss.errors import UserError
+from wsss.runtime.settings import BelowOne
+
+
+class ClassFoldersSettings(IndexSettings):
+    """How pictures in a folder a class are split."""
+
+    format: Literal["class_folders"] = "class_folders"
+    """A folder a class."""
+
+    val_share: BelowOne = 0.0
+    """Share of the training pictures that become `val` where the data name no such set."""
+
+
+def _sets(root: Path) -> bool:
+    """Say whether the folders directly below are image sets."""
+    folders = {
+        path.name.lower()
+        for path in root.iterdir()
+        if path.is_dir() and not path.name.startswith(".") and path.name != MASKS
+    }
+    return bool(folders) and folders <= SET_NAMES.keys()
+
+
+def list_class_folders(settings: ClassFoldersSettings, root: Path) -> Listing:
+    """List pictures whose folder is their class.
+
+    A picture that lies in several of these folders, under one file name and with the same
+    content, is one picture with several tags.
+    """
+    has_sets = _sets(root)
+    depth = 1 if has_sets else 0
+    kept: dict[str, list[str]] = {}
+    foreign: list[str] = []
+    loose: list[str] = []
+    for file in files_below(root):
+        parts = file.split("/")
+        if not is_picture(file):
+            foreign.append(file)
+        elif len(parts) < depth + 2:
+            loose.append(file)
+        else:
+            # Below a class's folder there may be more.
+            group = "/".join([*parts[:depth], *parts[depth + 1 :]])
+            kept.setdefault(group, []).append(file)
+    classes = tuple(sorted({f.split("/")[depth] for files in kept.values() for f in files}))
+    listing = Listing(classes)
+    for name in classes:
+        reason = bad_class_name(name)
+        if reason is not None:
+            listing.problems.append(Problem(name, 0, "bad class name", f"{name!r} {reason}"))
+    if len(classes) > MAX_CLASSES:
+        reason = f"{len(classes)} classes, but a label picture holds at most {MAX_CLASSES}"
+        listing.problems.append(Problem(root.name, 0, "too many classes", reason))
+    for files in kept.values():
+        for same in _same_content(root, files):
+            set_name = SET_NAMES[same[0].split("/")[0].lower()] if has_sets else "train"
+            tags = tuple(sorted({file.split("/")[depth] for file in same}))
+            listing.entries.append(
+                Entry(image_name(same[0]), same[0], (set_name,), tags, same[0], 0, same[0])
+            )
+    _check_names(listing)
+    note_left_out(listing, loose, "pictures in no class's folder")
+    note_left_out(listing, foreign, "no pictures")
+    split_off_val(listing, settings.val_share)
+    return listing
+
+
+def _same_content(root: Path, files: list[str]) -> list[list[str]]:
+    """Group files of one name by their content."""
+    if len(files) == 1:
+        return [files]
+    groups: dict[str, list[str]] = {}
+    for file in files:
+        digest = hashlib.sha256((root / file).read_bytes()).hexdigest()
+        groups.setdefault(digest, []).append(file)
+    return list(groups.values())
+
+
+def _check_names(listing: Listing) -> None:
+    first: dict[str, str] = {}
+    for entry in listing.entries:
+        other = first.setdefault(entry.name, entry.path)
+        if other != entry.path:
+            reason = f"{other} has the same name but for its suffix"
+            listing.problems.append(Problem(entry.path, 0, "two pictures of one name", reason))
+
+
+def recognise(root: Path) -> Mapping[str, Any] | None:
+    """Return settings if every picture lies in a folder below."""
+    depth = 3 if _sets(root) else 2
+    pictures = [file for file in files_below(root) if is_picture(file)]
+    deep = [file for file in pictures if len(file.split("/")) >= depth]
+    folders = {file.split("/")[depth - 2] for file in deep}
+    if len(folders) < 2 or len(deep) * 2 < len(pictures):
+        return None
+    return {"format": "class_folders"}
+
+
+def _list_fingerprint(settings: ClassFoldersSettings, root: Path) -> str:
+    if not any(path.is_dir() for path in root.iterdir()):
+        raise UserError("there is no folder here", where=root, expected="a folder for each class")
+    return combined("class_folders", tree_digest(root))
+
+
+FORMATS.register(
+    DataFormat(
+        name="class_folders",
+        description="a folder a class",
+        settings=ClassFoldersSettings,
+        list_images=list_class_folders,
+        find_masks=find_folder_masks,
+        list_fingerprint=_list_fingerprint,
+        mask_fingerprint=folder_mask_fingerprint,
+        recognise=recognise,
+    )
+)

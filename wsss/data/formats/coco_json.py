@@ -1,0 +1,215 @@
+"""COCO JSON of one's own: any file names, any categories; boxes are enough for tags."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from wsss.data.fingerprints import combined, content_digest
+from wsss.data.formats.folder import find_folder_masks, folder_mask_fingerprint
+from wsss.data.formats.pictures import (
+    MASKS,
+    SET_NAMES,
+    Finder,
+    files_below,
+    image_name,
+    note_left_out,
+    split_off_val,
+    tree_digest,
+)
+from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
+from wsss.data.listing import (
+    MAX_CLASSES,
+    Entry,
+    Listing,
+    Problem,
+    bad_class_name,
+)
+from wsss.errors import UserError
+from wsss.runtime.settings import BelowOne
+
+_KEYS = ("images", "annotations", "categories")
+_SHOWN_BYTES = 1 << 16
+
+
+class CocoJsonSettings(IndexSettings):
+    """Which files hold the annotations."""
+
+    format: Literal["coco_json"] = "coco_json"
+    """COCO JSON of one's own."""
+
+    train_file: str = "annotations.json"
+    """COCO JSON only: the training pictures' file, relative to the data's folder; pictures lie
+    anywhere below that folder."""
+    val_file: str = ""
+    """COCO JSON only: the file of `val`; empty: none."""
+    test_file: str = ""
+    """COCO JSON only: the file of `test`; empty: none."""
+    val_share: BelowOne = 0.0
+    """Share of the training pictures that become `val` where the data name no such set."""
+
+
+def _files(settings: CocoJsonSettings) -> dict[str, str]:
+    files = {
+        "train": settings.train_file,
+        "val": settings.val_file,
+        "test": settings.test_file,
+    }
+    return {name: file for name, file in files.items() if file}
+
+
+def _read(root: Path, file: str) -> dict[str, Any]:
+    try:
+        values = json.loads((root / file).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no {file} here", where=root) from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"this is not JSON: {error}", where=root / file) from None
+    if not isinstance(values, dict) or not all(isinstance(values.get(key), list) for key in _KEYS):
+        raise UserError(
+            "this is no COCO JSON",
+            where=root / file,
+            expected=f"an object with the lists {', '.join(_KEYS)}",
+        )
+    return values
+
+
+def list_coco_json(settings: CocoJsonSettings, root: Path) -> Listing:
+    """List the pictures of COCO JSON files, with the categories of their annotations as tags.
+
+    Classes are the categories by name, in the order of their ids in the first file that has
+    them; which ids they have in which file is of no matter.
+    """
+    files = _files(settings)
+    documents = {name: _read(root, file) for name, file in files.items()}
+    classes: dict[str, None] = {}
+    problems: list[Problem] = []
+    for set_name, document in documents.items():
+        try:
+            found = sorted((int(c["id"]), str(c["name"])) for c in document["categories"])
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"a category without id or name: {error!r}"
+            problems.append(Problem(files[set_name], 0, "bad category", reason))
+            continue
+        used = {annotation.get("category_id") for annotation in document["annotations"]}
+        for key, name in found:
+            # Exports of annotation tools have a "background" that nothing is annotated with.
+            if key in used or bad_class_name(name) is None:
+                classes.setdefault(name)
+    for name in classes:
+        reason = bad_class_name(name) or ""
+        if reason:
+            problems.append(Problem("categories", 0, "bad class name", f"{name!r} {reason}"))
+    if len(classes) > MAX_CLASSES:
+        reason = f"{len(classes)} classes, but a label picture holds at most {MAX_CLASSES}"
+        problems.append(Problem("categories", 0, "too many classes", reason))
+    listing = Listing(tuple(classes), problems=problems)
+    finder = Finder(root)
+    for set_name, document in documents.items():
+        _add_set(listing, finder, set_name, files[set_name], document)
+    _check_twice(listing)
+    note_left_out(listing, finder.unlisted(), "pictures that no annotation file lists")
+    if any(
+        annotation.get("segmentation")
+        for document in documents.values()
+        for annotation in document["annotations"]
+    ):
+        listing.notes.append(
+            "outlines serve as tags here; as masks they are not used "
+            f"(put masks into {MASKS}/NAME.png)"
+        )
+    split_off_val(listing, settings.val_share)
+    return listing
+
+
+def _add_set(
+    listing: Listing, finder: Finder, set_name: str, file: str, document: dict[str, Any]
+) -> None:
+    names = {c.get("id"): str(c.get("name")) for c in document["categories"]}
+    tags: dict[Any, set[str]] = {}
+    for annotation in document["annotations"]:
+        category = names.get(annotation.get("category_id"))
+        if category is None:
+            reason = f"annotation {annotation.get('id')}: no such category"
+            listing.problems.append(Problem(file, 0, "unknown category", reason))
+        else:
+            tags.setdefault(annotation.get("image_id"), set()).add(category)
+    without = []
+    for image in document["images"]:
+        text = str(image.get("file_name", ""))
+        path = finder.find(text, file, 0, listing.problems)
+        if path is None:
+            continue
+        found = tags.get(image.get("id"), set())
+        if not found:
+            without.append(path)
+        listing.entries.append(
+            Entry(
+                name=image_name(path),
+                path=path,
+                sets=(set_name,),
+                tags=tuple(name for name in listing.classes if name in found),
+                file=file,
+                line=0,
+                tags_file=file,
+                may_be_untagged=True,
+            )
+        )
+    note_left_out(listing, without, f"in {set_name} without annotations, not trained on")
+
+
+def _check_twice(listing: Listing) -> None:
+    first: dict[str, Entry] = {}
+    for entry in listing.entries:
+        other = first.setdefault(entry.name, entry)
+        if other is not entry:
+            reason = f"{entry.path} is listed twice, or shares its name with {other.path}"
+            listing.problems.append(Problem(entry.file, 0, "image listed twice", reason))
+
+
+def recognise(root: Path) -> Mapping[str, Any] | None:
+    """Return settings if there are COCO JSON files: one, or one each for train, val and test."""
+    found = [file for file in files_below(root) if file.endswith(".json") and _looks(root / file)]
+    if len(found) == 1:
+        return {"format": "coco_json", "train_file": found[0]}
+    files: dict[str, str] = {}
+    for file in found:
+        words = Path(file).as_posix().lower().replace("/", "_").replace("-", "_")
+        words = words.removesuffix(".json").replace(".", "_")
+        sets = {SET_NAMES[word] for word in words.split("_") if word in SET_NAMES}
+        if len(sets) != 1 or files.setdefault(next(iter(sets)), file) != file:
+            return None
+    named = {f"{name}_file": file for name, file in files.items()}
+    return {"format": "coco_json", **named} if "train" in files else None
+
+
+def _looks(path: Path) -> bool:
+    with open(path, "rb") as handle:
+        if not handle.read(_SHOWN_BYTES).lstrip().startswith(b"{"):
+            return False
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError):
+        return False
+    return all(isinstance(values.get(key), list) for key in _KEYS)
+
+
+def _list_fingerprint(settings: CocoJsonSettings, root: Path) -> str:
+    files = (content_digest(root / file) for file in _files(settings).values())
+    return combined("coco_json", *files, tree_digest(root))
+
+
+FORMATS.register(
+    DataFormat(
+        name="coco_json",
+        description="COCO JSON of one's own",
+        settings=CocoJsonSettings,
+        list_images=list_coco_json,
+        find_masks=find_folder_masks,
+        list_fingerprint=_list_fingerprint,
+        mask_fingerprint=folder_mask_fingerprint,
+        recognise=recognise,
+    )
+)

@@ -1,0 +1,137 @@
+"""What formats for other people's layouts share: finding and naming pictures, splitting off val."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from wsss.data.images import IMAGE_SUFFIXES
+from wsss.data.listing import Listing, Problem
+from wsss.errors import listed
+
+MASKS = "masks"
+"""Folder for masks under the data root, whatever the layout: NAME.png, NAME as the index has it."""
+
+SET_NAMES = {
+    **{"train": "train", "training": "train"},
+    **{"val": "val", "valid": "val", "validation": "val", "dev": "val"},
+    **{"test": "test", "testing": "test"},
+}
+"""How people call image sets -> what they are called here."""
+
+
+def files_below(root: Path) -> Iterator[str]:
+    """Yield the files below a folder, in order, as paths relative to it; hidden ones left out.
+
+    The folder of masks is left out, too.
+    """
+    for folder, folders, files in os.walk(root, followlinks=True):
+        place = Path(folder)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and not (place == root and name == MASKS)
+        )
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield (place / name).relative_to(root).as_posix()
+
+
+def is_picture(file: str) -> bool:
+    """Say whether a file is taken for a picture, by its suffix."""
+    return Path(file).suffix.lower() in IMAGE_SUFFIXES
+
+
+def image_name(file: str) -> str:
+    """Return the name of a picture in a subfolder: `cats/001.jpg` is `cats__001`.
+
+    Names are those of files and of groups in HDF5, where a `/` would be a folder.
+    """
+    return Path(file).with_suffix("").as_posix().replace("/", "__")
+
+
+def tree_digest(root: Path) -> str:
+    """Hash the names and sizes of all files below a folder."""
+    digest = hashlib.sha256()
+    for file in files_below(root):
+        digest.update(f"{file}\0{(root / file).stat().st_size}\0".encode())
+    return digest.hexdigest()
+
+
+class Finder:
+    """Finds the pictures that a list names: by path, else by file name, else without suffix.
+
+    Args:
+        root: Folder below which they lie.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.files = [file for file in files_below(root) if is_picture(file)]
+        self._found: dict[str, list[str]] = {}
+        for file in self.files:
+            path = Path(file)
+            keys = {file, path.name, path.stem, path.with_suffix("").as_posix()}
+            for key in keys:
+                self._found.setdefault(key, []).append(file)
+        self.used: set[str] = set()
+
+    def find(self, text: str, place: str, line: int, problems: list[Problem]) -> str | None:
+        """Return the picture's path relative to the root; None, and a problem: there is none."""
+        wanted = text.strip().replace("\\", "/").removeprefix("./").lstrip("/")
+        for key in (wanted, Path(wanted).name, Path(wanted).stem):
+            found = self._found.get(key, [])
+            # A path from another machine ends like the picture's.
+            near = [file for file in found if wanted.endswith(file) or file.endswith(wanted)]
+            found = near if len(near) == 1 else found
+            if len(found) == 1:
+                self.used.add(found[0])
+                return found[0]
+            if len(found) > 1:
+                reason = f"{text!r} could be any of {listed(found, 4)}: write more of its path"
+                problems.append(Problem(place, line, "ambiguous image", reason))
+                return None
+        problems.append(Problem(place, line, "missing image", f"there is no {text!r} here"))
+        return None
+
+    def unlisted(self) -> list[str]:
+        """Return the pictures that nothing named."""
+        return [file for file in self.files if file not in self.used]
+
+
+def _position(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
+def split_off_val(listing: Listing, share: float) -> None:
+    """Put a share of the training pictures into `val`, where no picture is in it yet.
+
+    Which ones depends on their names alone, so that a picture that is added moves no other one.
+
+    Args:
+        listing: Changed in place.
+        share: 0: none; else about this share of the pictures, at least one of two or more.
+    """
+    sets = {name for entry in listing.entries for name in entry.sets}
+    candidates = [e for e in listing.entries if e.sets == ("train",) and e.tags]
+    if not share or "val" in sets or len(candidates) < 2:
+        return
+    order = sorted(candidates, key=lambda entry: _position(entry.name))
+    count = sum(_position(entry.name) < share for entry in order)
+    chosen = {entry.name for entry in order[: min(max(count, 1), len(order) - 1)]}
+    listing.entries[:] = [
+        replace(entry, sets=("val",)) if entry.name in chosen else entry
+        for entry in listing.entries
+    ]
+    listing.notes.append(
+        f"no set is named val: {len(chosen)} of {len(candidates)} pictures are taken for it, "
+        "chosen by their names"
+    )
+
+
+def note_left_out(listing: Listing, files: Sequence[str], what: str) -> None:
+    """Say which files are left out."""
+    if files:
+        listing.notes.append(f"left out, {what}: {len(files)} ({listed(files, 5)})")

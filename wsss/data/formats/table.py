@@ -1,0 +1,140 @@
+"""Pictures and tags in a table: CSV (tags in cells, or a column a class), JSON or JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from wsss.data.fingerprints import combined, content_digest
+from wsss.data.formats.folder import find_folder_masks, folder_mask_fingerprint
+from wsss.data.formats.pictures import (
+    SET_NAMES,
+    Finder,
+    files_below,
+    image_name,
+    note_left_out,
+    split_off_val,
+    tree_digest,
+)
+from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
+from wsss.data.formats.table_rows import Row, read_rows
+from wsss.data.listing import (
+    MAX_CLASSES,
+    Entry,
+    Listing,
+    Problem,
+    bad_class_name,
+)
+from wsss.errors import UserError
+from wsss.runtime.settings import BelowOne
+
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+
+
+class TableSettings(IndexSettings):
+    """Which file lists pictures and tags."""
+
+    format: Literal["table"] = "table"
+    """A table of pictures and tags."""
+
+    file: str = "labels.csv"
+    """Table only: its file, relative to the data's folder; pictures lie anywhere below that
+    folder."""
+    val_share: BelowOne = 0.0
+    """Share of the training pictures that become `val` where the data name no such set."""
+
+
+def list_table(settings: TableSettings, root: Path) -> Listing:
+    """List the pictures of a table; classes are all tags, or the columns of a one-hot table."""
+    table = read_rows(root / settings.file)
+    classes = table.classes or tuple(sorted({tag for row in table.rows for tag in row.tags}))
+    listing = Listing(classes, notes=list(table.notes))
+    for name in classes:
+        reason = bad_class_name(name)
+        if reason is not None:
+            problem = Problem(settings.file, 0, "bad class name", f"{name!r} {reason}")
+            listing.problems.append(problem)
+    if len(classes) > MAX_CLASSES:
+        reason = f"{len(classes)} classes, but a label picture holds at most {MAX_CLASSES}"
+        listing.problems.append(Problem(settings.file, 0, "too many classes", reason))
+    finder = Finder(root)
+    first: dict[str, int] = {}
+    without: list[str] = []
+    for row in table.rows:
+        _add(listing, finder, settings.file, row, first, without)
+    note_left_out(listing, without, "without tags, not trained on")
+    note_left_out(listing, finder.unlisted(), f"pictures that {settings.file} does not list")
+    split_off_val(listing, settings.val_share)
+    return listing
+
+
+def _add(
+    listing: Listing,
+    finder: Finder,
+    file: str,
+    row: Row,
+    first: dict[str, int],
+    without: list[str],
+) -> None:
+    path = finder.find(row.image, file, row.line, listing.problems)
+    if path is None:
+        return
+    name = image_name(path)
+    if first.setdefault(name, row.line) != row.line:
+        reason = f"{row.image} is listed twice, first in line {first[name]}"
+        listing.problems.append(Problem(file, row.line, "image listed twice", reason))
+        return
+    set_name = SET_NAMES.get(row.set_name.lower(), "") if row.set_name else "train"
+    if not set_name:
+        reason = f"{row.set_name!r} is none of {', '.join(SET_NAMES)}"
+        listing.problems.append(Problem(file, row.line, "unknown set", reason))
+        return
+    if not row.tags:
+        without.append(path)
+    tags = tuple(tag for tag in listing.classes if tag in row.tags)
+    listing.entries.append(
+        Entry(name, path, (set_name,), tags, file, row.line, file, may_be_untagged=True)
+    )
+
+
+def recognise(root: Path) -> Mapping[str, Any] | None:
+    """Return settings if just one table near the top lists pictures that are there."""
+    candidates = [
+        file
+        for file in files_below(root)
+        if Path(file).suffix.lower() in SUFFIXES and file.count("/") < 2
+    ]
+    found = []
+    finder = Finder(root) if candidates else None
+    for file in candidates:
+        try:
+            rows = read_rows(root / file).rows
+        except UserError:
+            continue
+        problems: list[Problem] = []
+        hits = sum(
+            finder is not None and finder.find(row.image, file, row.line, problems) is not None
+            for row in rows
+        )
+        if hits * 2 > len(rows):
+            found.append(file)
+    return {"format": "table", "file": found[0]} if len(found) == 1 else None
+
+
+def _list_fingerprint(settings: TableSettings, root: Path) -> str:
+    return combined("table", content_digest(root / settings.file), tree_digest(root))
+
+
+FORMATS.register(
+    DataFormat(
+        name="table",
+        description="a table of pictures and tags",
+        settings=TableSettings,
+        list_images=list_table,
+        find_masks=find_folder_masks,
+        list_fingerprint=_list_fingerprint,
+        mask_fingerprint=folder_mask_fingerprint,
+        recognise=recognise,
+    )
+)

@@ -1,0 +1,169 @@
+"""Rows of a table of pictures and tags, whichever of the usual forms it has."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wsss.data.listing import read_lines
+from wsss.errors import UserError, listed
+
+IMAGE_KEYS = ("image", "file_name", "filename", "file", "path", "image_path", "image_name", "name")
+TAG_KEYS = ("tags", "labels", "label", "tag", "classes", "class", "categories", "category")
+SET_KEYS = ("set", "split", "subset")
+_YES = {"1", "1.0", "true", "yes", "x"}
+_NO = {"", "0", "0.0", "false", "no", "nan", "-1"}
+_SEPARATORS = re.compile(r"[;,|]")
+_NUMBERED = re.compile(r"(?:tag|label|class|category)[ _-]?\d+")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A picture as a table names it: its text, tags, set (empty: none is named), and line."""
+
+    image: str
+    tags: frozenset[str]
+    set_name: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows, the classes in order where the table's columns are classes, and remarks."""
+
+    rows: Sequence[Row]
+    classes: tuple[str, ...] = ()
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def read_rows(path: Path) -> Rows:
+    """Read a table.
+
+    CSV: one column is the picture (`image`, `file_name`, ... or the first). Tags are in a column
+    `tags` or `labels` and so on, separated by `;`, `,` or `|`; or in columns `tag1`, `tag2`, ...;
+    or each other column is a class, with 1 or 0 in it. JSON: a list of objects with `file_name`
+    and `labels`, or one object with a list of tags a picture; JSON lines: an object a line.
+
+    Raises:
+        UserError: The file is none of these.
+    """
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return _csv_rows(path)
+    return _json_rows(path)
+
+
+def _first(keys: Sequence[str], known: Mapping[str, Any]) -> str | None:
+    return next((key for key in keys if key in known), None)
+
+
+def _split(text: str) -> frozenset[str]:
+    return frozenset(part.strip() for part in _SEPARATORS.split(text) if part.strip())
+
+
+def _csv_rows(path: Path) -> Rows:
+    text = "\n".join(read_lines(path)) + "\n"
+    header_line = text.partition("\n")[0]
+    delimiter = max((",", ";", "\t"), key=header_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    header = [cell.strip() for cell in next(reader, [])]
+    lines = [(reader.line_num, [c.strip() for c in cells]) for cells in reader if any(cells)]
+    wrong = [line for line, cells in lines if len(cells) != len(header)]
+    if len(header) < 2 or not lines or wrong:
+        raise UserError(
+            f"lines {listed(wrong, 5)} have another number of cells than the first"
+            if wrong
+            else "this table has no rows, or only one column",
+            where=path,
+            expected="a column with pictures, and tags in others",
+        )
+    columns = {name.lower(): position for position, name in enumerate(header)}
+    image = columns[_first(IMAGE_KEYS, columns) or header[0].lower()]
+    set_key = _first(SET_KEYS, columns)
+    others = [i for i in range(len(header)) if i not in (image, columns.get(set_key or "", image))]
+
+    def rows(tags_of: Any) -> list[Row]:
+        return [
+            Row(cells[image], tags_of(cells), cells[columns[set_key]] if set_key else "", line)
+            for line, cells in lines
+        ]
+
+    tag_key = _first(TAG_KEYS, columns)
+    if tag_key is not None:
+        place = columns[tag_key]
+        left = [header[i] for i in others if i != place]
+        return Rows(rows(lambda cells: _split(cells[place])), notes=_columns_left_out(left))
+    numbered = [i for i in others if _NUMBERED.fullmatch(header[i].lower())]
+    if numbered:
+        left = [header[i] for i in others if i not in numbered]
+        tags = rows(lambda cells: frozenset(cells[i] for i in numbered if cells[i]))
+        return Rows(tags, notes=_columns_left_out(left))
+    return _one_hot(path, header, others, lines, rows)
+
+
+def _one_hot(
+    path: Path,
+    header: list[str],
+    others: list[int],
+    lines: list[tuple[int, list[str]]],
+    rows: Any,
+) -> Rows:
+    hot = [i for i in others if all(cells[i].lower() in _YES | _NO for _, cells in lines)]
+    if not hot:
+        raise UserError(
+            f"none of the columns {', '.join(header)} holds tags",
+            where=path,
+            expected=f"a column called {', '.join(TAG_KEYS[:3])} ...; or columns of 0 and 1",
+        )
+    left = [header[i] for i in others if i not in hot]
+    tags = rows(lambda cells: frozenset(header[i] for i in hot if cells[i].lower() in _YES))
+    return Rows(tags, tuple(header[i] for i in hot), _columns_left_out(left))
+
+
+def _columns_left_out(names: list[str]) -> list[str]:
+    return [f"left out, columns of the table: {listed(names, 8)}"] if names else []
+
+
+def _json_rows(path: Path) -> Rows:
+    text = "\n".join(read_lines(path))
+    try:
+        if path.suffix.lower() == ".json":
+            objects = _json_objects(json.loads(text))
+        else:
+            numbered = enumerate(text.splitlines(), start=1)
+            objects = [(line, json.loads(words)) for line, words in numbered if words.strip()]
+    except ValueError as error:
+        raise UserError(f"this is not JSON: {error}", where=path) from None
+    rows = []
+    left: dict[str, None] = {}
+    for line, values in objects:
+        known = {str(k).lower(): v for k, v in values.items()} if isinstance(values, dict) else {}
+        image, tags = _first(IMAGE_KEYS, known), _first(TAG_KEYS, known)
+        if image is None or tags is None:
+            raise UserError(
+                f"entry {line} has no picture or no tags",
+                where=path,
+                expected='objects such as {"file_name": "a.jpg", "labels": ["dog", "sofa"]}',
+            )
+        set_key = _first(SET_KEYS, known)
+        left |= dict.fromkeys(known.keys() - {image, tags, set_key})
+        found = known[tags]
+        names = _split(found) if isinstance(found, str) else frozenset(map(str, found or ()))
+        set_name = str(known[set_key]) if set_key else ""
+        rows.append(Row(str(known[image]), names, set_name, line))
+    notes = [f"left out, keys of the entries: {listed(sorted(left), 8)}"] if left else []
+    return Rows(rows, notes=notes)
+
+
+def _json_objects(values: Any) -> list[tuple[int, Any]]:
+    if isinstance(values, list):
+        return list(enumerate(values, start=1))
+    if isinstance(values, dict) and all(isinstance(tags, (list, str)) for tags in values.values()):
+        pairs = ({"image": image, "tags": tags} for image, tags in values.items())
+        return list(enumerate(pairs, start=1))
+    raise ValueError("neither a list of objects nor an object with a list of tags a picture")
