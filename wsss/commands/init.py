@@ -102,7 +102,7 @@ def _add_run(options: argparse.Namespace, project: Path) -> None:
     chosen = FORMATS.get(values["format"], where="index.format")
     if "val_share" in chosen.settings.model_fields:
         values["val_share"] = options.val
-    settings = FORMATS.parse(values, where=f"runs.{name}.index")
+    settings: Any = FORMATS.parse(values, where=f"runs.{name}.index")
     index = build_index(settings, root)
     masks = None if chosen.draws_masks else build_masks(settings, root, index)
     print(describe(settings, root, index, masks))

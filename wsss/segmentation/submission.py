@@ -35,7 +35,7 @@ def _problem(record: ImageRecord, path: Path) -> str | None:
 def _png(path: Path) -> bytes:
     # Written anew, so that the palette is the devkit's whatever wrote the prediction.
     content = io.BytesIO()
-    write_label(content, read_label(path))  # type: ignore[arg-type]
+    write_label(content, read_label(path))
     return content.getvalue()
 
 
