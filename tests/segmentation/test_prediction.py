@@ -30,7 +30,8 @@ from wsss.segmentation.inference import (
     segmenter,
 )
 from wsss.segmentation.model_file import SEGMENTATION
-from wsss.segmentation.prediction import find_images, predict_images, predict_split
+from wsss.segmentation.pictures import find_images, predict_images
+from wsss.segmentation.prediction import predict_split
 from wsss.segmentation.refine import refine
 
 CPU = torch.device("cpu")
@@ -252,7 +253,10 @@ def test_people_get_masks_and_overlays(data, crf):
     )
     names = [p.name for p in sorted((data / "out").iterdir())]
     expected = [f"{s}{kind}.png" for s in ("a", "b", "grey") for kind in ("", "_overlay")]
-    assert names == sorted([*expected, "kept.txt"])
+    assert names == sorted([*expected, "kept.txt", "classes.csv"])
+    assert (data / "out" / "classes.csv").read_text().splitlines() == [
+        *("label,class,red,green,blue", "0,background,0,0,0", "1,red,128,0,0", "2,blue,0,128,0")
+    ]
     with Image.open(data / "out" / "a.png") as mask:
         assert mask.mode == "P"
         assert mask.size == (64, 50)
@@ -271,6 +275,29 @@ def test_people_get_masks_and_overlays(data, crf):
         assert np.array_equal(shown[background], image[background])
         mixed = 0.4 * image[coloured] + 0.6 * voc_palette()[label[coloured]]
         np.testing.assert_allclose(shown[coloured], mixed, atol=1)
+
+
+def test_probabilities_are_those_that_the_labels_come_from(data):
+    Image.fromarray(picture(50, 64)).save(data / "a.png")
+    count = predict_images(
+        model=data / "model.safetensors",
+        inputs=[data / "a.png"],
+        output=data / "out",
+        config=PredictionConfig(scales=(1.0,), crf=False),
+        compute=COMPUTE,
+        probabilities=True,
+    )
+    assert count == 1
+    with np.load(data / "out" / "a.npz") as kept:
+        found = kept["probabilities"]
+        assert (found.dtype, found.shape) == (np.float16, (3, 50, 64))
+        np.testing.assert_allclose(found.astype(float).sum(axis=0), 1, atol=3e-3)
+        np.testing.assert_array_equal(kept["confidence"], found.max(axis=0))
+        assert kept["classes"].tolist() == ["background", "red", "blue"]
+        label = read_label(data / "out" / "a.png")
+        chosen = np.take_along_axis(found, label[None].astype(int), axis=0)[0]
+        # Rounded, two probabilities can be equal that were not.
+        np.testing.assert_array_equal(chosen, found.max(axis=0))
 
 
 def test_inputs_that_cannot_be_are_named(data):

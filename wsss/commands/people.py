@@ -60,6 +60,11 @@ def _configure_predict(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="prediction settings (default: the run's, else the built-in ones)",
     )
+    parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="also write NAME.npz: probabilities of all classes, and the highest, as float16",
+    )
     shared.add_compute(parser)
     parser.set_defaults(run=_predict)
 
@@ -67,19 +72,22 @@ def _configure_predict(parser: argparse.ArgumentParser) -> None:
 def _predict(options: argparse.Namespace) -> None:
     model = find_model(options.model)
     from wsss.segmentation.config import PredictionConfig
-    from wsss.segmentation.prediction import predict_images
+    from wsss.segmentation.pictures import CLASSES, predict_images
 
     settings = options.config or find_prediction_settings(model)
     config = PredictionConfig()
     if settings is not None:
         config = shared.read_config("prediction", settings)
-    predict_images(
+    count = predict_images(
         model=model,
         inputs=options.inputs,
         output=options.output,
         config=config,
         compute=shared.compute(options),
+        probabilities=options.probabilities,
     )
+    written = "NAME.png, NAME_overlay.png" + (", NAME.npz" if options.probabilities else "")
+    print(f"{count} pictures: {written} in {options.output}/; {CLASSES} there names the labels")
 
 
 def _table(options: argparse.Namespace) -> None:

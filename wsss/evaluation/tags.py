@@ -16,7 +16,7 @@ from wsss.data.index import Index, read_index
 from wsss.errors import UserError, listed
 from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.confusion import defined_mean
-from wsss.evaluation.tables import number, text_table
+from wsss.evaluation.tables import number, percent, text_table
 from wsss.files import write_text
 
 COLUMNS = (
@@ -184,10 +184,6 @@ def read_tags(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _percent(text: str) -> str:
-    return f"{100 * float(text):.1f}" if text else "-"
-
-
 def format_tags(path: Path) -> str:
     """Return the table as text: precision, recall, F1 and area in percent."""
     rows = read_tags(path)
@@ -196,7 +192,7 @@ def format_tags(path: Path) -> str:
     lines = [["class", "tagged", "found", "correct", "precision", "recall", "F1", "area"]]
     for row in rows:
         counts = [row[key] or "-" for key in ("tagged", "predicted", "correct")]
-        rates = [_percent(row[key]) for key in ("precision", "recall", "f1", "area")]
+        rates = [percent(row[key]) for key in ("precision", "recall", "f1", "area")]
         lines.append([row["class"], *counts, *rates])
     last = rows[-1]
     title = (

@@ -1,4 +1,4 @@
-"""Prediction with a trained model: a split for scoring, and any pictures for people."""
+"""Prediction with a trained model: images to probabilities, and a split's label PNGs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from wsss.data.crf_config import CrfConfig
-from wsss.data.images import IMAGE_SUFFIXES, read_image, write_label
+from wsss.data.images import read_image, write_label
 from wsss.data.index import read_index
 from wsss.data.sampling import sample_records
 from wsss.errors import UserError
-from wsss.files import atomic_directory, atomic_file
+from wsss.files import atomic_directory
 from wsss.maps.shards import WHOLE, Shard
 from wsss.models.deeplab import DeepLab
 from wsss.models.model_file import kept
@@ -28,7 +27,6 @@ from wsss.runtime.progress import progress
 from wsss.segmentation.config import PredictionConfig
 from wsss.segmentation.inference import Segmenter, class_probabilities, load_views, segmenter
 from wsss.segmentation.model_file import SEGMENTATION
-from wsss.segmentation.overlay import overlay
 from wsss.segmentation.refine import refine
 
 # Below this many images a process costs more to start than it saves.
@@ -96,7 +94,7 @@ def _on_gpu(
         yield job, found.cpu().numpy()
 
 
-def _predict(
+def predict_jobs(
     model: Path,
     jobs: Sequence[Job],
     finish: Finish,
@@ -134,7 +132,8 @@ def _predict(
         pass
 
 
-def _label(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def most_probable(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Return (H, W) uint8 labels from (n_labels, H, W) probabilities."""
     return np.asarray(probabilities.argmax(axis=0), dtype=np.uint8)
 
 
@@ -147,7 +146,7 @@ class _SplitLabels:
     crf_folder: Path | None
 
     def __call__(self, image: Path, name: str, probabilities: npt.NDArray[np.float32]) -> None:
-        self._write(self.folder, name, _label(probabilities))
+        self._write(self.folder, name, most_probable(probabilities))
         if self.crf_folder is not None:
             self._write(self.crf_folder, name, refine(read_image(image), probabilities, self.crf))
 
@@ -208,105 +207,4 @@ def predict_split(
             crf_folder = stack.enter_context(atomic_directory(output_crf))
         finish = _SplitLabels(config.crf_settings, folder, crf_folder)
         # However few its images, a shard gives what the whole split gives.
-        _predict(model, jobs, finish, config, compute, few_share_threads=False)
-
-
-def find_images(inputs: Sequence[Path]) -> list[Path]:
-    """Return the image files named, and those directly in the folders named, sorted by folder.
-
-    Raises:
-        UserError: A path does not exist, a folder has no images, or two images share a name.
-    """
-    images: list[Path] = []
-    for path in inputs:
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise UserError(
-                    "this folder has no images directly in it",
-                    where=path,
-                    expected=f"files ending in {', '.join(IMAGE_SUFFIXES)}",
-                )
-            images += inside
-        elif path.is_file():
-            images.append(path)
-        else:
-            raise UserError("this image or folder does not exist", where=path)
-    if not images:
-        raise UserError("no images were given", expected="at least one image or folder")
-    by_name: dict[str, Path] = {}
-    for path in images:
-        other = by_name.setdefault(path.stem, path)
-        if other is not path:
-            raise UserError(
-                f"two images would be written as {path.stem}.png",
-                where=f"{other} and {path}",
-                fix="rename one, or predict them into two folders",
-            )
-    return images
-
-
-def _check_outputs(images: Sequence[Path], output: Path) -> None:
-    inputs = {path.resolve() for path in images}
-    stems = {path.stem for path in images}
-    for path in images:
-        mask = output / f"{path.stem}.png"
-        if mask.resolve() in inputs:
-            raise UserError(
-                "the result would be written over an input image",
-                where=mask,
-                fix="choose another output folder",
-            )
-        if f"{path.stem}_overlay" in stems:
-            raise UserError(
-                f"the overlay of {path.name} and the mask of another image would share a file",
-                where=output / f"{path.stem}_overlay.png",
-                fix="predict them into two folders",
-            )
-
-
-@dataclass(frozen=True)
-class _Pictures:
-    """Writes NAME.png (labels, VOC palette) and NAME_overlay.png of an image."""
-
-    crf: CrfConfig | None
-    output: Path
-    classes: tuple[str, ...]
-
-    def __call__(self, image: Path, name: str, probabilities: npt.NDArray[np.float32]) -> None:
-        picture = read_image(image)
-        label = _label(probabilities)
-        if self.crf is not None:
-            label = refine(picture, probabilities, self.crf)
-        with atomic_file(self.output / f"{name}.png") as temporary:
-            write_label(temporary, label)
-        with atomic_file(self.output / f"{name}_overlay.png") as temporary:
-            Image.fromarray(overlay(picture, label, self.classes)).save(temporary, format="PNG")
-
-
-def predict_images(
-    *,
-    model: Path,
-    inputs: Sequence[Path],
-    output: Path,
-    config: PredictionConfig,
-    compute: InferenceCompute,
-) -> None:
-    """Segment any pictures: NAME.png with the labels, NAME_overlay.png to look at.
-
-    Args:
-        model: Model file; it carries settings and classes, nothing else is needed.
-        inputs: Image files, or folders with images in them.
-        output: Folder for the results; what else is in it stays.
-        config: Scales, mirror, CRF.
-        compute: Device, threads, workers.
-
-    Raises:
-        UserError: An input does not exist or cannot be read, or two share a name.
-    """
-    paths = find_images(inputs)
-    _check_outputs(paths, output)
-    trained = SEGMENTATION.load(model)
-    finish = _Pictures(config.crf_settings if config.crf else None, output, trained.classes)
-    jobs = [(path, path.stem) for path in paths]
-    _predict(model, jobs, finish, config, compute, few_share_threads=True)
+        predict_jobs(model, jobs, finish, config, compute, few_share_threads=False)

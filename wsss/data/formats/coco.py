@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -383,11 +383,6 @@ def mask_fingerprint(settings: CocoSettings, root: Path) -> str:
     return combined(f"coco {OVERLAP_RULE}", *(content_digest(p) for p in annotation_files(root)))
 
 
-def _recognise(root: Path) -> Mapping[str, Any] | None:
-    is_coco = all((root / _annotation_file(name)).is_file() for name in COCO_SETS)
-    return {"format": "coco"} if is_coco else None
-
-
 FORMATS.register(
     DataFormat(
         name="coco",
@@ -400,6 +395,8 @@ FORMATS.register(
         source="MS-COCO 2014 (the folder with train2014, val2014, annotations), from "
         "https://cocodataset.org/#download",
         draws_masks=True,
-        recognise=_recognise,
+        recognise=lambda root: (
+            {"format": "coco"} if (root / _annotation_file("val")).is_file() else None
+        ),
     )
 )
