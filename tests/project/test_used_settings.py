@@ -53,6 +53,8 @@ USERS: dict[str, set[str]] = {
     ),
     "index.tags_from": {"voc"},
     "index.classes": set(RUNS) - {"voc"},
+    "index.val_share": set(RUNS) - {"voc"},
+    **{f"index.{key}": set() for key in ("file", "train_file", "val_file", "test_file")},
     **dict.fromkeys(
         (f"cam.acr.{key}" for key in ("q_initial", "q_decay", "grid_min", "grid_max")),
         ADVERSARIAL - {"no-srf"},

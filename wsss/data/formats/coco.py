@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.fingerprints import combined, content_digest
-from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
+from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings, recognised_by
 from wsss.data.images import IGNORE, write_label
 from wsss.data.index import Index
 from wsss.data.listing import (
@@ -350,8 +350,7 @@ def find_coco_masks(settings: CocoSettings, root: Path, index: Index) -> FoundMa
             where=root,
             fix="draw them once: wsss coco-masks --root ROOT",
         ) from None
-    names = [each["name"] for each in table["classes"]]
-    if table["rule"] != OVERLAP_RULE or names != list(index.classes):
+    if table["rule"] != OVERLAP_RULE or index.classes != tuple(c["name"] for c in table["classes"]):
         raise UserError(
             "these label PNGs were drawn by another rule or for other classes",
             where=table_path,
@@ -395,8 +394,6 @@ FORMATS.register(
         source="MS-COCO 2014 (the folder with train2014, val2014, annotations), from "
         "https://cocodataset.org/#download",
         draws_masks=True,
-        recognise=lambda root: (
-            {"format": "coco"} if (root / _annotation_file("val")).is_file() else None
-        ),
+        recognise=recognised_by("coco", _annotation_file("val")),
     )
 )

@@ -53,6 +53,15 @@ class DataFormat(Record):
     recognise: Callable[[Path], Mapping[str, Any] | None] | None = None
 
 
+def recognised_by(name: str, *paths: str) -> Callable[[Path], Mapping[str, Any] | None]:
+    """Return what recognises a format without settings by the files and folders that it has."""
+
+    def recognise(root: Path) -> Mapping[str, Any] | None:
+        return {"format": name} if all((root / path).exists() for path in paths) else None
+
+    return recognise
+
+
 FORMATS: Registry[DataFormat] = Registry(
     "data format",
     about="How the data set lies on disk and where its image-level tags come from.",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from wsss.data.fingerprints import combined, content_digest, folder_digest
 from wsss.data.formats.cls_labels import read_cls_labels
-from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
+from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings, recognised_by
 from wsss.data.index import Index
 from wsss.data.listing import Entry, FoundMasks, Listing, Problem, read_lines
 from wsss.errors import UserError
@@ -235,11 +235,6 @@ def _mask_fingerprint(settings: VocSettings, root: Path) -> str:
     return combined("voc", *(folder_digest(root / folder) for folder in MASK_FOLDERS))
 
 
-def _recognise(root: Path) -> Mapping[str, Any] | None:
-    is_voc = all((root / needed).is_dir() for needed in (LISTS, IMAGES))
-    return {"format": "voc"} if is_voc else None
-
-
 FORMATS.register(
     DataFormat(
         name="voc",
@@ -249,7 +244,7 @@ FORMATS.register(
         find_masks=find_voc_masks,
         list_fingerprint=_list_fingerprint,
         mask_fingerprint=_mask_fingerprint,
-        recognise=_recognise,
+        recognise=recognised_by("voc", LISTS, IMAGES),
         source="PASCAL VOC 2012 (the folder with JPEGImages, ImageSets, ...), from "
         "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
     )
