@@ -34,6 +34,7 @@ def _thresholds(options: argparse.Namespace) -> None:
     from wsss.data.build import build_masks
     from wsss.data.index import read_index
     from wsss.evaluation.thresholds import choose, count_images, describe
+    from wsss.maps.background import threshold_of
     from wsss.project.config import load_config
 
     config, folder = load_config(), options.folder
@@ -53,9 +54,10 @@ def _thresholds(options: argparse.Namespace) -> None:
     changes: dict[str, dict[str, float]] = {}
     for store in found:
         section, key = STORES[store]
-        if not hasattr(run.stages[section], key):
+        if section == "pseudo_labels" and run.stages[section].method != "irn":
+            # Refined after the background came in: another one would refine other maps.
             continue
-        configured = getattr(run.stages[section], key)
+        configured = threshold_of(getattr(run.stages[section], key))
         values = run.stages["evaluation"].thresholds(configured)
         known = _masks_of(folder / store, masks, config, name)
         counts = count_images(folder / store, known, len(index.classes), values)
