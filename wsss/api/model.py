@@ -55,7 +55,7 @@ class Result:
 
     def overlay(self) -> Image.Image:
         """Return the picture with its classes coloured and a legend below, to look at."""
-        return Image.fromarray(overlay(self.image, self.mask, self.classes))
+        return Image.fromarray(overlay(self.image, self.mask, self.classes, self.probabilities))
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
