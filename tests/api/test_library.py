@@ -26,7 +26,7 @@ from wsss.runtime.compute import InferenceCompute
 from wsss.runtime.settings import to_dict
 from wsss.segmentation.config import PredictionConfig
 from wsss.segmentation.model_file import SEGMENTATION
-from wsss.segmentation.prediction import predict_images
+from wsss.segmentation.pictures import predict_images
 from wsss.stages import STAGES
 
 CLASSES = ("dog", "sofa")
