@@ -23,7 +23,7 @@ LEVELS = (
     ("evaluation",),
     ("figures",),
     ("stages",),
-    ("monitor", "project"),
+    ("monitor", "project", "report"),
     ("api",),
     ("commands",),
     ("cli",),

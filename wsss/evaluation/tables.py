@@ -193,25 +193,43 @@ def percent(score: str, threshold: str = "") -> str:
     return f"{100 * float(score):.1f}" + (f" @ {threshold}" if threshold else "")
 
 
+def mean_cells(rows: Sequence[Row]) -> list[list[str]]:
+    """Return the mean IoU by stage, in percent, a line a stage.
+
+    Returns:
+        Run, stage, split, labels; mean IoU at the configured background score, at the best, and
+        with CRF. A background score stands after `@`.
+    """
+    stages: dict[tuple[str, str, str, str], dict[str, Row]] = {}
+    for row in rows:
+        if row["class"] != "mean":
+            continue
+        is_crf = row["stage"].endswith("_crf")
+        key = (row["run"], row["stage"].removesuffix("_crf"), row["split"], row["labels"])
+        column = "crf" if is_crf else row["selection"]
+        if not is_crf or row["selection"] == "configured":
+            stages.setdefault(key, {})[column] = row
+    return [
+        [
+            *key,
+            *(
+                percent(mean.get("iou", ""), mean.get("threshold", ""))
+                for mean in (columns.get(name, {}) for name in ("configured", "best", "crf"))
+            ),
+        ]
+        for key, columns in stages.items()
+    ]
+
+
 def format_table(path: Path) -> str:
     """Return the run's mean IoU by stage, in percent, as a text table.
 
     A background score stands after `@`; `best` was chosen with the ground truth in sight. What
     was left out for want of masks is said above it.
     """
-    rows = [row for row in read_rows(path) if row["class"] == "mean"]
-    stages: dict[tuple[str, str, str, str], dict[str, Row]] = {}
-    for row in rows:
-        is_crf = row["stage"].endswith("_crf")
-        key = (row["run"], row["stage"].removesuffix("_crf"), row["split"], row["labels"])
-        column = "crf" if is_crf else row["selection"]
-        if not is_crf or row["selection"] == "configured":
-            stages.setdefault(key, {})[column] = row
-    table = [["run", "stage", "split", "labels", "mIoU configured", "mIoU best", "with CRF"]]
-    for key, columns in stages.items():
-        means = [columns.get(name, {}) for name in ("configured", "best", "crf")]
-        table.append([*key, *(percent(m.get("iou", ""), m.get("threshold", "")) for m in means)])
-    return "\n".join([*read_notes(path), text_table(table, left=4)])
+    header = ["run", "stage", "split", "labels", "mIoU configured", "mIoU best", "with CRF"]
+    table = text_table([header, *mean_cells(read_rows(path))], left=4)
+    return "\n".join([*read_notes(path), table])
 
 
 def text_table(lines: Sequence[Sequence[str]], *, left: int) -> str:
