@@ -286,6 +286,14 @@ _ALL: Sequence[Stage] = (
         outputs={"output": "panels/"},
     ),
     Stage(
+        "report",
+        "write what was run, its scores, curves and pictures as one HTML page",
+        "wsss.report.writing:write_report",
+        settings="evaluation",
+        inputs={"folder": "", **_TRUTH},
+        outputs={"output": "report.html"},
+    ),
+    Stage(
         "figures",
         "draw the paper's figures for a few images, of one run or of two",
         "wsss.figures.panels:write_figure",

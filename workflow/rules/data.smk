@@ -103,10 +103,10 @@ rule masks:
         log_of("masks"),
     benchmark:
         benchmark_of("masks")
-    conda:
-        ENVIRONMENT
     # Before any training: what is wrong with a mask is said at the start.
     priority: 100
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         **resources("masks", mem_mb=4000, runtime=120),

@@ -12,7 +12,7 @@ rule score_maps:
         unpack(inputs("score_maps")),
         maps=scored_maps,
     output:
-        **outputs("score_maps"),
+        **captioned(outputs("score_maps"), "plot", "curve"),
     log:
         log_of("score_maps_{table}"),
     benchmark:
@@ -59,7 +59,7 @@ rule score_tags:
         unpack(inputs("score_tags")),
         unpack(final_labels),
     output:
-        **outputs("score_tags"),
+        **captioned(outputs("score_tags"), "output", "tags"),
     log:
         log_of("score_tags"),
     benchmark:
@@ -80,7 +80,7 @@ rule panels:
         unpack(inputs("panels")),
         unpack(shown),
     output:
-        **outputs("panels"),
+        **captioned(outputs("panels"), "output", "panels", patterns=["{name}.png"]),
     log:
         log_of("panels"),
     benchmark:
@@ -103,7 +103,7 @@ rule collect:
         # Not read here: who asks for the table also wants to see the pictures.
         panels="results/{run}/panels.sha256",
     output:
-        **outputs("collect"),
+        **captioned(outputs("collect"), "output", "miou"),
     log:
         log_of("collect"),
     benchmark:
@@ -119,10 +119,33 @@ rule collect:
         COMMAND
 
 
+rule report:
+    input:
+        unpack(inputs("report")),
+        # The page reads them, and whatever else lies in the run's folder.
+        shown=everything,
+    output:
+        **captioned(outputs("report"), "output", "report"),
+    log:
+        log_of("report"),
+    benchmark:
+        benchmark_of("report")
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        **resources("report", mem_mb=4000, runtime=60),
+    params:
+        **params("report", lambda wildcards: words(folder=f"results/{wildcards.run}")),
+    shell:
+        COMMAND
+
+
 # All that a run is for, with or without masks; the file lists what there is, with checksums.
 rule done:
     input:
         everything,
+        "results/{run}/report.html",
     output:
         "results/{run}/done",
     log:

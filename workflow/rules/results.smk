@@ -69,6 +69,12 @@ def everything(wildcards):
     return [*found, f"{folder}/segmentation/model.safetensors", f"{folder}/tags.csv"]
 
 
+def captioned(found, key, caption, **how):
+    """Output: with one of a stage's results in `snakemake --report`, under its run."""
+    place = f"../report/{caption}.rst"
+    return found | {key: report(found[key], caption=place, category="{run}", **how)}
+
+
 def panel_images(wildcards):
     """Param: the images that the panels show."""
     if "cam" in scored_stages(wildcards.run):

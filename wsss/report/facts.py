@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsss.evaluation.tables import Row, read_rows
+from wsss.evaluation.tables import Row, read_notes, read_rows
 from wsss.files import read_json
 from wsss.runtime.registry import Registry, load_code
 from wsss.runtime.settings import to_dict
-from wsss.stages import SECTIONS, STAGES
 
+# By name: the records are of all stages, and what is said of another one changes no report.
+SECTIONS: Mapping[str, str] = load_code("wsss.stages:SECTIONS")
+STAGES: Mapping[str, Any] = load_code("wsss.stages:STAGES")
 PACKAGES = ("wsss", "torch", "torchvision", "timm", "numpy", "snakemake")
 
 
@@ -133,6 +135,12 @@ def scores(folder: Path) -> list[Row]:
         return read_rows(table)
     files = sorted((folder / "evaluation").glob("*.csv"))
     return [row for file in files if not file.stem.endswith("_curve") for row in read_rows(file)]
+
+
+def notes(folder: Path) -> list[str]:
+    """Return what a run's table says of what it leaves out."""
+    table = folder / "miou.csv"
+    return read_notes(table) if table.is_file() else []
 
 
 def curves(folder: Path) -> dict[str, list[dict[str, float]]]:

@@ -13,9 +13,7 @@ import numpy.typing as npt
 from wsss.data.images import read_label
 from wsss.data.index import ImageRecord, Index
 from wsss.evaluation.confusion import confusion_matrix, scores_from_confusion
-
-# A class of fewer pixels than this share of the picture is taken for noise, not for a find.
-MIN_SHARE = 0.005
+from wsss.evaluation.tags import shares_of
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,9 @@ class Findings:
         )
 
 
-def examine(index: Index, *, labels: Path, masks: Mapping[str, str], root: Path) -> Findings:
+def examine(
+    index: Index, *, labels: Path, masks: Mapping[str, str], root: Path, min_share: float
+) -> Findings:
     """Look at the predictions of every image of an index.
 
     Args:
@@ -127,6 +127,7 @@ def examine(index: Index, *, labels: Path, masks: Mapping[str, str], root: Path)
         labels: Folder of label PNGs, `NAME.png`.
         masks: Name -> path of the mask, relative to `root`, of the images that have one.
         root: Data root.
+        min_share: Share of a picture, 0..1, from which a class counts as predicted in it.
 
     Raises:
         UserError: A label map is missing or damaged.
@@ -142,18 +143,15 @@ def examine(index: Index, *, labels: Path, masks: Mapping[str, str], root: Path)
             matrix = confusion_matrix(read_label(root / masks[record.name]), label, n_labels)
             total += matrix
             iou = scores_from_confusion(matrix).mean_iou
-        pictures.append(Picture(record, _found(label, index.classes), _defined(iou)))
+        shares = shares_of(label, len(index.classes))
+        found = {
+            name: float(share)
+            for name, share in zip(index.classes, shares, strict=True)
+            if share > 0 and share >= min_share
+        }
+        pictures.append(Picture(record, found, _defined(iou)))
     scored = any(each.iou is not None for each in pictures)
     return Findings(tuple(pictures), index.classes, total if scored else None)
-
-
-def _found(label: npt.NDArray[np.uint8], classes: Sequence[str]) -> dict[str, float]:
-    shares = np.bincount(label.reshape(-1), minlength=256) / label.size
-    return {
-        name: float(shares[value])
-        for value, name in enumerate(classes, start=1)
-        if shares[value] >= MIN_SHARE
-    }
 
 
 def _defined(value: float | None) -> float | None:

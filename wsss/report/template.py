@@ -95,13 +95,15 @@ details summary { cursor: pointer; color: var(--soft); }
 {% for each in shown %}<figure class="card"><div class="strip">
 {% for tile in each.tiles %}<img src="{{ tile[1] }}" alt="{{ tile[0] }} of {{ each.title }}"
  title="{{ tile[0] }}" tabindex="0">{% endfor %}
-</div><figcaption>{{ each.title }}{% if each.note %} <span class="soft">({{ each.note }})</span>{% endif %}</figcaption></figure>
+</div><figcaption>{{ each.title }}{% if each.note %} <span class="soft">({{ each.note
+}})</span>{% endif %}</figcaption></figure>
 {% endfor %}</div>
 {% endmacro %}
 
 {% if table %}
 <h2 id="scores">Scores</h2>
-<div class="card"><table>
+{% for note in notes %}<p>{{ note }}</p>
+{% endfor %}<div class="card"><table>
 <tr><th>stage</th><th>set</th><th>labels</th><th class="n">mIoU configured</th>
 <th class="n">mIoU best</th><th class="n">with CRF</th></tr>
 {% for row in table %}<tr><td>{{ row[1] }}</td><td>{{ row[2] }}</td><td>{{ row[3] }}</td>

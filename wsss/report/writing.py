@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from wsss.data.index import Index, read_index, read_masks
 from wsss.errors import UserError
+from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.tables import Row, mean_cells
 from wsss.files import read_json, write_text
 from wsss.report import charts, facts
-from wsss.report.findings import MIN_SHARE, Findings, Picture, examine, representative
+from wsss.report.findings import Findings, Picture, examine, representative
 from wsss.report.pictures import Shown, colours, panel_uris, show
 from wsss.report.template import TEMPLATE
 
@@ -36,18 +37,25 @@ NAMES = {
 
 
 def write_report(
-    *, folder: Path, index: Path, root: Path, output: Path, masks: Path | None = None
+    *,
+    config: EvaluationConfig,
+    folder: Path,
+    index: Path,
+    masks: Path,
+    root: Path,
+    output: Path,
 ) -> None:
     """Write the report of a run: what was run, its scores, curves, losses and pictures.
 
     What the run does not have, such as masks or a segmentation, the page does without.
 
     Args:
+        config: The share of a picture from which a class counts as predicted.
         folder: The run's folder, `results/<run>`.
         index: `index.csv`.
+        masks: `masks.csv`, for what has masks.
         root: Data root.
         output: HTML file to write. It holds times, so that two runs never give the same bytes.
-        masks: `masks.csv`; None: there are no masks.
 
     Raises:
         UserError: There is no run in the folder, or a file of it is damaged.
@@ -56,21 +64,22 @@ def write_report(
         raise UserError(
             "no run is in this folder", where=folder, expected="results/<run>, with config/ in it"
         )
-    everything = read_index(index)
-    known = {} if masks is None else read_masks(masks)
-    page = _page(folder, everything, known, root)
+    page = _page(folder, read_index(index), read_masks(masks), root, config.tag_share)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     write_text(output, environment.from_string(TEMPLATE).render(page))
 
 
-def _page(folder: Path, index: Index, masks: dict[str, str], root: Path) -> dict[str, Any]:
+def _page(
+    folder: Path, index: Index, masks: dict[str, str], root: Path, min_share: float
+) -> dict[str, Any]:
     rows = facts.scores(folder)
     findings, labels, split = None, _predictions(folder), ""
     if labels is not None:
         split = read_json(folder / "config" / "prediction.json")["split"]
-        findings = examine(index.subset(split), labels=labels, masks=masks, root=root)
+        chosen = index.subset(split)
+        findings = examine(chosen, labels=labels, masks=masks, root=root, min_share=min_share)
 
     def drawn(pictures: Sequence[Picture]) -> list[Shown]:
         assert labels is not None
@@ -85,6 +94,7 @@ def _page(folder: Path, index: Index, masks: dict[str, str], root: Path) -> dict
         "tiles": _tiles(rows, findings, folder),
         "split": split,
         "table": mean_cells(rows),
+        "notes": facts.notes(folder),
         "curves": _curves(folder, rows),
         "bars": _bars(rows),
         "losses": [
@@ -105,10 +115,10 @@ def _page(folder: Path, index: Index, masks: dict[str, str], root: Path) -> dict
     if findings is not None:
         has_masks = findings.confusion is not None
         page["confusion"] = _confusion(findings)
-        page["tags"] = _tags(findings)
+        page["tags"] = _tags(findings, min_share)
         page["ranked_by"] = "their mean IoU" if has_masks else "how well classes and tags agree"
-        chosen = representative(findings.by_merit, SHOWN_EACH)
-        page["ranked"] = {kind: drawn(pictures) for kind, pictures in chosen.items()}
+        ranked = representative(findings.by_merit, SHOWN_EACH)
+        page["ranked"] = {kind: drawn(pictures) for kind, pictures in ranked.items()}
         page["contradictions"] = _contradictions(findings, drawn)
     sections = {
         "scores": ("table", "Scores"),
@@ -250,7 +260,7 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f} %"
 
 
-def _tags(findings: Findings) -> dict[str, Any] | None:
+def _tags(findings: Findings, min_share: float) -> dict[str, Any] | None:
     tagged = [each for each in findings.pictures if each.record.tags]
     if not tagged:
         return None
@@ -265,7 +275,7 @@ def _tags(findings: Findings) -> dict[str, Any] | None:
     return {
         "rows": rows,
         "pictures": len(tagged),
-        "min_share": f"{100 * MIN_SHARE:g}",
+        "min_share": f"{100 * min_share:g}",
         "empty": sum(not each.found for each in tagged),
     }
 
