@@ -66,9 +66,9 @@ def test_training_never_asks_for_masks(project: Project) -> None:
 
 def test_a_run_is_done_with_all_its_results(project: Project) -> None:
     plan = project.planned("results/tiny/done")
-    assert set(plan) - set(project.planned(MIOU)) == {"score_tags", "done"}
+    assert set(plan) - set(project.planned(MIOU)) == {"score_tags", "report", "done"}
     short = project.planned("results/tiny-cam/done")
-    assert "score_tags" not in short and short["done"] == 1
+    assert "score_tags" not in short and short["done"] == short["report"] == 1
 
 
 def test_a_mixture_needs_pseudo_labels_and_masks(project: Project) -> None:
