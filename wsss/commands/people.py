@@ -19,6 +19,11 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
             "runs", nargs="+", type=Path, metavar="RUN", help="results/<run>, or its miou.csv"
         )
         parser.set_defaults(run=_table)
+    elif name == "compare":
+        for which in ("first", "second"):
+            parser.add_argument(which, type=Path, metavar="RUN", help="results/<run>")
+        parser.add_argument("--output", type=Path, metavar="PATH", help="also write it here (.md)")
+        parser.set_defaults(run=_compare)
     elif name == "cams":
         actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
         info = actions.add_parser("info", help="say what a CAM file holds")
@@ -105,6 +110,16 @@ def _table(options: argparse.Namespace) -> None:
         print(format_table(path))
         if run.is_dir() and (run / "tags.csv").is_file():
             print("\n" + format_tags(run / "tags.csv"))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from wsss.files import write_text
+    from wsss.report.compare import compare
+
+    text = compare(options.first, options.second)
+    print(text, end="")
+    if options.output is not None:
+        write_text(options.output, text)
 
 
 def _cams_info(options: argparse.Namespace) -> None:
