@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help environment demo demo-compare test test-all lint bench gpu
+.PHONY: help environment demo demo-compare test test-all lint bench docs gpu
 
 PYTHON ?= python3.11
 CORES ?= all
@@ -17,6 +17,7 @@ help:
 	@echo "make lint          ruff, mypy, snakefmt, snakemake --lint"
 	@echo "make bench         the benchmarks, small: each stage against its naive form"
 	@echo "make gpu           what only a GPU can show: agreement with the CPU, speed, memory"
+	@echo "make docs          the pages, into site/; warnings are errors"
 	@echo "make environment   only set up .venv; then: source .venv/bin/activate"
 
 environment: $(INSTALLED)
@@ -36,17 +37,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)
 	@start=$$SECONDS; \
-	$(BIN)/snakemake --cores $(CORES) results/demo/miou.csv; \
+	$(BIN)/snakemake --cores $(CORES) results/demo/done; \
 	echo; $(BIN)/wsss table results/demo; \
 	echo; echo "wall time: $$((SECONDS - start)) s"; \
-	echo "pictures:  results/demo/panels/, results/demo/evaluation/*_curve.png"
+	echo "report:    results/demo/report.html"
 
 demo-compare: $(INSTALLED)
 	@start=$$SECONDS; \
 	$(BIN)/snakemake --cores $(CORES) demo_compare; \
 	echo; $(BIN)/wsss table results/demo results/demo-cam results/demo-gt; \
 	echo; echo "wall time: $$((SECONDS - start)) s"; \
-	echo "pictures:  results/demo{,-cam,-gt}/panels/"
+	echo "reports:   results/demo{,-cam,-gt}/report.html"
 
 test: $(INSTALLED)
 	$(BIN)/pytest -m "not slow"
@@ -70,3 +71,8 @@ GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 MINUTES ?= 8
 gpu:
 	$(GPU_PYTHON) -m benchmarks.gpu --minutes $(MINUTES)
+
+docs: $(INSTALLED)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[docs]' \
+	  || $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir site

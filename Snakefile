@@ -25,10 +25,10 @@ wildcard_constraints:
 rule all:
     default_target: True
     input:
-        "results/demo/miou.csv",
+        "results/demo/done",
 
 
 # What a new user wants to see beside `demo`: the plain-CAM baseline and the upper bound.
 rule demo_compare:
     input:
-        expand("results/{run}/miou.csv", run=["demo", "demo-cam", "demo-gt"]),
+        expand("results/{run}/done", run=["demo", "demo-cam", "demo-gt"]),

@@ -1,4 +1,4 @@
-"""Subcommand that says how far a run is."""
+"""Subcommand that says how far along a run is."""
 
 from __future__ import annotations
 
