@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from PIL import Image
 from segmentation_helpers import CLASSES, make_data
 
-from wsss.data import drawing
+from wsss.data import drawing, lettering
 from wsss.data.images import read_image, read_label, voc_palette, write_label
 from wsss.data.index import read_index
 from wsss.data.sampling import sample_records
@@ -92,14 +93,34 @@ def test_a_panel_shows_every_stage(stages):
     y, x = (inside * TILE_WIDTH_PX / image.shape[1]).astype(int)
     colour = voc_palette()[label[tuple(inside.astype(int))]]
     np.testing.assert_allclose(pseudo[y, x], 0.4 * picture[y, x] + 0.6 * colour, atol=6)
-    # The map is 1 on cells 1..8 by 1..9 of 4 pixels, 0 elsewhere; its name stands at its corner.
+    # The map is 1 on cells 1..8 by 1..9 of 4 pixels, 0 elsewhere.
     place_y, place_x = (int(4 * cell * TILE_WIDTH_PX / image.shape[1]) for cell in (7, 7))
     heat = (cam - 0.4 * picture) / 0.6
     hot = heat[place_y - 5 : place_y + 5, place_x - 5 : place_x + 5].mean((0, 1))
     # The ends of the colour scale jet.
     np.testing.assert_allclose(hot, (128, 0, 0), atol=3)
     np.testing.assert_allclose(heat[-20:, -20:].mean((0, 1)), (0, 0, 128), atol=3)
-    assert shown.shape[0] == height + 2 * drawing.LINE_PX  # title and one line of legend
+    # Title, the scale of the CAM and one line of legend.
+    assert shown.shape[0] == height + 3 * drawing.LINE_PX
+
+
+def test_each_tagged_class_has_a_heat_map_of_its_own(stages):
+    index = read_index(stages / "index.csv")
+    record = index.subset("train").records[1]
+    size = (record.height, record.width)
+    maps = np.zeros((2, (size[0] - 1) // 4 + 1, (size[1] - 1) // 4 + 1))
+    maps[0], maps[1] = 1, 0.5
+    with MapStoreWriter(stages / "both.h5", classes=CLASSES, attributes={}) as store:
+        store.add(record.name, [0, 1], maps, size)
+    write_panels(**arguments(stages, cams=stages / "both.h5", names=(record.name,)))
+    shown = read_image(stages / "panels" / f"{record.name}.png").astype(float)
+    step = TILE_WIDTH_PX + 4
+    assert shown.shape[1] == 6 * step - 4
+    columns = [shown[60:200, i * step : i * step + TILE_WIDTH_PX] for i in range(3)]
+    # One scale for both: the ends of jet are dark red at 1 and green at a half.
+    heats = [((each - 0.4 * columns[0]) / 0.6).mean((0, 1)) for each in columns[1:]]
+    np.testing.assert_allclose(heats[0], (128, 0, 0), atol=3)
+    np.testing.assert_allclose(heats[1], (125, 255, 122), atol=4)
 
 
 def test_a_figure_puts_two_runs_side_by_side(stages):
@@ -175,12 +196,51 @@ def test_a_long_legend_breaks_into_lines():
         assert np.array_equal(middle, voc_palette()[i + 1])
 
 
-def test_texts_stay_inside_the_picture():
-    grey = np.full((40, 120, 3), 128, np.uint8)
-    written = drawing.write_text_at(grey, [("aeroplane", (0, 0))])
-    assert (written != grey).any()
-    # White strokes complete: as many as in the middle of the picture.
-    centre = drawing.write_text_at(grey, [("aeroplane", (60, 20))])
-    assert (written == 255).all(2).sum() == (centre == 255).all(2).sum()
-    with Image.fromarray(written) as picture:
-        assert picture.size == (120, 40)
+def test_letters_of_any_script_or_the_number_of_the_class(monkeypatch):
+    assert lettering.lettered("dog", "class 1", 13) == ("dog", lettering.font(13))
+    # As on a machine without fonts.
+    monkeypatch.setattr(lettering, "FOLDERS", ())
+    monkeypatch.setattr(lettering.Path, "home", lambda: lettering.Path("/nowhere"))
+    lettering.font_for.cache_clear()
+    try:
+        assert lettering.lettered("\u72ac", "class 1", 13) == ("class 1", lettering.font(13))
+        number = drawing.legend(300, [(1, "class 1")])
+        assert np.array_equal(drawing.legend(300, [(1, "\u72ac")]), number)
+    finally:
+        lettering.font_for.cache_clear()
+
+
+def test_a_font_of_the_system_lends_the_letters_that_the_built_in_one_lacks(monkeypatch, tmp_path):
+    from matplotlib import get_data_path
+
+    # DejaVu has letters that Pillow's font has not.
+    fonts = Path(get_data_path()) / "fonts" / "ttf"
+    (tmp_path / "DejaVuSans.ttf").write_bytes((fonts / "DejaVuSans.ttf").read_bytes())
+    (tmp_path / "broken.ttf").write_bytes(b"no font")
+    monkeypatch.setattr(lettering, "FOLDERS", (tmp_path,))
+    lettering.font_for.cache_clear()
+    try:
+        text = "\u0531\u0572"  # Armenian
+        assert not lettering.has_letters(lettering.font(13), text)
+        written, letters = lettering.lettered(text, "class 1", 13)
+        assert written == text and letters.getname()[0] == "DejaVu Sans"
+    finally:
+        lettering.font_for.cache_clear()
+
+
+def test_a_long_title_is_cut(stages):
+    letters = lettering.font(13)
+    text = lettering.shortened("a name that goes on and on and on", letters, 100)
+    assert text.endswith("...") and letters.getlength(text) <= 100
+    assert lettering.shortened("short", letters, 100) == "short"
+
+
+@pytest.mark.parametrize("grey", [0, 128, 255])
+def test_an_outline_shows_on_any_picture(grey):
+    image = np.full((40, 40, 3), grey, np.uint8)
+    label = np.zeros((40, 40), np.uint8)
+    label[10:30, 10:30] = 4  # VOC's navy, which is nearly black
+    drawn = drawing.blend_labels(image, label).astype(int)
+    across = drawn[20, 5:15].mean(axis=1)
+    assert across.max() == 255 and across.min() == 0
+    assert np.array_equal(drawn[20, :7], image[20, :7])

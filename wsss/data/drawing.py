@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from wsss.data.images import voc_palette
+from wsss.data.lettering import Font, font, lettered, shortened
 
 Picture = npt.NDArray[np.uint8]
 LINE_PX = 20
 CONTACT_SHEET = "index.png"
 _MARGIN_PX = 4
-
-
-@cache
-def font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return Pillow's built-in font: no font file of the machine, so the same everywhere."""
-    return ImageFont.load_default(size_px)
 
 
 def resized(picture: Picture, width: int, *, smooth: bool = True) -> Picture:
@@ -40,7 +34,7 @@ def boundaries(label: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 
 
 def blend_labels(image: Picture, label: npt.NDArray[np.uint8], *, opacity: float = 0.6) -> Picture:
-    """Colour an image by its labels: VOC colours, background left as it is, borders white.
+    """Colour an image by its labels: VOC colours, background left as it is, borders outlined.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -50,8 +44,21 @@ def blend_labels(image: Picture, label: npt.NDArray[np.uint8], *, opacity: float
     colours = voc_palette()[label].astype(np.float32)
     weight = np.where(label > 0, np.float32(opacity), np.float32(0))[..., None]
     blended = image * (1 - weight) + colours * weight
-    blended[boundaries(label)] = 255
+    # White with black beside it: one of them shows, on whatever picture.
+    edge = boundaries(label)
+    blended[_widened(edge)] = 0
+    blended[edge] = 255
     return np.asarray(blended.round(), dtype=np.uint8)
+
+
+def _widened(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return (H, W) bool: what is set, and its four neighbours."""
+    wide = mask.copy()
+    wide[1:] |= mask[:-1]
+    wide[:-1] |= mask[1:]
+    wide[:, 1:] |= mask[:, :-1]
+    wide[:, :-1] |= mask[:, 1:]
+    return wide
 
 
 def heat_map(
@@ -65,31 +72,38 @@ def heat_map(
     return np.asarray((image * (1 - opacity) + colours * opacity).round(), dtype=np.uint8)
 
 
-def write_text_at(
-    picture: Picture, texts: Sequence[tuple[str, tuple[int, int]]], *, size_px: int = 13
-) -> Picture:
-    """Write texts centred at (x, y), white on a dark outline, kept inside the picture."""
-    canvas = Image.fromarray(picture)
-    draw = ImageDraw.Draw(canvas)
-    for text, (x, y) in texts:
-        left, top, right, bottom = draw.textbbox((0, 0), text, font=font(size_px), stroke_width=2)
-        width, height = right - left, bottom - top
-        place = (
-            min(max(0, x - width / 2), max(0, canvas.width - width)) - left,
-            min(max(0, y - height / 2), max(0, canvas.height - height)) - top,
-        )
-        draw.text(place, text, "white", font=font(size_px), stroke_width=2, stroke_fill="black")
-    return np.asarray(canvas)
+def titled(picture: Picture, title: str, *, otherwise: str = "?") -> Picture:
+    """Put a line with a title above a picture, cut where the picture is too narrow for it.
 
-
-def titled(picture: Picture, title: str) -> Picture:
-    """Put a line with a title above a picture."""
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        title: What to write.
+        otherwise: What to write where no font here has the title's letters.
+    """
     height, width = picture.shape[:2]
     canvas = Image.new("RGB", (width, height + LINE_PX), "white")
     canvas.paste(Image.fromarray(picture), (0, LINE_PX))
+    text, letters = lettered(title, otherwise, 13)
+    text = shortened(text, letters, width - 2 * _MARGIN_PX)
     draw = ImageDraw.Draw(canvas)
-    draw.text((_MARGIN_PX, LINE_PX // 2), title, "black", font=font(13), anchor="lm")
+    draw.text((_MARGIN_PX, LINE_PX // 2), text, "black", font=letters, anchor="lm")
     return np.asarray(canvas)
+
+
+def heat_scale(width: int) -> Picture:
+    """Return a strip (LINE_PX, width, 3) uint8 with the colours of `heat_map` from 0 to 1."""
+    from matplotlib import colormaps
+
+    canvas = np.full((LINE_PX, width, 3), 255, dtype=np.uint8)
+    left, right = 3 * _MARGIN_PX, width - 3 * _MARGIN_PX
+    values = np.linspace(0.0, 1.0, right - left)
+    colours = (colormaps["jet"](values)[:, :3] * 255).round().astype(np.uint8)
+    canvas[_MARGIN_PX:-_MARGIN_PX, left:right] = colours
+    picture = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(picture)
+    for x, text in ((left - _MARGIN_PX, "0"), (right + _MARGIN_PX, "1")):
+        draw.text((x, LINE_PX // 2), text, "black", font=font(11), anchor="mm")
+    return np.asarray(picture)
 
 
 def message(like: Picture, text: str) -> Picture:
@@ -107,31 +121,33 @@ def legend(width: int, entries: Sequence[tuple[int, str]]) -> Picture:
 
     Args:
         width: Pixels.
-        entries: (label, text); the label decides the colour.
+        entries: (label, text); the label decides the colour, and stands for a text in a script
+            that no font here has.
 
     Returns:
         (n * LINE_PX, width, 3) uint8; no lines without entries.
     """
     palette = voc_palette()
     square = LINE_PX - 2 * _MARGIN_PX
-    places: list[tuple[int, int, int, str]] = []
+    places: list[tuple[int, int, int, str, Font]] = []
     x, line = _MARGIN_PX, 0
-    for label, text in entries:
+    for label, name in entries:
+        text, letters = lettered(name, f"class {label}", 13)
         # One pixel more a letter than measured would be too narrow for none.
-        needed = square + 2 * _MARGIN_PX + int(font(13).getlength(text)) + 2 * _MARGIN_PX
+        needed = square + 2 * _MARGIN_PX + int(letters.getlength(text)) + 2 * _MARGIN_PX
         if x > _MARGIN_PX and x + needed > width:
             x, line = _MARGIN_PX, line + 1
-        places.append((x, line, label, text))
+        places.append((x, line, label, text, letters))
         x += needed
     lines = line + 1 if entries else 0
     canvas = Image.new("RGB", (width, lines * LINE_PX), "white")
     draw = ImageDraw.Draw(canvas)
-    for left, row, label, text in places:
+    for left, row, label, text, letters in places:
         top = row * LINE_PX + _MARGIN_PX
         box = (left, top, left + square, top + square)
         draw.rectangle(box, tuple(int(v) for v in palette[label]), "black")
         middle = row * LINE_PX + LINE_PX // 2
-        draw.text((left + square + _MARGIN_PX, middle), text, "black", font=font(13), anchor="lm")
+        draw.text((left + square + _MARGIN_PX, middle), text, "black", font=letters, anchor="lm")
     return np.asarray(canvas).reshape(lines * LINE_PX, width, 3)
 
 

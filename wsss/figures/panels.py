@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,14 +10,16 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import numpy.typing as npt
 
 from wsss.data import drawing
 from wsss.data.images import IGNORE, read_image, read_label
 from wsss.data.index import ImageRecord, read_index, read_masks
 from wsss.data.sampling import sample_records, shown_records
 from wsss.errors import UserError
+from wsss.evaluation.confusion import confusion_matrix, scores_from_confusion
 from wsss.files import atomic_directory
-from wsss.maps.map_store import MapStore, StoredMaps, upsample
+from wsss.maps.map_store import MapStore, upsample
 
 TILE_WIDTH_PX = 280
 
@@ -32,35 +35,36 @@ class _Sources:
     masks: Mapping[str, str] | None
 
 
-def cam_picture(
-    image: drawing.Picture, stored: StoredMaps, classes: Sequence[str], upsampling: str
-) -> drawing.Picture:
-    """Draw the strongest class map of every pixel as heat, each class named at its peak.
+def cam_tiles(
+    image: drawing.Picture, store: MapStore, name: str, title: str
+) -> list[drawing.Picture]:
+    """Draw the class maps of an image as heat, one tile a class, all in the same scale.
 
     Args:
         image: (H, W, 3) uint8.
-        stored: The image's maps, in 0..1.
-        classes: Names without background.
-        upsampling: How the maps reach the image's size.
+        store: Map store, whose maps are in 0..1.
+        name: The image.
+        title: Of the source; the tiles' titles add their class.
     """
-    maps = upsample(stored.maps, image.shape[:2], upsampling)
-    strength = maps.max(axis=0) if len(maps) else np.zeros(image.shape[:2], dtype=np.float32)
-    picture = drawing.resized(drawing.heat_map(image, strength), TILE_WIDTH_PX)
-    factor = picture.shape[1] / image.shape[1]
-    peaks = []
-    for position, values in zip(stored.class_indices, maps, strict=True):
-        y, x = np.unravel_index(int(values.argmax()), values.shape)
-        peaks.append((classes[int(position)], (int(x * factor), int(y * factor))))
-    return drawing.write_text_at(picture, peaks)
-
-
-def _label_tile(
-    image: drawing.Picture, path: Path | None, title: str, seen: set[int]
-) -> drawing.Picture:
     small = drawing.resized(image, TILE_WIDTH_PX)
+    if name not in store.names:
+        return [drawing.titled(drawing.message(small, "none for this image"), title)]
+    stored = store.read(name)
+    maps = upsample(stored.maps, image.shape[:2], store.upsampling)
+    scale = drawing.heat_scale(TILE_WIDTH_PX)
+    tiles = []
+    for position, strength in zip(stored.class_indices, maps, strict=True):
+        heat = drawing.resized(drawing.heat_map(image, strength), TILE_WIDTH_PX)
+        other = f"{title}, class {position + 1}"
+        tile = drawing.titled(heat, f"{title}, {store.classes[position]}", otherwise=other)
+        tiles.append(drawing.below([tile, scale], gap_px=0))
+    return tiles or [drawing.titled(drawing.message(small, "no tags"), title)]
+
+
+def _checked_label(image: drawing.Picture, path: Path | None) -> npt.NDArray[np.uint8] | None:
+    """Return a label map of the image's size; None where there is none."""
     if path is None or not path.is_file():
-        tile = drawing.message(small, "none for this image")
-        return drawing.titled(tile, title)
+        return None
     label = read_label(path)
     if label.shape != image.shape[:2]:
         raise UserError(
@@ -68,34 +72,54 @@ def _label_tile(
             where=path,
             expected=f"the image's {image.shape[1]} x {image.shape[0]} px",
         )
-    seen.update(int(value) for value in np.unique(label))
+    return label
+
+
+def _label_tile(
+    small: drawing.Picture, label: npt.NDArray[np.uint8] | None, title: str
+) -> drawing.Picture:
+    if label is None:
+        return drawing.titled(drawing.message(small, "none for this image"), title)
     resized = drawing.resized(label, TILE_WIDTH_PX, smooth=False)
     return drawing.titled(drawing.blend_labels(small, resized), title)
+
+
+def _scored(
+    title: str,
+    label: npt.NDArray[np.uint8] | None,
+    truth: npt.NDArray[np.uint8] | None,
+    n_labels: int,
+) -> str:
+    """Return a title with the mean IoU of a label map, where there is a mask."""
+    if label is None or truth is None:
+        return title
+    iou = scores_from_confusion(confusion_matrix(truth, label, n_labels)).mean_iou
+    return title if math.isnan(iou) else f"{title}, IoU {100 * iou:.0f} %"
 
 
 def panel(record: ImageRecord, sources: _Sources) -> drawing.Picture:
     """Return the panel of one image: the image, its CAMs, its label maps, the ground truth."""
     image = read_image(sources.root / record.path)
     small = drawing.resized(image, TILE_WIDTH_PX)
-    tiles = [drawing.titled(small, record.name)]
-    seen: set[int] = set()
-    for title, store in sources.cams.items():
-        if record.name in store.names:
-            stored = store.read(record.name)
-            tile = cam_picture(image, stored, store.classes, store.upsampling)
-        else:
-            tile = drawing.message(small, "none for this image")
-        tiles.append(drawing.titled(tile, title))
-    for title, folder in sources.labels.items():
-        tiles.append(_label_tile(image, folder / f"{record.name}.png", title, seen))
+    title = f"{record.name}: {', '.join(record.tags) or 'no tags'}"
+    tiles = [drawing.titled(small, title, otherwise=record.name)]
+    for source, store in sources.cams.items():
+        tiles += cam_tiles(image, store, record.name, source)
+    mask = None if sources.masks is None else sources.masks.get(record.name)
+    truth = _checked_label(image, None if mask is None else sources.root / mask)
+    shown = {}
+    for source, folder in sources.labels.items():
+        label = _checked_label(image, folder / f"{record.name}.png")
+        shown[_scored(source, label, truth, len(sources.classes) + 1)] = label
     if sources.masks is not None:
-        mask = sources.masks.get(record.name)
-        path = None if mask is None else sources.root / mask
-        tiles.append(_label_tile(image, path, "ground truth", seen))
+        shown["ground truth"] = truth
+    tiles += [_label_tile(small, label, title) for title, label in shown.items()]
     row = drawing.beside(tiles)
+    found = [np.unique(label) for label in shown.values() if label is not None]
+    seen = sorted({int(value) for values in found for value in values} - {0})
     entries = [
         (label, "ignore" if label == IGNORE else sources.classes[label - 1])
-        for label in sorted(seen - {0})
+        for label in seen
         if label == IGNORE or label <= len(sources.classes)
     ]
     strip = drawing.legend(row.shape[1], entries)
