@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.errors import UserError
+from wsss.marks import check_replaceable, write_mark
 
 # The storage itself refused: full, over quota, read-only, file too large, broken.
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
@@ -84,7 +85,7 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
 def _remove(path: Path) -> None:
     # Called while an error is on its way, which another one may not hide.
     with suppress(OSError):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
@@ -150,20 +151,26 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary folder; on success it replaces `path`, on error it is removed.
 
     A folder cannot be swapped in one call everywhere, so an old one is moved aside first and
-    deleted last: at no moment does a half-written folder carry the final name.
+    deleted last: at no moment does a half-written folder carry the final name. Only a folder that
+    was written in this way, and holds nothing else, is ever replaced: see `wsss.marks`.
 
     Raises:
-        UserError: The file system refused (full, read-only, not permitted).
+        UserError: What is there is not ours to replace, or the file system refused (full,
+            read-only, not permitted).
     """
     final = Path(path)
     temporary = _temporary_sibling(final)
     aside = _temporary_sibling(final, "old")
+    check_replaceable(final)
     _make_folder(final.parent)
     with _explained(final, temporary):
         _remove(temporary)
         temporary.mkdir()
         yield temporary
-        if final.exists():
+        write_mark(temporary)
+        # The work may have taken days, in which somebody used the folder.
+        check_replaceable(final)
+        if os.path.lexists(final):
             os.replace(final, aside)
         os.replace(temporary, final)
         _remove(aside)
@@ -200,3 +207,35 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 def content_hash(value: Any) -> str:
     """Return the first 16 hex digits of the SHA-256 of `value`'s canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def is_below(name: str) -> bool:
+    """Say whether a relative path stays below the folder that it is joined to, on any system."""
+    parts = re.split(r"[/\\]", name)
+    return not (
+        name == ""
+        or "\0" in name
+        or parts[0] == ""
+        or re.match(r"[A-Za-z]:[/\\]", name)
+        or any(part in ("", ".", "..") for part in parts)
+    )
+
+
+def checked_name(name: str, where: object) -> str:
+    """Return `name` if it stays below its folder.
+
+    Args:
+        name: A path, `/` between its parts.
+        where: The place that it was read at.
+
+    Raises:
+        UserError: It is absolute, or leads out of its folder.
+    """
+    if is_below(name):
+        return name
+    raise UserError(
+        f"{name!r} is no name of a file below a folder",
+        where=where,
+        expected="a path relative to its folder, without '..'",
+        fix="have the file written again, by whom you trust",
+    )

@@ -29,6 +29,7 @@ OUTSIDE = frozenset(
     {
         "wsss",
         "wsss.errors",
+        "wsss.marks",
         "wsss.provenance",
         "wsss.runtime.faults",
         "wsss.runtime.heartbeat",

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import wsss
 from wsss.data.images import probe_image, read_image, read_label, voc_palette, write_label
 from wsss.errors import UserError
 
@@ -60,7 +63,7 @@ def test_grey_labels_are_read_unscaled_and_colours_refused(tmp_path: Path) -> No
     Image.fromarray(label).save(tmp_path / "grey.png")
     np.testing.assert_array_equal(read_label(tmp_path / "grey.png"), label)
     Image.fromarray(_picture()).save(tmp_path / "rgb.png")
-    with pytest.raises(UserError, match="'RGB'"):
+    with pytest.raises(UserError, match="in colour"):
         read_label(tmp_path / "rgb.png")
 
 
@@ -139,3 +142,33 @@ def test_unusable_pictures_are_named(tmp_path: Path) -> None:
     for reader in (read_image, probe_image, read_label):
         with pytest.raises(UserError):
             reader(tmp_path / "deep.png")
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("read", [read_image, probe_image, read_label])
+def test_no_other_formats_than_those_named_are_read(
+    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*arguments: object, **how: object) -> None:
+        raise AssertionError(f"a program was started: {arguments}")
+
+    monkeypatch.setattr("subprocess.check_call", started)
+    monkeypatch.setattr("subprocess.Popen", started)
+    contents = {"EPS": POSTSCRIPT}
+    for kind in ("GIF", "PPM", "TGA", "PCX", "ICO", "DDS"):
+        other = io.BytesIO()
+        Image.new("L", (16, 16)).convert("RGBA" if kind == "DDS" else "L").save(other, kind)
+        contents[kind] = other.getvalue()
+    for kind, content in contents.items():
+        path = tmp_path / f"{kind}.png"
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="none of BMP, JPEG, PNG, TIFF, WEBP"):
+            read(path)
+
+
+def test_pictures_are_opened_with_a_list_of_formats_everywhere() -> None:
+    for path in sorted((Path(wsss.__file__).parent).rglob("*.py")):
+        for line in path.read_text().splitlines():
+            assert "Image.open(" not in line or "formats=" in line, f"{path}: {line}"

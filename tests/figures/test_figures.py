@@ -168,11 +168,11 @@ def test_one_row_a_tag_and_the_same_bytes_again(
     write(data, trained, tmp_path / "a", names=names)
     write(data, trained, tmp_path / "b", names=names)
     # image_09 is of another split.
-    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [
+    assert sorted(p.name for p in (tmp_path / "a").glob("[!.]*")) == [
         *("image_01.png", "image_02.png", "index.png")
     ]
     tags = {record.name: record.tags for record in read_index(data / "index.csv").records}
-    for path in sorted((tmp_path / "a").iterdir()):
+    for path in sorted((tmp_path / "a").glob("[!.]*")):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
         if path.stem in tags:
             row = TILE_WIDTH_PX + drawing.LINE_PX

@@ -69,7 +69,7 @@ def stages(data):
 
 def test_a_panel_shows_every_stage(stages):
     write_panels(**arguments(stages))
-    assert sorted(p.name for p in (stages / "panels").iterdir()) == [
+    assert sorted(p.name for p in (stages / "panels").glob("[!.]*")) == [
         "index.png",
         "p01.png",
         "p05.png",
@@ -135,7 +135,7 @@ def test_a_figure_puts_two_runs_side_by_side(stages):
         # Of another split: left out.
         names=("p08", "p03"),
     )
-    assert sorted(p.name for p in (stages / "figure").iterdir()) == ["index.png", "p03.png"]
+    assert sorted(p.name for p in (stages / "figure").glob("[!.]*")) == ["index.png", "p03.png"]
     shown = read_image(stages / "figure" / "p03.png")
     step = TILE_WIDTH_PX + 4
     assert shown.shape[1] == 5 * step - 4
@@ -172,9 +172,9 @@ def test_what_a_source_lacks_is_a_grey_tile(stages):
 
 def test_the_same_inputs_give_the_same_bytes(stages):
     write_panels(**arguments(stages))
-    first = {p.name: p.read_bytes() for p in (stages / "panels").iterdir()}
+    first = {p.name: p.read_bytes() for p in (stages / "panels").glob("[!.]*")}
     write_panels(**arguments(stages))
-    assert {p.name: p.read_bytes() for p in (stages / "panels").iterdir()} == first
+    assert {p.name: p.read_bytes() for p in (stages / "panels").glob("[!.]*")} == first
 
 
 def test_a_label_map_of_another_size_is_an_error(stages):

@@ -131,8 +131,8 @@ def test_ties_go_to_background() -> None:
 
 def test_mining_writes_one_label_map_an_image_whatever_the_workers(folder: Folder) -> None:
     alone, many = mine(folder, "alone"), mine(folder, "many", workers=2)
-    assert sorted(path.name for path in alone.iterdir()) == ["a.png", "b.png", "c.png"]
-    for path in alone.iterdir():
+    assert sorted(path.name for path in alone.glob("[!.]*")) == ["a.png", "b.png", "c.png"]
+    for path in alone.glob("[!.]*"):
         assert path.read_bytes() == (many / path.name).read_bytes()
     assert set(np.unique(read_label(alone / "a.png"))) <= {0, 2, 255}
     assert read_label(alone / "c.png")[30, 20] == 1
@@ -168,8 +168,8 @@ def test_the_stages_run_one_after_the_other(
     one, many = folder.root / "one", folder.root / "many"
     pseudo(folder, model, "one", workers=0)
     pseudo(folder, model, "many", workers=2)
-    assert sorted(path.name for path in one.iterdir()) == ["a.png", "b.png", "c.png"]
-    for path in one.iterdir():
+    assert sorted(path.name for path in one.glob("[!.]*")) == ["a.png", "b.png", "c.png"]
+    for path in one.glob("[!.]*"):
         assert path.read_bytes() == (many / path.name).read_bytes()
     with MapStore(folder.root / "one.h5") as store:
         assert store.upsampling == "times4" and store.classes == CLASSES

@@ -31,6 +31,7 @@ def planned_job(folder, job):
 onstart:
     check_device()
     if workflow.is_main_process:
+        check_folders(workflow.dag)
         for folder, jobs in planned_jobs(workflow.dag).items():
             try:
                 write_plan(

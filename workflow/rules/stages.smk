@@ -1,6 +1,7 @@
 # What the rules take from their stages' records in wsss/stages.py.
 # Paths in a record are relative to results/<run>/; a folder comes with the manifest of its content,
 # as Snakemake only knows a folder's time, which copying or touching changes.
+from wsss.marks import adopt, check_replaceable
 from wsss.stages import SECTIONS, SHARDABLE, STAGES, is_folder, manifest_of
 
 # What every stage's rule runs. Local settings are resources, which Snakemake does not remember.
@@ -81,6 +82,7 @@ def words(**values):
 def file_options(stage, wildcards, input, output):
     """Param, derived from inputs and outputs: the files of a command, and which part of the
     results it makes; all of them, unless it makes one part or puts the parts together."""
+    check_planned(stage, output)
     keys = ["config"] * bool(stage.settings) + list(stage.inputs)
     files = {key: input.get(key) for key in keys}
     if output.get("part"):
@@ -137,3 +139,29 @@ def local_options(stage, all_threads, wildcards, threads):
         found["workers"] = threads
     files = weights_files(wildcards.run, stage.name) if takes_weights(stage) else {}
     return words(**found, **files)
+
+
+def check_planned(stage, output):
+    """Refuse in plans, too, folders that would surely be emptied, as they have no manifest."""
+    # Without hooks `check_folders` is not called.
+    no_hooks = workflow.is_main_process and workflow.execution_settings.no_hooks
+    folders = [output.get(key) for key in (*stage.manifests, "part")]
+    for folder in filter(None, folders):
+        if no_hooks or not Path(manifest_of(folder)).exists():
+            check_replaceable(folder)
+
+
+def check_folders(dag):
+    """Refuse to start where a folder that a job would write holds what wsss did not write.
+
+    Snakemake empties such a folder itself, before the job's command could look at it.
+    """
+    for job in dag.needrun_jobs():
+        folders = [str(path) for path in job.output if path.is_directory]
+        if job.rule.name == "count_shards":
+            parts = Path(f"results/{job.wildcards.run}/shards/{job.wildcards.stage}")
+            folders += [str(path) for path in parts.glob("*") if path.name[0] != "."]
+        for folder in folders:
+            if folder.startswith("results/"):
+                adopt(Path(folder), Path(manifest_of(folder)))
+            check_replaceable(folder)

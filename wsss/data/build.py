@@ -13,10 +13,12 @@ from typing import TypeVar
 import numpy as np
 
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
-from wsss.data.images import probe_image, read_label
+from wsss.data.images import IGNORE, palette_labels, probe_image, read_label
 from wsss.data.index import ImageRecord, Index
 from wsss.data.listing import Entry, Problem, raise_problems
+from wsss.data.mask_check import Seen, check_tags
 from wsss.errors import UserError, listed
+from wsss.files import is_below
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 
@@ -66,6 +68,10 @@ def build_index(settings: IndexSettings, root: Path) -> Index:
     problems = list(listing.problems)
 
     def check(entry: Entry) -> ImageRecord | Problem:
+        for name in (entry.name, entry.path):
+            if not is_below(name):
+                reason = f"{name!r} leads out of the data set's folder"
+                return Problem(entry.file, entry.line, "image elsewhere", reason)
         try:
             width, height = probe_image(root / entry.path)
         except UserError as error:
@@ -109,12 +115,13 @@ def build_masks(settings: IndexSettings, root: Path, index: Index) -> dict[str, 
 
     Raises:
         UserError: One error that lists every mask that is unreadable, of another size than its
-            image, holds values other than 0..classes and 255, or belongs to no image.
+            image, holds values other than 0..classes and 255, or belongs to no image. Or most
+            masks contradict the tags; where a few do, they are printed.
     """
     _require_root(root)
     masks, problems = _format(settings).find_masks(settings, root, index)
 
-    def check(record: ImageRecord) -> Problem | None:
+    def check(record: ImageRecord) -> Problem | Seen:
         file = masks[record.name]
         try:
             label = read_label(root / file)
@@ -123,18 +130,30 @@ def build_masks(settings: IndexSettings, root: Path, index: Index) -> dict[str, 
         height, width = label.shape
         if (width, height) != (record.width, record.height):
             reason = f"it is {width} x {height}, its image {record.width} x {record.height}"
+            if (height, width) == (record.width, record.height):
+                reason += "; was it drawn before the picture's EXIF orientation was applied?"
             return Problem(file, 0, "mask of another size", reason)
         values = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
         wrong = [int(value) for value in values if len(index.classes) < value < 255]
         if wrong:
             reason = f"it holds {listed(wrong, 5)}, but labels are 0..{len(index.classes)} and 255"
+            if record.tags:
+                reason += f"; its picture is tagged {listed(record.tags, 5)}"
             return Problem(file, 0, "mask with unknown labels", reason)
-        return None
+        tags = frozenset(place + 1 for place in index.class_indices(record))
+        shown = frozenset(values.tolist())
+        labels = shown - {0, IGNORE}
+        palette = palette_labels(root / file)
+        colours = None
+        if palette is not None and (palette[sorted(labels)] >= 0).all():
+            colours = frozenset(palette[sorted(shown)].tolist()) - {-1, 0, IGNORE}
+        return Seen(file, tags, labels, IGNORE in shown, colours)
 
     records = [record for record in index.records if record.name in masks]
     results = _in_threads(check, records, "checking masks")
-    problems += [problem for problem in results if problem is not None]
+    problems += [result for result in results if isinstance(result, Problem)]
     raise_problems(problems, root=root, what="the masks of this data set")
+    check_tags((each for each in results if isinstance(each, Seen)), index.classes, root)
     return dict(sorted(masks.items()))
 
 

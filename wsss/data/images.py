@@ -9,16 +9,21 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+from PIL.PngImagePlugin import PngInfo
 
 from wsss.data.index import ImageRecord
-from wsss.errors import UserError
+from wsss.errors import UserError, listed
 
 HEIF_SUFFIXES = (".heic", ".heif")
 """Suffixes of phones' pictures, which the package pillow-heif reads, where it is installed."""
 
 IMAGE_SUFFIXES = (*(".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"), *HEIF_SUFFIXES)
 """Suffixes (lower case) of the files taken for pictures in a folder."""
+
+FORMATS: tuple[str, ...] = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+"""What a picture can be, whatever its name: some of the others that Pillow reads start programs."""
 
 IGNORE = 255
 """Label of pixels that are not sure or do not count; 0 is background, the rest are classes."""
@@ -44,10 +49,12 @@ def _read_heif() -> None:
     register_heif_opener()
 
 
-def _open(path: str | PathLike[str]) -> Image.Image:
+def _open(path: str | PathLike[str]) -> ImageFile:
+    formats = FORMATS
     if Path(path).suffix.lower() in HEIF_SUFFIXES:
         _read_heif()
-    return Image.open(path)
+        formats = (*FORMATS, "HEIF")
+    return Image.open(path, formats=formats)
 
 
 def _turned(image: Image.Image) -> bool:
@@ -61,10 +68,12 @@ def _unreadable(path: str | PathLike[str], error: BaseException) -> UserError:
     if isinstance(error, FileNotFoundError):
         return UserError("this picture does not exist", where=path)
     reason = str(error) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        reason = f"it is none of {', '.join(FORMATS)}"
     return UserError(
         f"cannot read this picture: {reason}",
         where=path,
-        expected="a complete JPEG, PNG or other picture file",
+        expected="a complete JPEG, PNG, TIFF, WebP or BMP file",
         fix="fetch the file again or leave it out",
     )
 
@@ -159,14 +168,19 @@ def _tail(path: Path) -> bytes:
 def read_label(path: str | PathLike[str]) -> NDArray[np.uint8]:
     """Return a label picture as (H, W) uint8: palette positions or grey values, unscaled.
 
+    One in colour is read by VOC's colour map.
+
     Raises:
-        UserError: The file is missing, damaged, in colour, or has another depth than 8 bits.
+        UserError: The file is missing, damaged, has a colour that is not in VOC's map, or another
+            depth than 8 bits.
     """
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             # Pillow stretches 2- and 4-bit grey to 0..255, which would invent labels.
             raw_mode = image.tile[0][3] if image.tile else None
             stretched = raw_mode in {"L;2", "L;4"}
+            if image.mode == "RGB" and raw_mode == "RGB":
+                return _labels_of_colours(np.array(image), path)
             if image.mode not in {"P", "L", "1"} or stretched:
                 depth = " with fewer than 8 bits" if stretched else ""
                 raise UserError(
@@ -178,6 +192,51 @@ def read_label(path: str | PathLike[str]) -> NDArray[np.uint8]:
             return np.array(image, dtype=np.uint8)
     except _DECODING_ERRORS as error:
         raise _unreadable(path, error) from None
+
+
+def _labels_of_colours(picture: NDArray[np.uint8], path: str | PathLike[str]) -> NDArray[np.uint8]:
+    colours, which = np.unique(picture.reshape(-1, 3), axis=0, return_inverse=True)
+    labels = voc_labels(colours)
+    unknown = colours[labels < 0]
+    if len(unknown):
+        raise UserError(
+            f"a label picture in colour, with colours that are not in VOC's colour map: "
+            f"{listed((tuple(colour.tolist()) for colour in unknown), 5)}",
+            where=path,
+            expected="8-bit palette or grey PNG: 0 background, 1.. classes, 255 ignore",
+            fix="save the labels themselves, not their colours; or VOC's colours, unblurred",
+        )
+    return labels.astype(np.uint8)[which].reshape(picture.shape[:2])
+
+
+def palette_labels(path: str | PathLike[str]) -> NDArray[np.int16] | None:
+    """Return what the palette of a label picture stands for, from its header.
+
+    Returns:
+        (256,) int16: for each position the label of its colour in VOC's colour map, -1 where the
+        map does not have it; None: the picture has no palette, or cannot be read.
+    """
+    try:
+        with _open(path) as image:
+            colours = image.getpalette("RGB") if image.mode == "P" else None
+    except _DECODING_ERRORS:
+        return None
+    if colours is None:
+        return None
+    found = np.full(256, -1, dtype=np.int16)
+    known = voc_labels(np.asarray(colours, dtype=np.uint8).reshape(-1, 3))
+    found[: len(known)] = known
+    return found
+
+
+def voc_labels(colours: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """Return the labels (N,) int16 of (N, 3) uint8 RGB colours in VOC's colour map; -1: none."""
+    weights = np.array([1 << 16, 1 << 8, 1])
+    codes = voc_palette() @ weights
+    order = np.argsort(codes)
+    wanted = colours.astype(np.int64) @ weights
+    place = np.minimum(np.searchsorted(codes[order], wanted), 255)
+    return np.where(codes[order][place] == wanted, order[place], -1).astype(np.int16)
 
 
 @cache
@@ -197,7 +256,28 @@ def voc_palette() -> NDArray[np.uint8]:
     return np.frombuffer(_palette_bytes(), dtype=np.uint8).reshape(256, 3).copy()
 
 
-def write_label(path: str | PathLike[str] | IO[bytes], label: NDArray[np.uint8]) -> None:
+def written_by(software: str) -> PngInfo:
+    """Return what names a program in a PNG file, for `software_of`."""
+    info = PngInfo()
+    info.add_text("Software", software)
+    return info
+
+
+def software_of(path: str | PathLike[str]) -> str | None:
+    """Return the program that a PNG file names in its header; None: it names none, or is none."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            found = image.info.get("Software")
+    except _DECODING_ERRORS:
+        return None
+    return found if isinstance(found, str) else None
+
+
+def write_label(
+    path: str | PathLike[str] | IO[bytes],
+    label: NDArray[np.uint8],
+    info: PngInfo | None = None,
+) -> None:
     """Write (H, W) uint8 labels as a PNG with the VOC palette; same labels, same bytes.
 
     This writes in place: the caller wraps it in `atomic_file` or `atomic_directory`.
@@ -206,4 +286,4 @@ def write_label(path: str | PathLike[str] | IO[bytes], label: NDArray[np.uint8])
         raise ValueError(f"labels must be (H, W) uint8, not {label.shape} {label.dtype}")
     image = Image.fromarray(label)  # mode L; attaching a palette turns it into P
     image.putpalette(_palette_bytes())
-    image.save(path, format="PNG", compress_level=6)
+    image.save(path, format="PNG", compress_level=6, pnginfo=info)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.errors import UserError
-from wsss.files import write_text
+from wsss.files import checked_name, write_text
 
 INDEX_COLUMNS = ("name", "sets", "tags", "width", "height", "path")
 MASK_COLUMNS = ("name", "mask")
@@ -172,6 +172,8 @@ def read_index(path: str | PathLike[str]) -> Index:
             raise UserError(
                 f"tag {unknown[0]!r} is not in classes.txt", where=f"{path}, line {line}"
             )
+        for file in (name, image):
+            checked_name(file, where=f"{path}, line {line}")
         records.append(
             ImageRecord(name, _split(sets), _split(tags), int(width), int(height), image)
         )
@@ -185,4 +187,8 @@ def write_masks(masks: dict[str, str], path: str | PathLike[str]) -> None:
 
 def read_masks(path: str | PathLike[str]) -> dict[str, str]:
     """Read masks.csv: image name to path of its mask relative to the data root."""
-    return {name: mask for _, (name, mask) in _read_table(Path(path), MASK_COLUMNS)}
+    masks = {}
+    for line, (name, mask) in _read_table(Path(path), MASK_COLUMNS):
+        place = f"{path}, line {line}"
+        masks[checked_name(name, where=place)] = checked_name(mask, where=place)
+    return masks

@@ -8,6 +8,7 @@ from pathlib import Path
 from wsss.data.build import build_index, build_masks
 from wsss.data.formats.registry import IndexSettings
 from wsss.data.index import Index, read_index, write_index, write_masks
+from wsss.data.mask_check import class_table
 from wsss.errors import UserError
 
 
@@ -29,7 +30,9 @@ def make_index(
     index = build_index(config, root)
     check_sets(index, sets)
     write_index(index, output)
-    print(f"{len(index.records)} images, {len(index.classes)} classes")
+    print(
+        f"{len(index.records)} images, {len(index.classes)} classes; {class_table(index.classes)}"
+    )
 
 
 def check_sets(index: Index, sets: Sequence[str]) -> None:
@@ -62,8 +65,10 @@ def make_masks(*, config: IndexSettings, root: Path, index: Path, output: Path) 
         output: masks.csv to write.
 
     Raises:
-        UserError: A mask is of another size than its image, or unreadable.
+        UserError: A mask is of another size than its image, or unreadable, or most of them
+            contradict the tags.
     """
-    masks = build_masks(config, root, read_index(index))
+    known = read_index(index)
+    masks = build_masks(config, root, known)
     write_masks(masks, output)
-    print(f"{len(masks)} masks")
+    print(f"{len(masks)} masks; {class_table(known.classes)}")

@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from wsss.errors import UserError
-from wsss.files import atomic_directory, read_json, write_json
+from wsss.files import atomic_directory, checked_name, read_json, write_json
 from wsss.maps.map_store import MapStore, MapStoreWriter
 from wsss.maps.shards import Shard, parse_shard
+from wsss.marks import MARK
 from wsss.runtime.progress import progress
 
 RECORD = "shard.json"
@@ -56,7 +57,7 @@ def record_shard(folder: Path, shard: Shard, made_of: Mapping[str, str]) -> None
         made_of: What decides the results (settings, code, inputs), each by a fingerprint; shards
             go together only where these are the same.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MARK)
     files = {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
     record = {"version": RECORD_VERSION, "shard": str(shard), "made_of": made_of, "files": files}
     write_json(folder / RECORD, record)
@@ -117,7 +118,13 @@ def _read(folder: Path, made_of: Mapping[str, str]) -> _Found:
         raise UserError(
             "this shard is of another version", where=folder / RECORD, fix=_again(folder)
         )
-    then = record["made_of"]
+    then, files = record.get("made_of"), record.get("files")
+    if not (_texts(then) and _texts(files) and isinstance(record.get("shard"), str)):
+        raise UserError(
+            "this is not what a finished job leaves", where=folder / RECORD, fix=_again(folder)
+        )
+    for name in files:
+        checked_name(name, where=folder / RECORD)
     different = [key for key in sorted({*made_of, *then}) if made_of.get(key) != then.get(key)]
     if different:
         raise UserError(
@@ -126,12 +133,19 @@ def _read(folder: Path, made_of: Mapping[str, str]) -> _Found:
             expected="the settings, code and inputs that the shards are put together with",
             fix=_again(folder),
         )
-    return _Found(folder, parse_shard(record["shard"]), record["files"])
+    return _Found(folder, parse_shard(record["shard"]), files)
+
+
+def _texts(values: Any) -> TypeGuard[dict[str, str]]:
+    return isinstance(values, dict) and all(isinstance(each, str) for each in values.values())
 
 
 def _check_files(shard: _Found) -> None:
     for name, digest in shard.files.items():
         path = shard.folder / name
+        if not path.resolve().is_relative_to(shard.folder.resolve()):
+            # Through a link.
+            raise UserError("a file of this shard lies outside of it", where=path)
         if not path.is_file():
             raise UserError("a file of this shard is gone", where=path, fix=_again(shard.folder))
         if _sha256(path) != digest:

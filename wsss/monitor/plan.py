@@ -7,6 +7,7 @@ machine that sees the results can tell how far they are.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.errors import UserError
-from wsss.files import read_json, write_json
+from wsss.files import is_below, read_json, write_json
 
 PLAN_FILE = "plan.json"
 PLAN_VERSION = 1
@@ -97,6 +98,22 @@ def read_plan(run_folder: Path) -> Plan | None:
         if values["version"] != PLAN_VERSION:
             return None
         jobs = [PlannedJob(**{**job, "outputs": tuple(job["outputs"])}) for job in values["jobs"]]
+        if not all(map(_stays, jobs)):
+            return None
         return Plan(jobs=tuple(jobs), written=float(values["written"]))
     except (UserError, KeyError, TypeError, ValueError, OSError):
         return None
+
+
+def _stays(job: PlannedJob) -> bool:
+    """Say whether what is read of a job, and shown, is a log or a table of times of this project.
+
+    Generated data belong to all runs, and their log lies above a run's folder.
+    """
+    for path, folder in ((job.log, "logs"), (job.benchmark, "benchmarks")):
+        if path is not None:
+            inside = re.sub(r"^(\.\./){1,3}(?=" + folder + "/)", "", path)
+            if not is_below(inside):
+                return False
+    # Of outputs only the time is looked at; generated data can lie anywhere near.
+    return not any(Path(output).is_absolute() or "\0" in output for output in job.outputs)

@@ -15,6 +15,7 @@ from wsss.data.formats.coco import (
     rasterise_masks,
 )
 from wsss.files import write_text
+from wsss.marks import write_mark
 
 STAMP = "annotations.txt"
 """In the masks' folder: fingerprint of the annotations and the rule they were drawn by."""
@@ -41,6 +42,7 @@ def draw_once(*, root: Path, output: Path | None = None, workers: int = 2) -> bo
     drawn = not (folder / CATEGORIES).is_file() or _read(stamp) != fingerprint
     if drawn:
         rasterise_masks(root, workers=workers)
+        write_mark(folder, also=(STAMP,))
         write_text(stamp, fingerprint + "\n")
     if output is not None:
         write_text(output, (folder / CATEGORIES).read_text(encoding="utf-8"))
