@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from wsss import __version__
-from wsss.errors import UserError
+from wsss.errors import PartlyDone, UserError
 from wsss.runtime.stage_process import explained
 from wsss.stages import COMMANDS as STAGE_COMMANDS
 
@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand.
 
     Returns:
-        The exit status: 0, 2 for something that a person can mend, 130 when interrupted.
+        The exit status: 0, 1 where some of the work could not be done and the rest is, 2 for
+        something that a person can mend, 130 when interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen = next((word for word in given if not word.startswith("-")), None)
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.run(options)
     except UserError as error:
         print(f"wsss {chosen}: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, PartlyDone) else 2
     except KeyboardInterrupt:
         print(f"\nwsss {chosen}: interrupted", file=sys.stderr)
         return 130

@@ -37,6 +37,10 @@ class UserError(Exception):
         super().__init__("\n".join(lines))
 
 
+class PartlyDone(UserError):
+    """Some of the items of a command failed, and the others are done."""
+
+
 def listed(items: Iterable[object], most: int = 50, separator: str = ", ") -> str:
     """Return the items as one line for a message: at most `most`, and how many more there are."""
     texts = [str(item) for item in items]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from PIL import Image
 from segmentation_helpers import CLASSES, make_data, picture, tiny_config
 from torch import nn
 
+from wsss.cli import main
 from wsss.data.images import read_image, read_label, voc_palette
 from wsss.data.index import Index, read_index, write_index
 from wsss.data.transforms import image_to_tensor
-from wsss.errors import UserError
+from wsss.errors import PartlyDone, UserError
 from wsss.models.backbones import IMAGENET, build_backbone
 from wsss.models.config import BackboneConfig
 from wsss.models.deeplab import DeepLab
@@ -177,7 +179,7 @@ def split_arguments(data, **changes):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("[!.]*"))}
 
 
 def test_a_split_is_predicted_with_and_without_crf(data):
@@ -334,3 +336,108 @@ def test_the_model_file_is_all_that_is_needed(data):
     with torch.inference_mode():
         assert torch.equal(first.network(x), again.network(x))
     assert not first.network.training
+
+
+# ----- folders as people have them
+
+
+def predict_photos(data, *, inputs=None, output=None, **changes):
+    predict_images(
+        model=data / "model.safetensors",
+        inputs=inputs or [data / "photos"],
+        output=output or data / "out",
+        config=PredictionConfig(scales=(1.0,), crf=False),
+        compute=changes.pop("compute", COMPUTE),
+    )
+
+
+def photos(data, *names):
+    (data / "photos").mkdir(exist_ok=True)
+    for name in names:
+        Image.fromarray(picture(24, 32)).save(data / "photos" / name)
+
+
+def made(data):
+    return sorted(path.name for path in (data / "out").glob("*.png"))
+
+
+def test_what_only_looks_like_a_picture_is_left_out(data):
+    photos(data, "a.jpg")
+    (data / "photos/._a.jpg").write_bytes(b"\0\5\x16\7 resource fork")
+    photos(data, ".hidden.png")
+    (data / "photos/x.jpg").mkdir()
+    (data / "photos/gone.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(data / "photos/pipe.jpg")
+    predict_photos(data)
+    assert made(data) == ["a.png", "a_overlay.png"]
+    (data / "photos/a.jpg").unlink()
+    with pytest.raises(UserError, match="no images directly in it"):
+        find_images([data / "photos"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_pictures_are_told_of_and_the_others_done(data, workers):
+    good = [f"g{number}.png" for number in range(5)]
+    photos(data, *good)
+    (data / "photos/b0.jpg").write_bytes(b"no picture")
+    whole = (data / "photos/g0.png").read_bytes()
+    (data / "photos/g3.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PartlyDone, match="2 of 6 pictures cannot be read; the others") as caught:
+        predict_photos(data, compute=Compute(device="cpu", threads=1, workers=workers))
+    for name in ("b0.jpg", "g3.png"):
+        assert f"  - {data}/photos/{name}: cannot read this picture" in caught.value.found
+    done = ("g0", "g1", "g2", "g4")
+    assert made(data) == sorted(f"{name}{kind}.png" for name in done for kind in ("", "_overlay"))
+
+
+def test_the_command_ends_with_1_where_others_are_done_and_2_where_none_is(data, capsys):
+    photos(data, "a.jpg")
+    (data / "photos/b.jpg").write_bytes(b"no picture")
+    words = ["predict", str(data / "model.safetensors"), "--device", "cpu"]
+    words += ["--output", str(data / "out")]
+    assert main([*words, str(data / "photos")]) == 1
+    assert "photos/b.jpg: cannot read this picture" in capsys.readouterr().err
+    assert made(data) == ["a.png", "a_overlay.png"]
+    assert main([*words, str(data / "photos/b.jpg")]) == 2
+
+
+def test_what_is_no_fault_of_a_picture_ends_it(data, monkeypatch):
+    photos(data, "a.jpg", "b.jpg")
+
+    def full(*arguments):
+        raise UserError("cannot write this output: No space left on device", where=data / "out")
+
+    monkeypatch.setattr("wsss.segmentation.pictures.write_label", full)
+    with pytest.raises(UserError, match="No space left") as caught:
+        predict_photos(data)
+    assert not isinstance(caught.value, PartlyDone)
+
+
+@pytest.mark.parametrize("output", ["photos", "photos/out", "photos/out.jpg"])
+def test_results_among_the_pictures_are_no_input(data, output):
+    photos(data, "a.jpg", "b.jpeg")
+    predict_photos(data, output=data / output)
+    first = {path: path.read_bytes() for path in sorted((data / output).glob("*.png"))}
+    assert len(first) == 4
+    for _ in range(2):
+        predict_photos(data, output=data / output)
+        assert {path: path.read_bytes() for path in sorted((data / output).glob("*.png"))} == first
+    assert [path.name for path in find_images([data / "photos"])] == ["a.jpg", "b.jpeg"]
+
+
+def test_no_file_of_others_is_written_over(data):
+    photos(data, "a.jpg")
+    (data / "out").mkdir()
+    for name in ("a.png", "a_overlay.png"):
+        Image.fromarray(picture(8, 8)).save(data / "out" / name)
+        before = (data / "out" / name).read_bytes()
+        with pytest.raises(UserError, match="no result of this command"):
+            predict_photos(data)
+        assert made(data) == [name] and (data / "out" / name).read_bytes() == before
+        (data / "out" / name).unlink()
+    for name in ("a.npz", "classes.csv"):
+        (data / "out" / name).write_text("mine")
+        with pytest.raises(UserError, match="no result of this command"):
+            predict_photos(data)
+        assert made(data) == [] and (data / "out" / name).read_text() == "mine"
+        (data / "out" / name).unlink()

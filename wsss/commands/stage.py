@@ -176,7 +176,8 @@ def run(stage: Stage, function: Callable[..., Any], options: argparse.Namespace)
     if "output" not in values:
         _work(stage, function, values, options)
     else:
-        with stage_process(stage.command, values["output"], _others(stage, values)):
+        others = _others(stage, values)
+        with stage_process(stage.command, values["output"], others, trains=stage.trains):
             _work(stage, function, values, options)
 
 

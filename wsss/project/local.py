@@ -5,13 +5,13 @@ In no hash: nothing here makes a stage run again.
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from wsss.runtime.device_names import DEVICES, is_device
 from wsss.runtime.settings import Count, Number, Settings, impossible
 
 
@@ -30,8 +30,8 @@ class MicroBatch(Settings):
 
 
 def _device(name: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:.*)?", name):
-        raise impossible(f"device is '{name}'", expected="auto, cuda, cuda:N or cpu")
+    if not is_device(name):
+        raise impossible(f"device is {name!r}", expected=DEVICES)
     return name
 
 
@@ -39,7 +39,7 @@ class LocalCompute(Settings):
     """How this machine computes; in no hash, so changing it runs nothing again."""
 
     device: Annotated[str, AfterValidator(_device)] = "auto"
-    """`auto` (a GPU if there is one), `cuda`, `cuda:N` or `cpu`."""
+    """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:<number>` or `mps` (Apple's)."""
     threads: Count = 2
     """CPU threads of a stage: a setting, as the order of summation and so the bytes follow it."""
     workers: Annotated[int, Field(ge=0)] = 2
@@ -57,7 +57,7 @@ class LocalCompute(Settings):
 
     @model_validator(mode="after")
     def _several_gpus_have_no_name(self) -> Self:
-        if self.gpus > 1 and self.device.startswith("cuda:"):
+        if self.gpus > 1 and (self.device.startswith("cuda:") or self.device == "mps"):
             raise impossible(
                 f"gpus is {self.gpus} with device '{self.device}'",
                 key="gpus",

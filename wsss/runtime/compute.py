@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from wsss.errors import UserError
+from wsss.runtime.device_names import DEVICES, is_device
 from wsss.runtime.processes import Processes
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -29,7 +30,7 @@ class Device:
     """What every stage with a network uses of the machine.
 
     Attributes:
-        device: auto (CUDA if there is one), cuda, cuda:N or cpu.
+        device: auto (CUDA if there is one), cpu, cuda, cuda:<number>, or mps (Apple's GPU).
         threads: Threads of one process for CPU arithmetic. A setting rather than the number of
             cores at hand, because the order of summation, hence the bytes, depends on it.
         deterministic: On CUDA, restrict PyTorch to deterministic kernels.
@@ -42,10 +43,8 @@ class Device:
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise UserError(f"compute.threads is {self.threads}", expected="1 or more")
-        if self.device not in ("auto", "cpu", "cuda") and not self.device.startswith("cuda:"):
-            raise UserError(
-                f"compute.device is {self.device!r}", expected='"auto", "cpu", "cuda" or "cuda:N"'
-            )
+        if not is_device(self.device):
+            raise UserError(f"compute.device is {self.device!r}", expected=DEVICES)
 
     def torch_device(self) -> torch.device:
         """Return the device to use; of several processes of a node, each takes a GPU of its own.
@@ -56,13 +55,20 @@ class Device:
         processes = Processes.here()
         if self.device == "auto" and processes.size == 1 and not torch.cuda.is_available():
             return torch.device("cpu")
-        if processes.size > 1 and self.device.startswith("cuda:"):
+        if processes.size > 1 and (self.device.startswith("cuda:") or self.device == "mps"):
             raise UserError(
                 f"device {self.device!r} was asked for by each of {processes.size} processes",
                 where="compute.device",
                 expected='"cuda": each takes a GPU of its own',
             )
         device = torch.device("cuda" if self.device == "auto" else self.device)
+        if device.type == "mps" and not torch.backends.mps.is_available():
+            raise UserError(
+                "device 'mps' was asked for, and PyTorch sees no Apple GPU",
+                where="compute.device",
+                expected="a Mac with an Apple GPU, and a build of PyTorch that uses it",
+                fix='run where there is one, or set compute.device to "auto" or "cpu"',
+            )
         if device.type == "cuda":
             if processes.size > 1:
                 device = torch.device("cuda", processes.local_rank)

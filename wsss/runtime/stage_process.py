@@ -21,7 +21,9 @@ STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 @contextmanager
-def stage_process(command: str, output: Path, others: Sequence[Path] = ()) -> Iterator[None]:
+def stage_process(
+    command: str, output: Path, others: Sequence[Path] = (), *, trains: bool = False
+) -> Iterator[None]:
     """Run a stage's work: alone on its output, told of by a heartbeat, tidy when stopped.
 
     What the machine does to it is explained.
@@ -30,12 +32,13 @@ def stage_process(command: str, output: Path, others: Sequence[Path] = ()) -> It
         command: The stage's subcommand, for messages.
         output: What the stage writes, or the first of several.
         others: What else it writes.
+        trains: Whether several processes can run it together.
 
     Raises:
         UserError: Another process writes the output; also in place of what the machine did.
         SystemExit: A signal asked the stage to stop, with the status 128 + its number.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if trains and _follows():
         # One of several processes of a training: the first speaks for all.
         with explained(command), _stopping():
             yield
@@ -50,6 +53,12 @@ def stage_process(command: str, output: Path, others: Sequence[Path] = ()) -> It
             _tell(heartbeat, command, error)
             raise
         heartbeat.finish("done")
+
+
+def _follows() -> bool:
+    # As wsss.runtime.processes reads it, which imports PyTorch: MPI shells set RANK alone.
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    return several and os.environ.get("RANK", "0") != "0"
 
 
 def _tell(heartbeat: Heartbeat, command: str, error: BaseException) -> None:

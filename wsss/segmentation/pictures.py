@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from wsss.data.crf_config import CrfConfig
-from wsss.data.images import IMAGE_SUFFIXES, read_image, voc_palette, write_label
-from wsss.errors import UserError
+from wsss.data.images import (
+    IMAGE_SUFFIXES,
+    read_image,
+    software_of,
+    voc_palette,
+    write_label,
+    written_by,
+)
+from wsss.errors import PartlyDone, UserError
 from wsss.files import atomic_file, write_text
 from wsss.runtime.compute import InferenceCompute
 from wsss.segmentation.config import PredictionConfig
@@ -24,10 +33,16 @@ from wsss.segmentation.prediction import most_probable, predict_jobs
 from wsss.segmentation.refine import refine
 
 CLASSES = "classes.csv"
+SOFTWARE = "wsss predict"
+"""What the pictures that `wsss predict` makes say of themselves."""
+
+_COLUMNS = ("label", "class", "red", "green", "blue")
 
 
 def find_images(inputs: Sequence[Path]) -> list[Path]:
     """Return the image files named, and those directly in the folders named, sorted by folder.
+
+    Of a folder, hidden files (`._a.jpg` of a Mac) and what `predict_images` wrote are left out.
 
     Raises:
         UserError: A path does not exist, a folder has no images, or two images share a name.
@@ -35,7 +50,15 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     images: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            found = sorted(
+                p
+                for p in path.iterdir()
+                if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "." and p.is_file()
+            )
+            inside = [p for p in found if software_of(p) != SOFTWARE]
+            if len(inside) < len(found):
+                own = len(found) - len(inside)
+                print(f"{path}: {own} pictures are predictions, and are no input", file=sys.stderr)
             if not inside:
                 raise UserError(
                     "this folder has no images directly in it",
@@ -72,12 +95,40 @@ def _check_outputs(images: Sequence[Path], output: Path) -> None:
                 where=mask,
                 fix="choose another output folder",
             )
+        results = [mask, output / f"{path.stem}_overlay.png"]
+        # Nothing in an archive of arrays says whose it is, but the mask beside it does.
+        archive = output / f"{path.stem}.npz"
+        ours = [file for file in results if software_of(file) == SOFTWARE]
+        others = [file for file in results if os.path.lexists(file) and file not in ours]
+        others += [archive] if os.path.lexists(archive) and mask not in ours else []
+        _refuse(others)
         if f"{path.stem}_overlay" in stems:
             raise UserError(
                 f"the overlay of {path.name} and the mask of another image would share a file",
                 where=output / f"{path.stem}_overlay.png",
                 fix="predict them into two folders",
             )
+
+    table = output / CLASSES
+    if os.path.lexists(table) and _first_line(table) != ",".join(_COLUMNS):
+        _refuse([table])
+
+
+def _refuse(others: Sequence[Path]) -> None:
+    if others:
+        raise UserError(
+            "the result would be written over a file that is no result of this command",
+            where=others[0],
+            fix="choose another output folder, or move that file away",
+        )
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with open(path, encoding="utf-8") as handle:
+            return handle.readline(200).rstrip("\n")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 @dataclass(frozen=True)
@@ -95,10 +146,10 @@ class _Pictures:
         if self.crf is not None:
             label = refine(picture, probabilities, self.crf)
         with atomic_file(self.output / f"{name}.png") as temporary:
-            write_label(temporary, label)
+            write_label(temporary, label, written_by(SOFTWARE))
         with atomic_file(self.output / f"{name}_overlay.png") as temporary:
             drawn = overlay(picture, label, self.classes, probabilities)
-            Image.fromarray(drawn).save(temporary, format="PNG")
+            Image.fromarray(drawn).save(temporary, format="PNG", pnginfo=written_by(SOFTWARE))
         if self.probabilities:
             with (
                 atomic_file(self.output / f"{name}.npz") as temporary,
@@ -138,7 +189,8 @@ def predict_images(
         The number of pictures.
 
     Raises:
-        UserError: An input does not exist or cannot be read, or two share a name.
+        PartlyDone: Some pictures cannot be read; the others are done.
+        UserError: An input does not exist, none can be read, or two share a name.
     """
     paths = find_images(inputs)
     _check_outputs(paths, output)
@@ -146,15 +198,26 @@ def predict_images(
     crf = config.crf_settings if config.crf else None
     finish = _Pictures(crf, output, trained.classes, probabilities)
     jobs = [(path, path.stem) for path in paths]
-    predict_jobs(model, jobs, finish, config, compute, few_share_threads=True)
-    write_text(output / CLASSES, _classes_table(trained.classes))
+    broken = predict_jobs(
+        model, jobs, finish, config, compute, few_share_threads=True, lenient=True
+    )
+    if len(broken) < len(jobs):
+        write_text(output / CLASSES, _classes_table(trained.classes))
+    if broken:
+        done = len(broken) < len(jobs)
+        lines = [f"{len(broken)} of {len(jobs)} pictures cannot be read"]
+        lines[0] += "; the others are done" if done else ""
+        lines += [f"  - {path}: {reason}" for path, reason in broken]
+        raise (PartlyDone if done else UserError)(
+            "\n".join(lines), fix="fetch these files again or leave them out"
+        )
     return len(paths)
 
 
 def _classes_table(classes: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["label", "class", "red", "green", "blue"])
+    writer.writerow(_COLUMNS)
     colours = voc_palette()
     for label, name in enumerate(["background", *classes]):
         writer.writerow([label, name, *colours[label].tolist()])

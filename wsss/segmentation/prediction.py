@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,13 @@ from wsss.runtime.compute import InferenceCompute, Precision, setup
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 from wsss.segmentation.config import PredictionConfig
-from wsss.segmentation.inference import Segmenter, class_probabilities, load_views, segmenter
+from wsss.segmentation.inference import (
+    Segmenter,
+    Views,
+    class_probabilities,
+    load_views,
+    segmenter,
+)
 from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.refine import refine
 
@@ -36,6 +42,8 @@ AHEAD = 2
 
 # An image file, and the name that its results get.
 Job = tuple[Path, str]
+# A picture, and why it cannot be read.
+Unreadable = tuple[Path, str]
 
 
 class Finish(Protocol):
@@ -67,6 +75,27 @@ class _OnCpu:
 
 
 @dataclass(frozen=True)
+class _Lenient:
+    """Returns a picture that cannot be read, with the reason, where `work` raises."""
+
+    work: Callable[[Job], None]
+
+    def __call__(self, job: Job) -> Unreadable | None:
+        try:
+            self.work(job)
+        except UserError as error:
+            return _unreadable(job, error)
+        return None
+
+
+def _unreadable(job: Job, error: UserError) -> Unreadable:
+    """Return the picture and what is wrong with it; what is no fault of the picture is raised."""
+    if error.where != str(job[0]):
+        raise error
+    return job[0], error.found
+
+
+@dataclass(frozen=True)
 class _AfterGpu:
     """What is left of an image's work."""
 
@@ -83,13 +112,28 @@ def _on_gpu(
     config: PredictionConfig,
     compute: InferenceCompute,
     device: torch.device,
+    unreadable: list[Unreadable] | None,
 ) -> Iterator[tuple[Job, npt.NDArray[np.float32]]]:
-    """Yield the (n_labels, H, W) probabilities of each image, reading ahead of the device."""
+    """Yield the (n_labels, H, W) probabilities of each image, reading ahead of the device.
+
+    Pictures that cannot be read go to `unreadable`, where there is such a list.
+    """
     segments = segmenter(network, precision=config.precision, device=device)
-    ahead = ordered_map(
-        lambda job: load_views(str(job[0]), config.scales), jobs, compute.workers, threads=True
-    )
+
+    def load(job: Job) -> Views | Unreadable:
+        try:
+            return load_views(str(job[0]), config.scales)
+        except UserError as error:
+            if unreadable is None:
+                raise
+            return _unreadable(job, error)
+
+    ahead = ordered_map(load, jobs, compute.workers, threads=True)
     for job, views in zip(jobs, ahead, strict=True):
+        if isinstance(views, tuple):
+            assert unreadable is not None
+            unreadable.append(views)
+            continue
         found = class_probabilities(segments, views, mirror=config.mirror)
         yield job, found.cpu().numpy()
 
@@ -102,7 +146,8 @@ def predict_jobs(
     compute: InferenceCompute,
     *,
     few_share_threads: bool,
-) -> None:
+    lenient: bool = False,
+) -> list[Unreadable]:
     """Predict images and finish them.
 
     Args:
@@ -114,22 +159,33 @@ def predict_jobs(
             the images; the results do not depend on their number.
         few_share_threads: Let few images have the threads of this process one after the other,
             which is quicker; their rounding then follows from the number of threads.
+        lenient: Go on after a picture that cannot be read.
+
+    Returns:
+        Those pictures.
     """
     device = setup(compute, 0)
     few = len(jobs) < MIN_IMAGES_FOR_PROCESSES
     workers = 0 if few else compute.workers
-    finished: Iterator[None]
+    on_cpu = _OnCpu(model, config, finish)
+    work = _Lenient(on_cpu) if lenient else on_cpu
+    unreadable: list[Unreadable] = []
+    finished: Iterator[Unreadable | None]
     if device.type == "cuda":
-        items = _on_gpu(SEGMENTATION.load(model).network, jobs, config, compute, device)
+        network = SEGMENTATION.load(model).network
+        kept_apart = unreadable if lenient else None
+        items = _on_gpu(network, jobs, config, compute, device, kept_apart)
         finished = ordered_map(_AfterGpu(finish), items, workers, ahead=AHEAD * workers)
     elif few and few_share_threads:
-        finished = map(_OnCpu(model, config, finish), jobs)
+        finished = map(work, jobs)
     else:
         # All of an image's work in one process: the network in this one, its threads beside the
         # processes of the CRF, would make both wait for each other.
-        finished = ordered_map(_OnCpu(model, config, finish), jobs, workers, ahead=AHEAD * workers)
-    for _ in progress(finished, total=len(jobs), description="predict", unit="img"):
-        pass
+        finished = ordered_map(work, jobs, workers, ahead=AHEAD * workers)
+    for broken in progress(finished, total=len(jobs), description="predict", unit="img"):
+        if broken is not None:
+            unreadable.append(broken)
+    return unreadable
 
 
 def most_probable(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
