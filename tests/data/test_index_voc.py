@@ -51,7 +51,7 @@ def root(tmp_path: Path) -> Path:
         picture = np.full((20, 30 + number, 3), 60 * number, np.uint8)
         Image.fromarray(picture).save(tmp_path / "JPEGImages" / f"{name}.jpg")
         label = np.zeros((20, 30 + number), np.uint8)
-        label[:5] = number + 1
+        label[:5] = VOC_CLASSES.index(("cat", "bus", "person")[number]) + 1
         label[5] = 255
         write_label(tmp_path / "SegmentationClass" / f"{name}.png", label)
     _xml(tmp_path, "a", "dog", "cat", "dog")
