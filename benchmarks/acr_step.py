@@ -40,8 +40,9 @@ from benchmarks.harness import (
 )
 from benchmarks.machine import flop_counter, product_rate
 from wsss.cam.losses import SMALLEST_SEGMENT_PX, normalise_cam
-from wsss.cam.methods.acr import AcrMethod, StepInputs
+from wsss.cam.methods.acr import AcrMethod
 from wsss.cam.methods.acr_config import AcrConfig, AcrSettings
+from wsss.cam.methods.step_inputs import StepInputs
 from wsss.project.config import load_config
 from wsss.runtime.compute import Device, setup
 from wsss.runtime.settings import replace

@@ -204,6 +204,12 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         ) from None
 
 
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """Return the first 16 hex digits of the SHA-256 of a file's content."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
+
+
 def content_hash(value: Any) -> str:
     """Return the first 16 hex digits of the SHA-256 of `value`'s canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]

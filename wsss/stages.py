@@ -153,7 +153,7 @@ _ALL: Sequence[Stage] = (
         "train the classifier whose CAMs are the seeds",
         "wsss.cam.training:train_cam",
         settings="cam",
-        inputs=_LIST,
+        inputs={**_LIST, "anchor_model": ""},
         outputs={
             "output": "cam/model.safetensors",
             "reconstructor_output": "cam/reconstructor.safetensors",

@@ -42,7 +42,8 @@ class BaseMethodTester:
 
     Attributes:
         settings: Of the method, for pictures of `distributed_cases.Pictures` in batches of 8.
-        falls: What of the logged scalars a few steps on one batch must lower.
+        falls: What of the logged scalars a few steps on one batch must lower, in the steps that
+            have it.
     """
 
     settings: ClassVar[TrainedSettings]
@@ -68,9 +69,9 @@ class BaseMethodTester:
         batch = default_collate([pictures.load(i, random_generator(i)) for i in range(8)])
         task = self.task()
         plan = Plan("test", 10, 8, 1, 0, 0, 1, {"classifier": poly}, Split())
-        values = [
-            float(take_step(task, batch, plan.context(i, CPU))[self.falls]) for i in range(10)
-        ]
+        logged = [take_step(task, batch, plan.context(i, CPU)) for i in range(10)]
+        values = [float(step[self.falls]) for step in logged if self.falls in step]
+        assert len(values) > 5
         assert values[-1] < 0.9 * values[0]
 
     def test_a_checkpoint_resumes_to_the_same_bytes(self, alone: Result, tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ import torch
 from torch.nn.modules.dropout import _DropoutNd
 
 from wsss.cam.losses import resize_grid
-from wsss.cam.methods.acr import AcrMethod, StepInputs
+from wsss.cam.methods.acr import AcrMethod
 from wsss.cam.methods.acr_config import AcrConfig, AcrSettings
+from wsss.cam.methods.step_inputs import StepInputs
 from wsss.models.config import BackboneConfig
 from wsss.models.published.acr_checkpoint import load_classifier, load_reconstructor
 

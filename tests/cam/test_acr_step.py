@@ -13,9 +13,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from wsss.cam import losses
 from wsss.cam.methods import acr
-from wsss.cam.methods.acr import AcrMethod, is_deterministic
+from wsss.cam.methods.acr import AcrMethod
 from wsss.cam.methods.acr_config import AcrConfig, AcrSettings
 from wsss.cam.methods.plain import PlainMethod
+from wsss.cam.methods.step_inputs import is_deterministic
 from wsss.errors import UserError
 from wsss.models.config import BackboneConfig
 from wsss.runtime.settings import replace

@@ -6,6 +6,10 @@ from cam_settings import as_method
 from distributed_cases import CAM
 from method_tester import BaseMethodTester
 
+from wsss.cam.methods.adversary_settings import AcrSchedule, CollapseGuard
+from wsss.cam.methods.oc_cse_config import ErasingConfig
+from wsss.runtime.settings import replace
+
 
 class TestCam(BaseMethodTester):
     settings = as_method(CAM, "cam")
@@ -13,6 +17,26 @@ class TestCam(BaseMethodTester):
 
 class TestAcr(BaseMethodTester):
     settings = as_method(CAM, "acr")
+    falls = "cu_classification"
+
+
+class TestOcCse(BaseMethodTester):
+    settings = as_method(CAM, "oc-cse", occse=ErasingConfig(classifier_epochs=1), epochs=2)
+    falls = "classification"
+
+
+class TestAcrInPhases(BaseMethodTester):
+    settings = as_method(
+        CAM,
+        "acr",
+        acr=replace(
+            CAM.acr,
+            schedule=AcrSchedule(classifier_epochs=1, joint_lr_factor=0.5, ramp_epochs=0.5),
+            anchor=0.5,
+            guard=CollapseGuard(map_mean=0.001, window_steps=1),
+        ),
+        epochs=2,
+    )
     falls = "cu_classification"
 
 

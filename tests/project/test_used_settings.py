@@ -29,6 +29,12 @@ RUNS: dict[str, Any] = {
     "refined": {"extends": "mct", "export": {"refine": "patch-attention"}},
     "augmented": {"extends": "acr", "cam": {"rand_augment_operations": 2}},
     "no-srf": {"extends": "acr", "cam": {"acr": {"srf": False}}},
+    "anchored": {
+        "extends": "acr",
+        "cam": {"acr": {"anchor": 0.3, "schedule": {"classifier_epochs": 1}}},
+    },
+    "guarded": {"extends": "acr", "cam": {"acr": {"guard": {"map_mean": 0.1}}}},
+    "oc-cse": {"extends": "acr", "cam": {"method": "oc-cse"}},
     "no-crf": {"extends": "acr", "prediction": {"crf": False}},
     "voc": {"root": "own", "index": {"format": "voc"}},
     "largefov": {"extends": "acr", "segmentation": {"head": {"name": "largefov"}}},
@@ -38,7 +44,7 @@ RUNS: dict[str, Any] = {
     "par": {"extends": "crf-labels", "pseudo_labels": {"refine": "par"}},
 }
 TRANSFORMERS = {"acr-vit", "mct", "refined"}
-ADVERSARIAL = set(RUNS) - {"cam", "mct", "refined", "clip"}
+ADVERSARIAL = set(RUNS) - {"cam", "mct", "oc-cse", "refined", "clip"}
 CLIP = {"clip"}
 TRAINED = set(RUNS) - CLIP
 NOBODY: set[str] = set()
@@ -59,7 +65,15 @@ USERS: dict[str, set[str]] = {
         (f"cam.acr.{key}" for key in ("q_initial", "q_decay", "grid_min", "grid_max")),
         ADVERSARIAL - {"no-srf"},
     ),
+    "cam.acr.anchor_from": {"anchored"},
+    "cam.acr.balance": ADVERSARIAL - {"acr-vit"},
+    "cam.acr.guard.map_mean": ADVERSARIAL - {"guarded"},
+    "cam.acr.guard.window_steps": {"guarded"},
+    "cam.acr.schedule.classifier_epochs": ADVERSARIAL - {"acr-vit", "anchored"},
+    "cam.acr.schedule.reconstructor_epochs": ADVERSARIAL - {"acr-vit"},
+    "cam.acr.schedule.joint_lr_factor": ADVERSARIAL - {"acr-vit"},
     "cam.acr": ADVERSARIAL,
+    "cam.occse": {"oc-cse"},
     "cam.vit": TRANSFORMERS,
     "cam.rand_augment_magnitude": {"augmented"},
     **dict.fromkeys(
@@ -114,6 +128,9 @@ VALUES: dict[str, Any] = {
     "cam.backbone.name": "resnet50",
     "cam.backbone.weights": "none",
     "cam.acr.decode_px": 64,
+    "cam.acr.anchor": None,
+    "cam.acr.anchor_from": "cam",
+    "cam.occse.anchor_from": "cam",
     "cam.acr.feature_levels": [0, 1, 2],
     "cam.acr.feature_channels": [16, 32, 48],
     "cam.vit.name": "deit_tiny_patch16_224",

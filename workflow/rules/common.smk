@@ -75,6 +75,12 @@ def cam_inputs(wildcards):
     return attention_model(wildcards)
 
 
+def anchor_model(wildcards):
+    """Input: the frozen classifier of a training, where it is another run's."""
+    lender = CONFIG.run(wildcards.run).stages["cam"].anchor_run
+    return {} if lender is None else {"anchor_model": f"results/{lender}/cam/model.safetensors"}
+
+
 def attention_model(wildcards):
     """Input: the transformer that refines the CAMs, where another run's does."""
     export = CONFIG.run(wildcards.run).stages["export"]

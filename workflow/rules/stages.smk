@@ -47,7 +47,8 @@ def inputs(name):
                 found[key] = f"{folder}/{path}"
         for key in unused_inputs(name, wildcards):
             del found[key]
-        return found | (cam_inputs(wildcards) if name == "export" else {})
+        lent = {"cam": anchor_model, "export": cam_inputs}.get(name)
+        return found | (lent(wildcards) if lent else {})
 
     return files
 

@@ -16,6 +16,11 @@ class CamSettings(Settings):
     method: str
     """The method, by its name in the registry."""
 
+    @property
+    def anchor_run(self) -> str | None:
+        """The run whose trained classifier stays as it is beside the training; None: none."""
+        return None
+
 
 class TrainedSettings(CamSettings):
     """What every training of a classifier on image labels has: images, crops, augmentation."""

@@ -45,7 +45,10 @@ class TaskBuilder(Protocol):
         weights_file: Path | None = None,
         transformer_weights_file: Path | None = None,
     ) -> CamTask:
-        """Build networks and optimisers on `device`, with the method's own settings."""
+        """Build networks and optimisers on `device`, with the method's own settings.
+
+        A method whose settings name an `anchor_run` also takes `anchor`, that run's classifier.
+        """
         ...
 
 
@@ -80,7 +83,7 @@ def _code_of(config: CamSettings, part: Literal["task", "classifier"]) -> str:
 def build_reconstructor(config: CamSettings, n_classes: int) -> Reconstructor:
     """Build the adversary of a method that has one."""
     # By name: a change to it concerns no method without one.
-    build = load_code("wsss.cam.methods.acr:build_reconstructor")
+    build = load_code("wsss.cam.methods.adversary:build_reconstructor")
     reconstructor: Reconstructor = build(config, n_classes)
     return reconstructor
 

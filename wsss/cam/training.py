@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from wsss.cam.config import TrainedSettings
+from wsss.cam.erasing import check_given, read_anchor
 from wsss.cam.methods.plain_config import ConvolutionalSettings
 from wsss.cam.model_file import CLASSIFIER, RECONSTRUCTOR, cam_task
 from wsss.data.augment import rand_augment, random_erasing
@@ -71,6 +72,7 @@ def train_cam(
     compute: Compute,
     weights_file: Path | None = None,
     transformer_weights_file: Path | None = None,
+    anchor_model: Path | None = None,
     reconstructor_output: Path | None = None,
 ) -> None:
     """Train the classifier that CAMs are read from.
@@ -84,21 +86,27 @@ def train_cam(
         compute: Device, threads, workers.
         weights_file: The file that `config.backbone.weights` names, where it names one.
         transformer_weights_file: The file that `config.vit.weights` names, where it names one.
+        anchor_model: The trained classifier of the run that the settings' `anchor_from` names,
+            which stays as it is.
         reconstructor_output: Model file to write the reconstructor to (safetensors), for figures;
             None: it is not kept.
 
     Raises:
-        UserError: A reconstructor is to be written, and the method has none.
+        UserError: A reconstructor is to be written, and the method has none; or a frozen
+            classifier is missing, or not asked for.
     """
     device = setup(compute, config.seed, trains=True)
     known = read_index(index).training_set()
     images = ClassificationImages(known, root, config)
+    anchor = None if anchor_model is None else read_anchor(anchor_model, known.classes)
+    check_given(anchor, config.anchor_run)
     task = cam_task(
         config,
         len(known.classes),
         device=device,
         weights_file=weights_file,
         transformer_weights_file=transformer_weights_file,
+        **({} if anchor is None else {"anchor": anchor}),
     )
     reconstructor = task.modules.get("reconstructor")
     if reconstructor_output is not None and reconstructor is None:
@@ -107,11 +115,13 @@ def train_cam(
             where=reconstructor_output,
             fix="leave --reconstructor-output away, or set cam.method to acr or acr-vit",
         )
+    modules = {*chosen_modules(config), *(anchor.modules if anchor else ())}
     identity = {
         "config": content_hash(to_dict(config)),
         "classes": content_hash(known.classes),
         "images": content_hash([[record.name, *record.tags] for record in known.records]),
-        "code": closure_hash(__name__, *chosen_modules(config)),
+        "code": closure_hash(__name__, *sorted(modules)),
+        **({} if anchor is None else {"anchor": anchor.digest}),
     }
     summary = train(
         task,

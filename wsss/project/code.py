@@ -27,4 +27,7 @@ def code_hash(stage: Stage, config: ProjectConfig, run: str | None = None) -> st
         lender = stages["export"].refine_from
         if stage.name == "export" and stages["export"].refine != "none" and lender is not None:
             modules.update(chosen_modules(config.run(lender).stages["cam"]))
+        frozen = stages["cam"].anchor_run
+        if stage.name == "cam" and frozen is not None:
+            modules.update(chosen_modules(config.run(frozen).stages["cam"]))
     return closure_hash(stage.module, *sorted(modules))

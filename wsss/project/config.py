@@ -270,6 +270,7 @@ def resolve(values: Mapping[str, Any]) -> ProjectConfig:
     defaults, ablations = section(values, "defaults"), section(values, "ablations")
     runs = {name: resolve_run(name, specs, defaults, roots, ablations) for name in specs}
     _check_refinement(runs)
+    _check_anchors(runs)
     shards = values.get("shards", 1) or 1
     if not isinstance(shards, Mapping):
         shards = dict.fromkeys(ShardCounts.model_fields, shards)
@@ -310,3 +311,24 @@ def _check_refinement(runs: Mapping[str, Run]) -> None:
                 expected=f"a run with cam.method {' or '.join(able)}",
                 fix="name such a run, or set export.refine to none",
             )
+
+
+def _check_anchors(runs: Mapping[str, Run]) -> None:
+    """Check that a run whose training looks at another run's classifier does not wait for itself.
+
+    Raises:
+        UserError: `anchor_from` names no run, or the runs wait for each other.
+    """
+    for name in runs:
+        line, place = [name], f"runs.{name}.cam.anchor_from"
+        while (lender := runs[line[-1]].stages["cam"].anchor_run) is not None:
+            if lender not in runs:
+                raise unknown_key(lender, runs, where=place, kind="run")
+            if lender in line:
+                raise UserError(
+                    f"the runs {' -> '.join([*line, lender])} take their frozen classifier from "
+                    "each other in a circle",
+                    where=place,
+                    expected="a run that is trained before",
+                )
+            line.append(lender)

@@ -223,7 +223,12 @@ def parse_kind(kind: Kind, values: Any, *, where: str) -> Settings:
 
 
 def used(
-    kind: Kind, merged: Mapping[str, Any], own: Mapping[str, Any], *, where: str
+    kind: Kind,
+    merged: Mapping[str, Any],
+    own: Mapping[str, Any],
+    *,
+    where: str,
+    idle: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return those of a run's merged settings that have an effect.
 
@@ -234,6 +239,7 @@ def used(
         merged: Values from all layers.
         own: Which of them the run itself sets.
         where: The place named in errors.
+        idle: What the settings around these leave without effect, as `Settings.idle` says it.
 
     Raises:
         UserError: The run itself sets what has no effect.
@@ -243,7 +249,7 @@ def used(
         entry = kind.chosen(merged, where=where)
         cls, merged = entry.settings, {**merged, kind.key: entry.name}
     assert isinstance(cls, type)
-    idle = cls.idle(merged)
+    idle = {**cls.idle(merged), **(idle or {})}
     for key, value in merged.items():
         here = place(where, key)
         if key in idle:
@@ -255,7 +261,13 @@ def used(
             inner = inner_kind(cls.model_fields[key])
             if inner is not None and isinstance(value, Mapping):
                 mine = own.get(key)
-                value = used(inner, value, mine if isinstance(mine, Mapping) else {}, where=here)
+                value = used(
+                    inner,
+                    value,
+                    mine if isinstance(mine, Mapping) else {},
+                    where=here,
+                    idle=_below(key, idle),
+                )
             kept[key] = value
         elif key in own:
             assert isinstance(kind, Registry)
@@ -267,6 +279,14 @@ def used(
                 fix=f"take it out, or set {place(where, kind.key)} to {' or '.join(having)}",
             )
     return kept
+
+
+def _below(key: str, idle: Mapping[str, str]) -> dict[str, str]:
+    return {
+        place.removeprefix(f"{key}."): reason
+        for place, reason in idle.items()
+        if place.startswith(f"{key}.")
+    }
 
 
 def inner_kind(field: FieldInfo) -> Kind | None:

@@ -59,6 +59,8 @@ class Settings(BaseModel):
     def idle(cls, values: Mapping[str, Any]) -> Mapping[str, str]:
         """Return the keys that other values leave without effect, each with the reason.
 
+        A key of settings within these is written with its place: `acr.balance`.
+
         Args:
             values: What is set of these settings; the defaults stand for the rest.
         """

@@ -45,6 +45,8 @@ def take_step(
             for buffer, before in statistics:
                 buffer.copy_(before)
             raise
+        if phase.finish is not None:
+            terms = dict(phase.finish(terms))
         scalars["loss"] = terms[TOTAL] if phase.prefix else terms.pop(TOTAL)
         scalars |= {f"{phase.prefix}{name}": term for name, term in terms.items()}
         scalars |= phase.logged

@@ -82,6 +82,8 @@ class Phase(Generic[T]):
             mean over; None: nothing.
         prefix: Of the scalars' names in the log.
         logged: What else to log.
+        finish: Called once the step is taken, the same in all processes: from the scalars of the
+            whole batch to those to log; None: these themselves.
     """
 
     optimizer: str
@@ -90,6 +92,7 @@ class Phase(Generic[T]):
     count: Callable[[], Tensor | None] | None = None
     prefix: str = ""
     logged: Mapping[str, float] = field(default_factory=dict)
+    finish: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
 
 
 class TrainingTask(Protocol):

@@ -9,17 +9,14 @@ of the other segment in what RU feeds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from timm.layers.drop import DropPath
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
+from torch import Tensor
 
+from wsss.cam.erasing import Anchor, anchored, erased, erasing_loss
 from wsss.cam.losses import (
     CuTerms,
     RuTerms,
@@ -36,114 +33,26 @@ from wsss.cam.losses import (
     select_class,
 )
 from wsss.cam.methods.acr_config import AdversarialSettings
-from wsss.cam.methods.plain import CONVOLUTIONAL, ClassifierTask, Family, sgd
+from wsss.cam.methods.adversary import build_reconstructor, reconstructor_factors
+from wsss.cam.methods.balance import pull
+from wsss.cam.methods.guard import Watch, map_statistics
+from wsss.cam.methods.phases import acr_schedules, steps_per_epoch
+from wsss.cam.methods.plain import (
+    CONVOLUTIONAL,
+    ClassifierTask,
+    Family,
+    classification_terms,
+    sgd,
+)
+from wsss.cam.methods.step_inputs import StepInputs, held, is_deterministic
 from wsss.data.transforms import normalise
-from wsss.models.backbones import IMAGENET, build_backbone, freeze_batchnorm
-from wsss.models.reconstructor import Reconstructor
+from wsss.errors import UserError
+from wsss.models.backbones import IMAGENET
+from wsss.models.classifier import Classifier
 from wsss.runtime.compute import autocast, resolve_precision
+from wsss.runtime.settings import replace
 from wsss.training.distributed import Split
-from wsss.training.step import Phase, StepContext
-
-
-def build_reconstructor(
-    config: AdversarialSettings, n_classes: int, weights_file: Path | None = None
-) -> Reconstructor:
-    """Build the reconstructor, its encoder with the same initial weights as the classifier."""
-    acr = config.acr
-    reconstructor = Reconstructor(
-        build_backbone(config.backbone, weights_file),
-        n_classes,
-        head=config.head,
-        levels=acr.feature_levels,
-        channels=acr.feature_channels,
-        depth=acr.decoder_depth,
-        width=acr.decoder_width,
-        preset=acr.preset,
-    )
-    return freeze_batchnorm(reconstructor) if config.freeze_batchnorm else reconstructor
-
-
-def is_deterministic(module: nn.Module) -> bool:
-    """Return whether `module`, in training mode, computes what it would in eval mode."""
-    for part in module.modules():
-        if isinstance(part, _DropoutNd) and part.p > 0:
-            return False
-        if isinstance(part, DropPath) and part.drop_prob:
-            return False
-        if isinstance(part, _BatchNorm) and part.training:
-            return False
-    return True
-
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """Keep gradients from the parameters of `module`, and dropout from acting."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    module.eval()
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-        module.train()
-
-
-def _reconstructor_factors(
-    config: AdversarialSettings, reconstructor: Reconstructor
-) -> Iterator[tuple[nn.Module, float]]:
-    """Yield the parts that do not start from pretrained weights, and their learning-rate factors.
-
-    The transposed convolutions come last: they are parts of the decoder with one of their own.
-    """
-    yield reconstructor.encoder.head, config.head_lr_factor
-    yield reconstructor.gather, config.acr.decoder_lr_factor
-    yield reconstructor.decoder, config.acr.decoder_lr_factor
-    for part in reconstructor.decoder.modules():
-        if isinstance(part, nn.ConvTranspose2d):
-            yield part, config.acr.transposed_lr_factor
-
-
-@dataclass(frozen=True)
-class StepInputs:
-    """What both updates of a step share, of a batch or of a part of it.
-
-    Attributes:
-        x: (B, 3, S, S), normalised for the networks.
-        image: The reconstruction's aim I, ImageNet-normalised, (B, 3, P, P), P the decoded side.
-        label: float (B, C).
-        target: int64 (B,), the class drawn for each image.
-        grid: g at the decoded side, (B, 1, P, P); None without remnant feeding.
-        share: What part of the whole batch these images are.
-    """
-
-    x: Tensor
-    image: Tensor
-    label: Tensor
-    target: Tensor
-    grid: Tensor | None
-    share: float = 1.0
-
-    @property
-    def side_px(self) -> int:
-        """The decoded side P."""
-        return self.image.shape[-1]
-
-    def parts(self, split: Split) -> list[StepInputs]:
-        """Return what goes together through the networks."""
-        images = len(self.image)
-        return [
-            StepInputs(
-                x=self.x[part],
-                image=self.image[part],
-                label=self.label[part],
-                target=self.target[part],
-                grid=None if self.grid is None else self.grid[part],
-                share=split.share(part, images),
-            )
-            for part in split.parts(images)
-        ]
+from wsss.training.step import Part, Phase, StepContext
 
 
 class _Classified(NamedTuple):
@@ -159,6 +68,7 @@ class AcrMethod(ClassifierTask[AdversarialSettings]):
 
     Attributes:
         reconstructor: The classifier's adversary.
+        anchor: The frozen classifier of the erasing loss; None: there is no such loss.
     """
 
     def __init__(
@@ -168,25 +78,60 @@ class AcrMethod(ClassifierTask[AdversarialSettings]):
         *,
         device: torch.device,
         family: Family = CONVOLUTIONAL,
+        anchor: Anchor | None = None,
         **weights: Path | None,
     ) -> None:
         super().__init__(config, n_classes, device=device, family=family, **weights)
         reconstructor = build_reconstructor(config, n_classes, weights.get("weights_file"))
         self.reconstructor = reconstructor.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        factors = _reconstructor_factors(config, self.reconstructor)
+        factors = reconstructor_factors(config, self.reconstructor)
         self.modules = {**self.modules, "reconstructor": self.reconstructor}
         self.optimizers = {
             **self.optimizers,
             "reconstructor": sgd(config, self.reconstructor, factors),
         }
+        self.anchor: Classifier | None = None
+        self._copies_anchor = False
+        if config.acr.anchor:
+            self.anchor, copied = anchored(self.classifier, anchor, device)
+            self._copies_anchor = bool(copied)
+            self.modules = {**self.modules, **copied}
+        self._watch: Watch | None = None
+        if config.acr.guard.watches:
+            self._watch = Watch(config.acr.guard).to(device)
+            self.modules = {**self.modules, "watch": self._watch}
+        schedule = config.acr.schedule
+        if schedule.has_phases:
+            self.schedules = acr_schedules(
+                config.epochs,
+                alone=schedule.classifier_epochs,
+                idle=schedule.reconstructor_epochs,
+                joint_factor=schedule.joint_lr_factor,
+                lr_power=config.lr_power,
+            )
 
-    def phases(
-        self, batch: Mapping[str, Any], context: StepContext
-    ) -> Iterator[Phase[_Classified]]:
-        """Yield RU, then CU, of a batch of `image`, `valid` and `label`."""
-        acr, inputs = self.config.acr, self.prepare(batch, context).parts(context.split)
+    def phases(self, batch: Mapping[str, Any], context: StepContext) -> Iterator[Phase[Any]]:
+        """Yield RU, then CU, or what the schedule has of it, of a batch.
+
+        Args:
+            batch: `image`, `valid` and `label`.
+            context: What step this is.
+
+        Raises:
+            UserError: The CAMs have collapsed, or a bound on gradients cannot be kept.
+        """
+        acr = self.config.acr
+        learns = acr.schedule.phase(context.epoch)
+        if learns == "classifier":
+            yield Phase("classifier", context.parts(batch), self._alone)
+            return
+        per_epoch = steps_per_epoch(context.total_steps, self.config.epochs)
+        if self._copies_anchor and context.step == acr.schedule.first_joint_epoch * per_epoch:
+            assert self.anchor is not None
+            self.anchor.load_state_dict(self.classifier.state_dict())
+        inputs = self.prepare(batch, context).parts(context.split)
         # Kept with gradient only where there is one part: activations of several would not fit.
-        alone = len(inputs) == 1
+        alone = len(inputs) == 1 and learns == "joint"
         parts = [
             _Classified(part, *self._classify_for_both(part.x, alone=alone)) for part in inputs
         ]
@@ -197,18 +142,92 @@ class AcrMethod(ClassifierTask[AdversarialSettings]):
             kept = [is_kept(map, part.grid).sum() for map, part in zip(maps, inputs, strict=True)]
             return torch.stack(kept).sum()
 
-        yield Phase("reconstructor", parts, self._ru, count=images_kept, prefix="ru_")
-        yield Phase("classifier", parts, self._cu, prefix="cu_", logged=q)
+        ru = partial(Phase, "reconstructor", parts, self._ru, count=images_kept, prefix="ru_")
+        if learns == "reconstructor":
+            yield ru(logged=q)
+            return
+        self._check_balance(inputs)
+        yield ru()
+        cu = partial(
+            self._cu,
+            split=context.split,
+            adversary=acr.schedule.adversary(context.step, per_epoch),
+        )
+        yield Phase("classifier", parts, cu, prefix="cu_", logged=q, finish=self._finish_cu)
+
+    def _alone(self, part: Part, _: Tensor | None) -> Mapping[str, Tensor]:
+        return classification_terms(self.classifier, self.config, self.device, part)
+
+    def _check_balance(self, parts: Sequence[StepInputs]) -> None:
+        if self.config.acr.balance is not None and len(parts) > 1:
+            raise UserError(
+                "cam.acr.balance bounds a gradient of the whole batch, and the batch goes through "
+                f"the networks in {len(parts)} parts",
+                where="compute.micro_batch.cam",
+                expected="null, or at least a process's share of cam.batch_size",
+                fix="leave micro_batch away, use more GPUs, or set cam.acr.balance to null",
+            )
 
     def _ru(self, part: _Classified, kept_total: Tensor | None) -> Mapping[str, Tensor]:
         return self.reconstructor_terms(part.inputs, part.cam, kept_total)._asdict()
 
-    def _cu(self, part: _Classified, _: Tensor | None) -> Mapping[str, Tensor]:
-        logits, cam = part.logits, part.cam
+    def _cu(
+        self, part: _Classified, _: Tensor | None, *, split: Split, adversary: float
+    ) -> Mapping[str, Tensor]:
+        logits, cam, inputs = part.logits, part.cam, part.inputs
         if logits is None:
             with autocast(self.device, self.config.precision):
-                logits, cam = self.classifier(part.inputs.x)
-        return self.classifier_terms(part.inputs, logits, cam)._asdict()
+                logits, cam = self.classifier(inputs.x)
+        target_map = self.target_map(inputs, cam)
+        terms = self._classifier_terms(inputs, logits, cam, target_map, adversary)
+        found = {**terms._asdict(), **map_statistics(target_map, inputs.share)}
+        found.update(self._pulled(terms, cam, adversary, split))
+        if self.anchor is not None:
+            missed = inputs.share * self._erasing(inputs, cam)
+            found["anchor"] = missed
+            found["total"] = found["total"] + self.config.acr.anchor * missed
+        return found
+
+    def _finish_cu(self, terms: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        if self._watch is not None:
+            self._watch.observe(terms["map_mean"], terms["classification"])
+        # Squares add up over parts and processes; norms are what is told.
+        return {
+            name: term.sqrt() if name.endswith("_gradient") else term
+            for name, term in terms.items()
+        }
+
+    def _pulled(
+        self, terms: CuTerms, cam: Tensor, adversary: float, split: Split
+    ) -> Mapping[str, Tensor]:
+        """Return the total with its adversarial gradient bounded, and both gradients' squares."""
+        weights = self.config.acr.weights
+        pulls = pull(
+            cam,
+            weights.cu_class * terms.classification,
+            -(adversary * weights.cu_target) * terms.target
+            - adversary * weights.cu_nontarget * terms.nontarget,
+            self.config.acr.balance,
+            split,
+        )
+        if pulls is None:
+            return {}
+        found = {
+            "total": pulls.loss,
+            "class_gradient": pulls.classification,
+            "adversarial_gradient": pulls.adversarial,
+        }
+        if self.config.acr.balance is not None:
+            # The same in each process, whose values are added up.
+            found["adversarial_scale"] = pulls.scale / split.processes.size
+        return found
+
+    def _erasing(self, inputs: StepInputs, cam: Tensor) -> Tensor:
+        assert self.anchor is not None and inputs.anchor_x is not None
+        hidden = erased(inputs.anchor_x, cam, inputs.target)
+        with autocast(self.device, self.config.precision):
+            logits = self.anchor.classify(hidden.contiguous(memory_format=torch.channels_last))
+        return erasing_loss(logits, inputs.label, inputs.target)
 
     def _classify_for_both(self, x: Tensor, *, alone: bool) -> tuple[Tensor | None, Tensor]:
         """Return the CAM that RU takes, and the class logits if CU may take both as well.
@@ -242,12 +261,16 @@ class AcrMethod(ClassifierTask[AdversarialSettings]):
             drawn = split.draw(count, lambda n: remnant_grid(n, cells, q, generator))
             grid = resize_grid(drawn.to(image.device), side)
         x = normalise(image, self.classifier.normalisation, valid)
+        anchor_x = None
+        if self.anchor is not None:
+            anchor_x = normalise(image, self.anchor.normalisation, valid)
         return StepInputs(
             x=x.contiguous(memory_format=torch.channels_last),
             image=resize(normalise(image, IMAGENET, valid), side),
             label=label,
             target=target,
             grid=grid,
+            anchor_x=anchor_x,
         )
 
     def target_map(self, inputs: StepInputs, cam: Tensor) -> Tensor:
@@ -318,8 +341,26 @@ class AcrMethod(ClassifierTask[AdversarialSettings]):
         The reconstructor is in eval mode and without gradient to its parameters; it is back in
         training mode on return.
         """
-        target_map = self.target_map(inputs, cam)
-        with _frozen(self.reconstructor):
+        return self._classifier_terms(
+            inputs, class_logits, cam, self.target_map(inputs, cam), adversary=1.0
+        )
+
+    def _classifier_terms(
+        self,
+        inputs: StepInputs,
+        class_logits: Tensor,
+        cam: Tensor,
+        target_map: Tensor,
+        adversary: float,
+    ) -> CuTerms:
+        weights = self.config.acr.weights
+        if adversary != 1.0:
+            weights = replace(
+                weights,
+                cu_target=adversary * weights.cu_target,
+                cu_nontarget=adversary * weights.cu_nontarget,
+            )
+        with held(self.reconstructor):
             with torch.no_grad(), autocast(self.device, self.config.precision):
                 _, feature = self.reconstructor.encode(inputs.x, classify=False)
             from_target, from_nontarget = self._decode(
@@ -332,6 +373,6 @@ class AcrMethod(ClassifierTask[AdversarialSettings]):
             (from_target, from_nontarget),
             target_map,
             is_predicted(cam, inputs.target, inputs.side_px),
-            self.config.acr.weights,
+            weights,
             share=inputs.share,
         )

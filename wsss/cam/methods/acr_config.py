@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from wsss.cam.methods.adversary_settings import AcrSchedule, CollapseGuard, untrained_anchor
 from wsss.cam.methods.plain_config import ConvolutionalSettings
 from wsss.cam.methods.registry import METHODS, CamMethod
 from wsss.runtime.settings import Count, Fraction, NonNegative, Positive, Settings, impossible
@@ -41,6 +42,19 @@ class AcrConfig(Settings):
     + 3x3)."""
     weights: AcrWeights = AcrWeights()
     """Weights of the loss terms."""
+    schedule: AcrSchedule = AcrSchedule()
+    """Which network trains when."""
+    balance: Positive | None = None
+    """Bound on the norm of the adversarial gradient at the CAM, relative to that of the image
+    labels' gradient there, both of the whole batch; what exceeds it is scaled down. null: none."""
+    guard: CollapseGuard = CollapseGuard()
+    """When a training counts as collapsed, and stops."""
+    anchor: NonNegative = 0.0
+    """Weight of OC-CSE's erasing loss: a frozen, trained classifier may not find the target in
+    I * (1 - A_t), and shall find the other labels; 0: none."""
+    anchor_from: str | None = None
+    """The run whose classifier is the frozen one; null: this training's own, as it is when both
+    networks begin to learn (`schedule.classifier_epochs`)."""
     srf: bool = True
     """Stochastic remnant feeding; off leaves the segments as they are (an ablation)."""
     q_initial: Fraction = 0.8
@@ -72,10 +86,14 @@ class AcrConfig(Settings):
 
     @classmethod
     def idle(cls, values: Mapping[str, Any]) -> Mapping[str, str]:
-        """Settings of remnant feeding matter only where remnants are fed."""
-        if values.get("srf", True):
-            return {}
-        return dict.fromkeys(("q_initial", "q_decay", "grid_min", "grid_max"), "acr.srf is false")
+        """What remnants and the frozen classifier are like matters only where there are any."""
+        idle: dict[str, str] = {}
+        if not values.get("srf", True):
+            remnants = ("q_initial", "q_decay", "grid_min", "grid_max")
+            idle |= dict.fromkeys(remnants, "acr.srf is false")
+        if not values.get("anchor", 0.0):
+            idle["anchor_from"] = "acr.anchor is 0"
+        return idle
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -95,8 +113,12 @@ class AcrConfig(Settings):
         return self
 
     def q(self, epoch: int) -> float:
-        """Return the probability of feeding remnants in `epoch`, counted from 0."""
-        return max(0.0, self.q_initial - self.q_decay * epoch)
+        """Return the probability of feeding remnants in `epoch`, counted from 0.
+
+        It falls with the epochs in which the reconstructor learns.
+        """
+        learned = max(0, epoch - self.schedule.classifier_epochs)
+        return max(0.0, self.q_initial - self.q_decay * learned)
 
 
 class AdversarialSettings(ConvolutionalSettings):
@@ -106,9 +128,30 @@ class AdversarialSettings(ConvolutionalSettings):
     """The reconstructor of `acr` and `acr-vit`."""
 
     @property
+    def anchor_run(self) -> str | None:
+        """The run whose trained classifier stays as it is beside the training."""
+        return self.acr.anchor_from if self.acr.anchor else None
+
+    @property
     def decoded_px(self) -> int:
         """Side at which ACR reconstructs."""
         return self.acr.decode_px or self.crop_px
+
+    @model_validator(mode="after")
+    def _phases_fit_the_training(self) -> Self:
+        schedule = self.acr.schedule
+        if schedule.first_joint_epoch >= self.epochs:
+            raise impossible(
+                f"acr.schedule has {schedule.classifier_epochs} epochs of the classifier alone and "
+                f"{schedule.reconstructor_epochs} of the reconstructor alone, of {self.epochs} in "
+                "all",
+                key="acr.schedule",
+                expected="fewer than cam.epochs together: the rest is for both",
+                fix=f"raise cam.epochs above {schedule.first_joint_epoch}, or shorten the phases",
+            )
+        if self.acr.anchor and self.acr.anchor_from is None and not schedule.classifier_epochs:
+            raise untrained_anchor(self.acr.anchor, key="acr.anchor")
+        return self
 
     @model_validator(mode="after")
     def _decoder_can_halve(self) -> Self:

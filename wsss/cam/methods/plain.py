@@ -138,13 +138,20 @@ class ClassifierTask(Generic[C]):
         self.schedules: Mapping[str, Schedule] = family.schedules(config)
 
 
+def classification_terms(
+    classifier: Classifier, config: TrainedSettings, device: torch.device, part: Part
+) -> Mapping[str, Tensor]:
+    """Return the classification loss of a part with `image`, `valid` and `label`."""
+    batch = part.batch
+    x = normalise(batch["image"], classifier.normalisation, batch["valid"])
+    with autocast(device, config.precision):
+        logits = classifier.classify(x.contiguous(memory_format=torch.channels_last))
+    return {"total": part.share * classification_loss(logits, batch["label"])}
+
+
 class PlainMethod(ClassifierTask[TrainedSettings], OnePhaseTask):
     """Train the classifier on image labels alone."""
 
     def losses(self, part: Part, count: Tensor | None) -> Mapping[str, Tensor]:
         """Return the loss of a part with `image`, `valid` and `label`."""
-        batch = part.batch
-        x = normalise(batch["image"], self.classifier.normalisation, batch["valid"])
-        with autocast(self.device, self.config.precision):
-            logits = self.classifier.classify(x.contiguous(memory_format=torch.channels_last))
-        return {"total": part.share * classification_loss(logits, batch["label"])}
+        return classification_terms(self.classifier, self.config, self.device, part)
