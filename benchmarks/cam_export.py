@@ -164,7 +164,7 @@ def our_export(
 
 def our_source(name: str, model: str | None, precision: str, device: torch.device) -> CamSource:
     config = ExportConfig(scales=SCALES, mirror=True, precision=precision)  # type: ignore[arg-type]
-    return cam_source(config, network(name, model), None, device)
+    return cam_source(config.precision, network(name, model), None, device, mirror=config.mirror)
 
 
 # --- what is measured -------------------------------------------------------------------------

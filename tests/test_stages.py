@@ -179,7 +179,7 @@ def test_code_that_a_run_does_not_choose_reruns_none_of_its_stages(
             }
 
     original = provenance._module_hash
-    with_acr = {"cam", "export", "reconstructions"}
+    with_acr = {"cam", "export", "lpcam", "reconstructions"}
     assert changed("wsss.cam.methods.acr") == {"tiny": with_acr, "tiny-cam": set()}
     assert changed("wsss.data.formats.voc") == {"tiny": set(), "tiny-cam": set()}
     listed = {"index", "masks"}

@@ -20,6 +20,7 @@ TRAINING = (*INFERENCE, "micro_batch", "checkpoint_minutes")
 SECTIONS: Mapping[str, str] = {
     "index": "wsss.data.formats.registry:FORMATS",
     "cam": "wsss.cam.methods.registry:METHODS",
+    "lpcam": "wsss.cam.lpcam_config:LpcamConfig",
     "export": "wsss.cam.config:ExportConfig",
     "labels": "wsss.irn.config:LabelsConfig",
     "irn": "wsss.irn.config:IrnConfig",
@@ -163,6 +164,16 @@ _ALL: Sequence[Stage] = (
         chosen_by=("cam",),
     ),
     Stage(
+        "lpcam",
+        "cluster the classifier's features, for export.refine lpcam",
+        "wsss.cam.clustering:make_clusters",
+        settings="lpcam",
+        inputs={"model": "cam/model.safetensors", **_LIST},
+        outputs={"output": "lpcam.safetensors"},
+        machine=INFERENCE,
+        chosen_by=("cam",),
+    ),
+    Stage(
         "export",
         "write the CAMs of all tagged classes to HDF5",
         "wsss.cam.export:export_cams",
@@ -172,11 +183,12 @@ _ALL: Sequence[Stage] = (
             "cam": "",
             **_LIST,
             "attention_model": "",
+            "clusters": "",
         },
         outputs={"output": "cams.h5"},
         shardable=True,
         machine=INFERENCE,
-        chosen_by=("cam",),
+        chosen_by=("cam", "export"),
     ),
     Stage(
         "labels",

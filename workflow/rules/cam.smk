@@ -32,6 +32,27 @@ use rule cam as cam_alone with:
         run=rf"{runs_pattern(lambda run: not has_reconstructor(run))}|{RUN_NAME}/ablation/.+",
 
 
+# For runs whose maps are similarities to these clusters.
+rule lpcam:
+    input:
+        unpack(inputs("lpcam")),
+    output:
+        **outputs("lpcam"),
+    log:
+        log_of("lpcam"),
+    benchmark:
+        benchmark_of("lpcam")
+    conda:
+        ENVIRONMENT
+    threads: whole_machine
+    resources:
+        **resources("lpcam", mem_mb=16000, runtime=720),
+    params:
+        **params("lpcam"),
+    shell:
+        COMMAND
+
+
 rule export:
     input:
         unpack(inputs("export")),

@@ -70,23 +70,21 @@ def unused_inputs(stage, wildcards):
 
 def cam_inputs(wildcards):
     """Input: what the export reads beside a trained classifier, or in its place."""
-    if cam_method(CONFIG.run(wildcards.run)).task is None:
-        return {"cam": f"results/{wildcards.run}/config/cam.json"}
-    return attention_model(wildcards)
+    run, folder = CONFIG.run(wildcards.run), f"results/{wildcards.run}"
+    export = run.stages["export"]
+    if cam_method(run).task is None:
+        return {"cam": f"{folder}/config/cam.json"}
+    if export.refine == "lpcam":
+        return {"clusters": f"{folder}/lpcam.safetensors"}
+    if export.refine_from is None:
+        return {}
+    return {"attention_model": f"results/{export.refine_from}/cam/model.safetensors"}
 
 
 def anchor_model(wildcards):
     """Input: the frozen classifier of a training, where it is another run's."""
     lender = CONFIG.run(wildcards.run).stages["cam"].anchor_run
     return {} if lender is None else {"anchor_model": f"results/{lender}/cam/model.safetensors"}
-
-
-def attention_model(wildcards):
-    """Input: the transformer that refines the CAMs, where another run's does."""
-    export = CONFIG.run(wildcards.run).stages["export"]
-    if export.refine == "none" or export.refine_from is None:
-        return {}
-    return {"attention_model": f"results/{export.refine_from}/cam/model.safetensors"}
 
 
 def listing(wildcards, function_name):

@@ -74,13 +74,20 @@ class ExportConfig(Settings):
     """Add the mirror image of each size."""
     precision: Precision = "auto"
     """Arithmetic of the network; `auto`: bfloat16 where the device has instructions for it."""
-    refine: Literal["none", "patch-attention"] = "none"
-    """`patch-attention`: spread each CAM along a transformer's attention between patches."""
+    refine: Literal["none", "patch-attention", "lpcam"] = "none"
+    """`patch-attention`: spread each CAM along a transformer's attention between patches; `lpcam`:
+    in place of CAMs, similarity to clusters of features (see `lpcam`)."""
     refine_from: str | None = None
     """The run whose transformer gives that attention; null: the CAMs' own, if it is one."""
 
     @classmethod
     def idle(cls, values: Mapping[str, Any]) -> Mapping[str, str]:
         """A lender of attention matters only where CAMs are refined."""
-        refines = values.get("refine", "none") != "none"
-        return {} if refines else {"refine_from": "export.refine is 'none'"}
+        refine = values.get("refine", "none")
+        lends = refine == "patch-attention"
+        return {} if lends else {"refine_from": f"export.refine is '{refine}'"}
+
+    @property
+    def code(self) -> str | None:
+        """What gives the maps that are no CAMs, called like `wsss.cam.lpcam.lpcam_source`."""
+        return "wsss.cam.lpcam:lpcam_source" if self.refine == "lpcam" else None

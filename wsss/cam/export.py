@@ -38,7 +38,7 @@ from wsss.runtime.memory import release_freed_memory, return_large_blocks
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 from wsss.runtime.registry import chosen_modules, load_code
-from wsss.runtime.settings import to_dict
+from wsss.runtime.settings import Precision, to_dict
 
 
 def export_cams(
@@ -50,6 +50,7 @@ def export_cams(
     compute: InferenceCompute,
     model: Path | None = None,
     attention_model: Path | None = None,
+    clusters: Path | None = None,
     cam: Path | None = None,
     weights_file: Path | None = None,
     shard: Shard = WHOLE,
@@ -64,13 +65,15 @@ def export_cams(
         compute: Device and threads.
         model: The trained classifier (safetensors).
         attention_model: The trained transformer of the run that `config.refine_from` names.
+        clusters: LPCAM's clusters of the classifier's features, where `config.refine` is `lpcam`.
         cam: In place of a model, the settings of a CAM method that trains nothing (JSON).
         weights_file: The weight file or folder that those settings name by a key.
         shard: The part of the images to export.
 
     Raises:
         UserError: The model knows other classes than the index, an image became unreadable, or
-            there is no transformer to refine with; or there is not one of `model` and `cam`.
+            there is no transformer, or no clusters of this classifier, to refine with; or there is
+            not one of `model` and `cam`.
     """
     device = setup(compute, seed=0)
     known = read_index(index)
@@ -89,7 +92,9 @@ def export_cams(
         source, modules = _untrained(config, cam, known.classes, device, weights_file)
     else:
         assert model is not None
-        source, modules = _trained(config, model, attention_model, known, records, device)
+        source, modules = _trained(
+            config, model, (attention_model, clusters), known, records, device
+        )
 
     def load(record: ImageRecord) -> tuple[ImageRecord, Any]:
         return record, source.prepare(read_image(root / record.path))
@@ -181,13 +186,14 @@ class ClassifierSource:
 def _trained(
     config: ExportConfig,
     model: Path,
-    attention_model: Path | None,
+    refine_with: tuple[Path | None, Path | None],
     known: Index,
     records: Sequence[ImageRecord],
     device: torch.device,
-) -> tuple[ClassifierSource, set[str]]:
+) -> tuple[MapSource, set[str]]:
     """Return the source of a trained classifier, and the modules with its method's code."""
-    if config.refine != "none" and device.type == "cpu":
+    attention_model, clusters = refine_with
+    if config.refine == "patch-attention" and device.type == "cpu":
         # Attention takes memory of its own: beside ResNet-38 in float32 this saves 300 MB.
         return_large_blocks()
     trained = CLASSIFIER.load(model)
@@ -200,39 +206,66 @@ def _trained(
         )
     attention = _attention_model(config, trained, model, attention_model)
     attentive = None if attention is None else attention.network
-    source = cam_source(config, trained.network, attentive, device)
+    check_clusters(config, clusters)
+    source = cam_source(config.precision, trained.network, attentive, device, mirror=config.mirror)
     attributes = {"model": trained.identity}
     if attention is not None:
         attributes["attention_model"] = attention.identity
     models = [trained] if attention is None else [trained, attention]
     modules = {name for each in models for name in chosen_modules(each.settings)}
     description = _description(source, records, config)
-    return ClassifierSource(source, config, attributes, description), modules
+    plain = ClassifierSource(source, config, attributes, description)
+    if config.code is None:
+        return plain, modules
+    refined: MapSource = load_code(config.code)(
+        source, config, model=model, clusters=clusters, plain=plain
+    )
+    return refined, modules | set(chosen_modules(config))
+
+
+def check_clusters(config: ExportConfig, path: Path | None) -> None:
+    """Check that clusters are given where they are asked for, and nowhere else."""
+    if config.refine != "lpcam" and path is not None:
+        raise UserError(
+            f"clusters were given, and export.refine is '{config.refine}'",
+            where="--clusters",
+            fix="leave --clusters away, or set export.refine to lpcam",
+        )
+    if config.refine == "lpcam" and path is None:
+        raise UserError(
+            "export.refine is 'lpcam', and no clusters were given",
+            where="--clusters",
+            expected="what `wsss lpcam` makes of this model's features",
+            fix="--clusters results/RUN/lpcam.safetensors",
+        )
 
 
 def cam_source(
-    config: ExportConfig,
+    precision: Precision,
     classifier: Classifier,
     attention_from: Classifier | None,
     device: torch.device,
+    *,
+    mirror: bool,
 ) -> CamSource:
     """Bring the networks to `device`, in the form in which they give CAMs fastest.
 
     Args:
-        config: Mirror and precision.
+        precision: Arithmetic of the networks.
         classifier: The network whose CAMs are read. It is used up: not to be called any more.
         attention_from: The network whose patch attention refines them, or None.
         device: Where to compute.
+        mirror: Whether to read the mirror image of a view, too.
     """
     for network in filter(None, (classifier, attention_from)):
         network.to(device).to(memory_format=torch.channels_last)
     if attention_from is not classifier:
-        classifier = lean_classifier(classifier, dtype=convolution_dtype(device, config.precision))
+        classifier = lean_classifier(classifier, dtype=convolution_dtype(device, precision))
         release_freed_memory()
     return CamSource(
         classifier=classifier,
         attention_from=attention_from,
-        mirror=config.mirror,
+        mirror=mirror,
         device=device,
     )
 
@@ -241,7 +274,7 @@ def _attention_model(
     config: ExportConfig, trained: CamModel, model: Path, path: Path | None
 ) -> CamModel | None:
     """Return the transformer whose attention refines the CAMs; None: no refinement."""
-    if config.refine == "none":
+    if config.refine != "patch-attention":
         return None
     if path is not None:
         lender = CLASSIFIER.load(path)

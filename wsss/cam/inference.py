@@ -65,6 +65,7 @@ def multi_scale_cam(
     size: tuple[int, int],
     mirror: bool,
     epsilon: float = EPSILON,
+    normalise: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Sum the CAMs of all views of one image and normalise them.
 
@@ -78,6 +79,7 @@ def multi_scale_cam(
         size: (H, W) of the original image.
         mirror: Whether `cam_of` gives the mirror image's CAMs, too.
         epsilon: What the normalisation takes for nothing.
+        normalise: Another normalisation, of (K, h, w) maps that are not negative.
 
     Returns:
         (K, (H-1)//4+1, (W-1)//4+1) float32 in 0..1.
@@ -90,4 +92,4 @@ def multi_scale_cam(
         summed = maps[0] + maps[1].flip(-1) if mirror else maps[0]
         total = summed if total is None else total + summed
     assert total is not None
-    return normalise_maps(total, epsilon)
+    return normalise_maps(total, epsilon) if normalise is None else normalise(total)

@@ -142,6 +142,12 @@ class CamSource:
         ]
         return torch.cat(refined)
 
+    def features(self, view: View) -> Tensor:
+        """Return what the class weights are multiplied with, (1 or 2, D, h', w') float32."""
+        batch = self._batch(view.image, self.classifier)
+        passes = 1 if self.device.type == "cuda" else len(batch)
+        return torch.cat([self.classifier.features(part).float() for part in batch.chunk(passes)])
+
     def attention_bytes(self, size: tuple[int, int], scales: Sequence[float]) -> int:
         """Return about how much memory the attention of an image's largest view takes."""
         if self.attention_from is None:

@@ -30,12 +30,14 @@ class Classifier(nn.Module):
         map_epsilon: What the max-min normalisation of exported maps takes for nothing; small
             against the CAMs of this network.
         gives_attention: Whether `inference_cam` has attention to give.
+        gives_features: Whether its CAM is features times class weights, and it gives both.
     """
 
     normalisation: Normalisation
     size_multiple: int = 1
     map_epsilon: float = 1e-5
     gives_attention: bool = False
+    gives_features: bool = False
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Classify normalised images, with gradient through both results.
@@ -52,6 +54,19 @@ class Classifier(nn.Module):
     def classify(self, x: Tensor) -> Tensor:
         """Return the class logits alone, as `forward` does."""
         return self.forward(x)[0]
+
+    @property
+    def class_weights(self) -> Tensor:
+        """The last layer's weights, (C, D): features times these are the CAM."""
+        raise NotImplementedError(f"{type(self).__name__} has no features")
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the class weights are multiplied with, (B, D, h, w).
+
+        Args:
+            x: float (B, 3, H, W), normalised; only where `gives_features`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no features")
 
     def inference_cam(self, x: Tensor, *, attention: bool = False) -> InferenceCam:
         """Return the CAMs to export, without gradient in mind.

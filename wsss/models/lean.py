@@ -22,7 +22,9 @@ from wsss.models.vit_features import VitFeatures
 
 
 class LeanClassifier(Classifier):
-    """CAMs of a classifier and nothing else; see `lean_classifier`."""
+    """CAMs of a classifier, its features, and nothing else; see `lean_classifier`."""
+
+    gives_features = True
 
     def __init__(self, graph: fx.GraphModule, like: CamClassifier, dtype: torch.dtype) -> None:
         super().__init__()
@@ -37,12 +39,27 @@ class LeanClassifier(Classifier):
         """Return the CAMs, (B, C, h, w) float32, of normalised images (B, 3, H, W)."""
         if attention:
             return super().inference_cam(x, attention=True)
-        rounds = self.dtype != torch.float32
-        with torch.autocast(x.device.type, dtype=self.dtype if rounds else None, enabled=rounds):
-            feature = self.graph(x)
+        feature = self._backbone_feature(x)
         # A small part of the work, and the one whose rounding nothing evens out.
         with torch.autocast(x.device.type, enabled=False):
             return InferenceCam(self.head(feature.float()), None)
+
+    @property
+    def class_weights(self) -> Tensor:
+        """The head's last layer, (C, D)."""
+        return self.head.class_weights
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the head's last layer reads, (B, D, h, w) float32."""
+        feature = self._backbone_feature(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.head.last_features(feature.float())
+
+    def _backbone_feature(self, x: Tensor) -> Tensor:
+        rounds = self.dtype != torch.float32
+        with torch.autocast(x.device.type, dtype=self.dtype if rounds else None, enabled=rounds):
+            feature: Tensor = self.graph(x)
+        return feature
 
 
 def lean_classifier(classifier: Classifier, *, dtype: torch.dtype) -> Classifier:

@@ -47,11 +47,18 @@ class CamHead(nn.Module):
             if layer is not None:
                 nn.init.xavier_uniform_(layer.weight)
 
+    @property
+    def class_weights(self) -> Tensor:
+        """The last layer's weights, (C, D')."""
+        return self.classes.weight[:, :, 0, 0]
+
+    def last_features(self, feature: Tensor) -> Tensor:
+        """Return what the last layer reads: (B, D, h, w) -> (B, D', h, w)."""
+        return feature if self.hidden is None else F.relu(self.hidden(feature))
+
     def forward(self, feature: Tensor) -> Tensor:
         """Return the CAM logits of a feature: (B, D, h, w) -> (B, C, h, w)."""
-        if self.hidden is not None:
-            feature = F.relu(self.hidden(feature))
-        cam: Tensor = self.classes(feature)
+        cam: Tensor = self.classes(self.last_features(feature))
         return cam
 
 
@@ -69,11 +76,22 @@ class CamClassifier(Classifier):
         preset: Form of the head.
     """
 
+    gives_features = True
+
     def __init__(self, backbone: Backbone, n_classes: int, preset: Preset) -> None:
         super().__init__()
         self.backbone = backbone
         self.normalisation = backbone.normalisation
         self.head = CamHead(backbone.out_channels, n_classes, preset)
+
+    @property
+    def class_weights(self) -> Tensor:
+        """The head's last layer, (C, D)."""
+        return self.head.class_weights
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the head's last layer reads, (B, D, h, w), of normalised images."""
+        return self.head.last_features(self.backbone(x)[-1])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Classify images.

@@ -25,7 +25,7 @@ def code_hash(stage: Stage, config: ProjectConfig, run: str | None = None) -> st
         for section in stage.chosen_by:
             modules.update(chosen_modules(stages[section]))
         lender = stages["export"].refine_from
-        if stage.name == "export" and stages["export"].refine != "none" and lender is not None:
+        if stage.name == "export" and lender is not None:
             modules.update(chosen_modules(config.run(lender).stages["cam"]))
         frozen = stages["cam"].anchor_run
         if stage.name == "cam" and frozen is not None:

@@ -302,7 +302,15 @@ def _check_refinement(runs: Mapping[str, Run]) -> None:
         if lender is not None and lender not in runs:
             raise unknown_key(lender, runs, where=place, kind="run")
         method = METHODS.get(runs[lender or name].stages["cam"].method, where=place)
-        if export.refine != "none" and not method.has_attention:
+        if export.refine == "lpcam" and not method.has_features:
+            able = [entry.name for entry in METHODS.entries().values() if entry.has_features]
+            raise UserError(
+                f"the CAM method of this run, '{method.name}', has no features that its class "
+                "weights are multiplied with, which lpcam clusters",
+                where=f"runs.{name}.export.refine",
+                expected=f"none, or cam.method {' or '.join(able)}",
+            )
+        if export.refine == "patch-attention" and not method.has_attention:
             whose = f"run '{lender}'" if lender else "this run"
             able = [entry.name for entry in METHODS.entries().values() if entry.has_attention]
             raise UserError(
@@ -324,6 +332,13 @@ def _check_anchors(runs: Mapping[str, Run]) -> None:
         while (lender := runs[line[-1]].stages["cam"].anchor_run) is not None:
             if lender not in runs:
                 raise unknown_key(lender, runs, where=place, kind="run")
+            method = METHODS.get(runs[lender].stages["cam"].method, where=place)
+            if method.task is None:
+                raise UserError(
+                    f"the CAM method of run '{lender}', '{method.name}', trains no classifier",
+                    where=place,
+                    expected="a run that trains one",
+                )
             if lender in line:
                 raise UserError(
                     f"the runs {' -> '.join([*line, lender])} take their frozen classifier from "

@@ -184,6 +184,7 @@ METHODS.register(
         settings=AcrSettings,
         task="wsss.cam.methods.acr:AcrMethod",
         classifier="wsss.cam.methods.plain:build_classifier",
+        has_features=True,
         has_reconstructor=True,
     )
 )

@@ -60,5 +60,6 @@ METHODS.register(
         settings=OcCseSettings,
         task="wsss.cam.methods.oc_cse:OcCseMethod",
         classifier="wsss.cam.methods.plain:build_classifier",
+        has_features=True,
     )
 )

@@ -45,5 +45,6 @@ METHODS.register(
         settings=PlainSettings,
         task="wsss.cam.methods.plain:PlainMethod",
         classifier="wsss.cam.methods.plain:build_classifier",
+        has_features=True,
     )
 )

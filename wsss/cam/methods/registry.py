@@ -23,6 +23,7 @@ class CamMethod(Record):
         classifier: What builds its classifier, as `module:name`, called with its settings and the
             number of classes; None where it trains nothing.
         has_reconstructor: Whether a reconstructor is trained along, which the figures show.
+        has_features: Whether its classifier's CAM is features times class weights.
         has_attention: Whether its classifier has attention between patches to refine CAMs with.
     """
 
@@ -30,6 +31,7 @@ class CamMethod(Record):
     source: str | None = None
     classifier: str | None = None
     has_reconstructor: bool = False
+    has_features: bool = False
     has_attention: bool = False
 
 
