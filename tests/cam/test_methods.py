@@ -40,6 +40,10 @@ class TestAcrInPhases(BaseMethodTester):
     falls = "cu_classification"
 
 
+class TestAveragedCam(BaseMethodTester):
+    settings = as_method(CAM, "cam", ema=0.9, label_smoothing=0.1)
+
+
 class TestMct(BaseMethodTester):
     settings = as_method(CAM, "mct", crop_px=32)
 

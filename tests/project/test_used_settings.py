@@ -86,7 +86,7 @@ USERS: dict[str, set[str]] = {
     **dict.fromkeys(
         (f"cam.{key}" for key in (
             "epochs", "batch_size", "crop_px", "long_side_min_px", "long_side_max_px",
-            "erasing", "precision", "seed",
+            "erasing", "precision", "seed", "label_smoothing", "ema",
         )),
         TRAINED,
     ),

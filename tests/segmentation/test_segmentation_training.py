@@ -168,6 +168,19 @@ def test_the_same_seed_gives_the_same_bytes(data):
     assert (data / "other").read_bytes() != first
 
 
+def test_the_model_is_the_average_of_the_weights_where_asked_for(data):
+    run_training(data, tiny_config())
+    run_training(data, tiny_config(ema=0.9), output="averaged")
+    run_training(data, tiny_config(label_smoothing=0.2), output="softened")
+    plain, averaged, softened = (
+        SEGMENTATION.load(data / name).network.state_dict()
+        for name in ("model.safetensors", "averaged", "softened")
+    )
+    assert plain.keys() == averaged.keys() == softened.keys()
+    for other in (averaged, softened):
+        assert any(not torch.equal(plain[key], other[key]) for key in plain)
+
+
 def test_a_checkpoint_of_other_labels_is_refused(data, monkeypatch):
     class Stop(Exception):
         pass

@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from wsss.runtime.settings import Count, Fraction, Positive, Precision, Settings, impossible
+from wsss.runtime.settings import (
+    BelowOne,
+    Count,
+    Fraction,
+    Positive,
+    Precision,
+    Settings,
+    impossible,
+)
 
 
 class CamSettings(Settings):
@@ -41,6 +49,11 @@ class TrainedSettings(CamSettings):
     """RandAugment: strength of the operations, 0 to 30 (MCTformer: 9)."""
     erasing: Fraction = 0.0
     """Probability that a rectangle of the crop becomes noise (MCTformer: 0.25)."""
+    label_smoothing: BelowOne = 0.0
+    """What the classifier's image labels are softened by: e makes 0 and 1 into e/2 and 1 - e/2."""
+    ema: BelowOne = 0.0
+    """Decay, a step, of an average of the classifier's weights that is exported in their place
+    (0.99: of about the last hundred steps); 0: the last weights themselves."""
     precision: Precision = "auto"
     """Arithmetic of the networks; losses are float32 always."""
     seed: int = 0

@@ -55,15 +55,27 @@ def resize(x: Tensor, side_px: int) -> Tensor:
     return resize_bilinear(x, (side_px, side_px))
 
 
-def classification_loss(class_logits: Tensor, label: Tensor) -> Tensor:
+def classification_loss(
+    class_logits: Tensor, label: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
     """Return the mean binary cross-entropy over (B, C) class logits and 0/1 labels.
 
     Logits (B, S, C) are S scores for the same labels; the losses of the scores are added up.
+
+    Args:
+        class_logits: (B, C) or (B, S, C).
+        label: (B, C), 0 or 1.
+        label_smoothing: e, with which a label y counts as (1 - e) y + e / 2 (Szegedy et al.,
+            CVPR 2016, each class being a choice of two).
     """
     logits = at_least_float32(class_logits)
     if logits.dim() == 3:
-        return torch.stack([classification_loss(one, label) for one in logits.unbind(1)]).sum()
-    return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype))
+        losses = [classification_loss(one, label, label_smoothing) for one in logits.unbind(1)]
+        return torch.stack(losses).sum()
+    aim = label.to(logits.dtype)
+    if label_smoothing:
+        aim = (1 - label_smoothing) * aim + label_smoothing / 2
+    return F.binary_cross_entropy_with_logits(logits, aim)
 
 
 def draw_targets(label: Tensor, uniform: Tensor) -> Tensor:
@@ -232,6 +244,7 @@ def cu_loss(
     weights: AcrWeights,
     *,
     share: float = 1.0,
+    label_smoothing: float = 0.0,
 ) -> CuTerms:
     """Return the loss of the classifier's update: classify, and leave nothing to reconstruct from.
 
@@ -245,10 +258,11 @@ def cu_loss(
         predicted: Where the target is the CAM's argmax, bool (B, 1, H, W).
         weights: Weights of the terms.
         share: What part of a batch these images are: its terms are the sums of all parts'.
+        label_smoothing: Of the image labels.
     """
     from_target, from_nontarget = reconstructions
     mask = target_map.detach()
-    classification = share * classification_loss(class_logits, label)
+    classification = share * classification_loss(class_logits, label, label_smoothing)
     target_error = share * _masked_error((mask == 0).to(mask.dtype), from_target, image).mean()
     nontarget_error = share * _masked_error(mask * predicted, from_nontarget, image).mean()
     total = (

@@ -8,13 +8,14 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from wsss.cam.config import CamSettings
+from wsss.cam.config import CamSettings, TrainedSettings
 from wsss.cam.methods.registry import METHODS
 from wsss.errors import UserError
 from wsss.models.classifier import Classifier
 from wsss.models.model_file import ModelKind, Trained
 from wsss.models.reconstructor import Reconstructor
 from wsss.runtime.registry import load_code
+from wsss.training.averaging import AveragedTask
 from wsss.training.schedule import Schedule
 from wsss.training.step import TrainingTask
 
@@ -31,6 +32,24 @@ class CamTask(TrainingTask, Protocol):
     def schedules(self) -> Mapping[str, Schedule]:
         """Schedules of optimisers that depart from the training's poly schedule, by name."""
         ...
+
+
+class AveragedMethod(AveragedTask[Classifier]):
+    """The training of a method, with the average of the classifier's weights as its result.
+
+    Args:
+        task: The training.
+        decay: Of the average, a step.
+
+    Attributes:
+        classifier: With the averaged weights.
+        schedules: The training's.
+    """
+
+    def __init__(self, task: CamTask, decay: float) -> None:
+        super().__init__(task, task.classifier, decay)
+        self.classifier: Classifier = self.result
+        self.schedules: Mapping[str, Schedule] = task.schedules
 
 
 class TaskBuilder(Protocol):
@@ -59,7 +78,9 @@ def cam_task(config: CamSettings, n_classes: int, **options: Any) -> CamTask:
         UserError: The method trains nothing.
     """
     build: TaskBuilder = load_code(_code_of(config, "task"))
-    return build(config, n_classes, **options)
+    task = build(config, n_classes, **options)
+    averages = isinstance(config, TrainedSettings) and config.ema
+    return AveragedMethod(task, config.ema) if averages else task
 
 
 def build_classifier(config: CamSettings, n_classes: int) -> Classifier:

@@ -59,6 +59,11 @@ class SegmentationConfig(Settings):
     """Power of the poly schedule."""
     freeze_batchnorm: bool = True
     """Keep the backbone's BatchNorm as it was loaded."""
+    label_smoothing: BelowOne = 0.0
+    """Share of a pixel's label that goes to all labels alike."""
+    ema: BelowOne = 0.0
+    """Decay, a step, of an average of the weights that becomes the model in their place (0.99: of
+    about the last hundred steps); 0: the last weights themselves."""
     loss_scales: tuple[Number, ...] = (1.0,)
     """Input scales with a loss each; with several, their maximum gets one too (DeepLabV2)."""
     precision: Precision = "auto"

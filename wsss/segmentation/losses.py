@@ -16,7 +16,12 @@ def labelled_pixels(target: Tensor) -> Tensor:
     return (target != IGNORE).sum()
 
 
-def pixel_cross_entropy(logits: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
+def pixel_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    labelled: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Mean cross-entropy over the labelled pixels, at the target's resolution.
 
     Args:
@@ -24,6 +29,7 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor, labelled: Tensor | None 
         target: (B, H, W) int64 labels 0..L-1; 255 is left out.
         labelled: Labelled pixels of the whole batch, of which this is a part: what it adds to the
             batch's mean is returned. None: this is the batch.
+        label_smoothing: Share of each label that goes to all L labels alike.
 
     Returns:
         Scalar; 0 where nothing is labelled.
@@ -34,7 +40,9 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor, labelled: Tensor | None 
     # One row a pixel: the two-dimensional form of this loss has no deterministic CUDA kernel.
     rows = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
     flat = target.reshape(-1)
-    total = F.cross_entropy(rows, flat, ignore_index=IGNORE, reduction="sum")
+    total = F.cross_entropy(
+        rows, flat, ignore_index=IGNORE, reduction="sum", label_smoothing=label_smoothing
+    )
     count = labelled_pixels(flat) if labelled is None else labelled
     return total / count.clamp(min=1)
 
@@ -45,6 +53,7 @@ def multi_scale_loss(
     target: Tensor,
     scales: Sequence[float],
     labelled: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Sum of the losses at each scale and of that of their maximum (DeepLabV2, PAMI 2018).
 
@@ -54,6 +63,7 @@ def multi_scale_loss(
         target: (B, H, W) int64.
         scales: Factors on the image, 1 first; with only one there is no maximum.
         labelled: Labelled pixels of the batch that this is a part of; None: this is the batch.
+        label_smoothing: Share of each label that goes to all labels alike.
 
     Returns:
         Scalar, the sum of the losses.
@@ -66,7 +76,9 @@ def multi_scale_loss(
             else F.interpolate(image, scale_factor=scale, mode="bilinear", align_corners=False)
         )
         all_logits.append(network(scaled))
-    losses = [pixel_cross_entropy(logits, target, labelled) for logits in all_logits]
+    losses = [
+        pixel_cross_entropy(logits, target, labelled, label_smoothing) for logits in all_logits
+    ]
     if len(all_logits) > 1:
         size = all_logits[0].shape[2:]
         resized = [
@@ -74,5 +86,5 @@ def multi_scale_loss(
             for logits in all_logits
         ]
         strongest = torch.stack(resized).amax(dim=0)
-        losses.append(pixel_cross_entropy(strongest, target, labelled))
+        losses.append(pixel_cross_entropy(strongest, target, labelled, label_smoothing))
     return torch.stack(losses).sum()

@@ -24,8 +24,9 @@ from wsss.segmentation.config import SegmentationConfig
 from wsss.segmentation.labels import find_labels
 from wsss.segmentation.losses import labelled_pixels, multi_scale_loss
 from wsss.segmentation.model_file import SEGMENTATION, build_network
+from wsss.training.averaging import AveragedTask
 from wsss.training.loop import finish, train
-from wsss.training.step import OnePhaseTask, Part
+from wsss.training.step import OnePhaseTask, Part, TrainingTask
 
 
 def parameter_groups(network: DeepLab, config: SegmentationConfig) -> list[dict[str, Any]]:
@@ -75,7 +76,12 @@ class SegmentationTask(OnePhaseTask):
         image = image.contiguous(memory_format=torch.channels_last)
         with autocast(image.device, self._config.precision):
             loss = multi_scale_loss(
-                self.network, image, batch["target"], self._config.loss_scales, count
+                self.network,
+                image,
+                batch["target"],
+                self._config.loss_scales,
+                count,
+                self._config.label_smoothing,
             )
         return {"total": loss}
 
@@ -114,7 +120,12 @@ def train_segmentation(
     digest = images.labels_hash()
     device = setup(compute, config.seed, trains=True)
     network = build_network(config, len(known.classes), weights_file)
-    task = SegmentationTask(network, config, device)
+    task: TrainingTask
+    trained = task = SegmentationTask(network, config, device)
+    result = trained.network
+    if config.ema:
+        task = averaged = AveragedTask(trained, trained.network, config.ema)
+        result = averaged.result
     settings = to_dict(config)
     summary = train(
         task,
@@ -138,5 +149,5 @@ def train_segmentation(
     if not Processes.here().is_main:
         return
     training = {**asdict(summary), "labels": digest}
-    SEGMENTATION.save(output, task.network, config, classes=known.classes, training=training)
+    SEGMENTATION.save(output, result, config, classes=known.classes, training=training)
     finish(work_dir)

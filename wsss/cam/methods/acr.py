@@ -375,4 +375,5 @@ class AcrMethod(ClassifierTask[AdversarialSettings]):
             is_predicted(cam, inputs.target, inputs.side_px),
             weights,
             share=inputs.share,
+            label_smoothing=self.config.label_smoothing,
         )

@@ -85,7 +85,7 @@ class OcCseMethod(ClassifierTask[OcCseSettings]):
         hidden = erased(seen, cam, target)
         with autocast(self.device, self.config.precision):
             found = self.anchor.classify(hidden.contiguous(memory_format=torch.channels_last))
-        classification = share * classification_loss(logits, label)
+        classification = share * classification_loss(logits, label, self.config.label_smoothing)
         missed = share * erasing_loss(found, label, target)
         return {
             "total": classification + self.config.occse.anchor * missed,

@@ -146,7 +146,8 @@ def classification_terms(
     x = normalise(batch["image"], classifier.normalisation, batch["valid"])
     with autocast(device, config.precision):
         logits = classifier.classify(x.contiguous(memory_format=torch.channels_last))
-    return {"total": part.share * classification_loss(logits, batch["label"])}
+    loss = classification_loss(logits, batch["label"], config.label_smoothing)
+    return {"total": part.share * loss}
 
 
 class PlainMethod(ClassifierTask[TrainedSettings], OnePhaseTask):
