@@ -244,7 +244,15 @@ def test_every_exception_is_a_setting() -> None:
 @pytest.mark.parametrize(
     ("place", "value", "users"),
     [
-        ("cam.acr.q_initial", 0.7, {"demo", "demo-gt", "voc-lite", "voc-lite-gt"}),
+        (
+            "cam.acr.q_initial",
+            0.7,
+            {
+                *("demo", "demo-gt", "voc-lite", "voc-lite-gt"),
+                *("voc-lite-acr2", "voc-lite-acr2-lpcam"),
+            },
+        ),
+        ("lpcam.clusters", 6, None),
         ("cam.vit.depth", 3, {"voc-mct", "voc-vit"}),
         ("cam.erasing", 0.1, None),
     ],
