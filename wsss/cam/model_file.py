@@ -79,8 +79,9 @@ def cam_task(config: CamSettings, n_classes: int, **options: Any) -> CamTask:
     """
     build: TaskBuilder = load_code(_code_of(config, "task"))
     task = build(config, n_classes, **options)
-    averages = isinstance(config, TrainedSettings) and config.ema
-    return AveragedMethod(task, config.ema) if averages else task
+    if isinstance(config, TrainedSettings) and config.ema:
+        return AveragedMethod(task, config.ema)
+    return task
 
 
 def build_classifier(config: CamSettings, n_classes: int) -> Classifier:
