@@ -121,7 +121,8 @@ def test_a_layout_is_recognised_and_read(tmp_path, write, capsys):
     assert index.sets == ("train",)
     assert build_masks(settings, tmp_path, index) == {}
     (tmp_path / "masks").mkdir()
-    write_label(tmp_path / "masks" / "town__c.png", np.ones((6, 9), np.uint8))
+    dog = index.classes.index("dog") + 1
+    write_label(tmp_path / "masks" / "town__c.png", np.full((6, 9), dog, np.uint8))
     assert build_masks(settings, tmp_path, index) == {"town__c": "masks/town__c.png"}
 
 
