@@ -222,7 +222,7 @@ def test_another_index_is_not_shared() -> None:
         ({"run": {}}, "run", ["'runs'?"]),
         ({"compute": {"thread": 1}}, "compute.thread", ["'threads'?"]),
         ({"compute": {"threads": 0}}, "compute.threads", ["1 or more"]),
-        ({"compute": {"device": "gpu"}}, "compute.device", ["auto, cuda"]),
+        ({"compute": {"device": "gpu"}}, "compute.device", ["auto, cpu, cuda"]),
         ({"roots": {"voc": 3}}, "roots.voc", ["a path"]),
         ({"defaults": {"cams": {}}}, "defaults.cams", ["'cam'?"]),
         ({"defaults": {"cam": {"epoch": 3}}}, "defaults.cam.epoch", ["'epochs'?"]),
