@@ -62,28 +62,39 @@ def published() -> MCTformerV2:
 
 
 # This fill makes the attention so sharp that float32 rounding grows 1e4-fold on its way through the
-# layers: against float64 the reference itself is off by up to 4e-3 of the maximum. 1e-4 therefore
-# holds for the explicit attention, which rounds as the published code does; that fused attention
+# layers: against float64 the reference itself is off by up to 4e-3 of the maximum. The explicit
+# attention rounds as the published code does: 1e-4 where the processor multiplies as the one that
+# computed the reference, and elsewhere as near to float64 as the reference is. That fused attention
 # computes the same is shown in float64 below.
 @pytest.mark.parametrize("shape", ["square", "wide"])
 def test_same_numbers_as_the_published_code(published: MCTformerV2, shape: str) -> None:
     reference = np.load(DATA / "mctformer_v2.npz")
     image = torch.from_numpy(reference[f"{shape}_image"].astype(np.float32))
+    results = _outputs(published, image)
+    truths = _outputs(copy.deepcopy(published).double(), image.double())
+    for name, result in results.items():
+        expected = reference[f"{shape}_{name}"]
+        assert result.shape == expected.shape
+        scale = np.abs(expected).max()
+        worst = np.abs(result - expected).max() / scale
+        rounding = np.abs(truths[name] - expected).max() / scale
+        assert rounding < 5e-3, (name, rounding)
+        off = np.abs(truths[name] - result).max() / scale
+        assert worst < 1e-4 or off < 2 * rounding, (name, worst, off, rounding)
+
+
+def _outputs(model: MCTformerV2, image: Tensor) -> dict[str, np.ndarray]:
     with torch.no_grad():
-        output = published(image, attention="all")
+        output = model(image, attention="all")
         fused = fused_cam(output)
         refined = refine_with_patch_attention(fused, output.patch_attention)
-    results = {
+    found = {
         "class_logit": output.class_logit,
         "patch_logit": output.patch_logit,
         "fused_cam": fused,
         "refined_cam": refined,
     }
-    for name, result in results.items():
-        expected = reference[f"{shape}_{name}"]
-        assert result.shape == expected.shape
-        worst = np.abs(result.numpy() - expected).max() / np.abs(expected).max()
-        assert worst < 1e-4, (name, worst)
+    return {name: value.numpy() for name, value in found.items()}
 
 
 def test_every_request_computes_the_same_with_the_published_weights(published: MCTformerV2) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy.ndimage import binary_dilation
 from segmentation_helpers import CLASSES, make_data, picture, tiny_config
 from torch import nn
 
@@ -272,8 +273,11 @@ def test_people_get_masks_and_overlays(data, crf):
         shown = overlay[: label.shape[0], : label.shape[1]]
         right, lower = label != np.roll(label, -1, 1), label != np.roll(label, -1, 0)
         right[:, -1], lower[-1] = False, False
-        inside = ~(right | lower)
-        background, coloured = inside & (label == 0), inside & (label > 0)
+        # White where a label ends, black beside that, so that one of them shows on any picture.
+        border = right | lower
+        outline = binary_dilation(border)
+        assert (shown[border] == 255).all() and (shown[outline & ~border] == 0).all()
+        background, coloured = ~outline & (label == 0), ~outline & (label > 0)
         assert np.array_equal(shown[background], image[background])
         mixed = 0.4 * image[coloured] + 0.6 * voc_palette()[label[coloured]]
         np.testing.assert_allclose(shown[coloured], mixed, atol=1)
