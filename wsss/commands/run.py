@@ -51,4 +51,5 @@ def _run(options: argparse.Namespace) -> None:
             where=f"results/{options.name}",
             fix=f"what it says above, and:  wsss status results/{options.name}",
         )
-    print(f"results/{options.name}/done; its scores:  wsss table results/{options.name}")
+    if not options.dry_run:
+        print(f"results/{options.name}/done; its scores:  wsss table results/{options.name}")
