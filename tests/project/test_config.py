@@ -13,7 +13,9 @@ import pytest
 import yaml
 from cam_settings import as_method
 
+from wsss.cam.methods.registry import METHODS
 from wsss.errors import UserError
+from wsss.irn.label_methods import LABEL_METHODS
 from wsss.project.config import (
     ProjectConfig,
     load_config,
@@ -142,6 +144,16 @@ def test_renewing_the_defaults_keeps_the_rest() -> None:
     assert replace_defaults(broken) == replace_defaults(text)
     assert replace_defaults(text).startswith(text[: text.index("defaults:")])
     assert text[text.index("# Experiments") :] in replace_defaults(text)
+
+
+def test_what_records_share_has_the_default_of_the_record_that_a_run_gets_unasked() -> None:
+    defaults = read_yaml(Path(__file__).parents[2] / "config.yaml")["defaults"]
+    assert defaults["pseudo_labels"]["method"] == "irn"
+    assert defaults["pseudo_labels"]["background"] == 0.25
+    for stage, registry in (("cam", METHODS), ("pseudo_labels", LABEL_METHODS)):
+        record = registry.get(registry.default, where=stage)
+        for key, value in to_dict(record.settings()).items():
+            assert defaults[stage][key] == value, (stage, key)
 
 
 def test_schema_file_has_not_drifted() -> None:

@@ -194,7 +194,9 @@ class Registry(Generic[E]):
         properties: dict[str, Any] = {}
         for entry in self.entries().values():
             whole = handler.resolve_ref_schema(handler(entry.settings.__pydantic_core_schema__))
-            properties.update({**whole["properties"], **properties})
+            # A key that several have is described as the record has it that a run gets unasked.
+            known = whole["properties"]
+            properties.update(known if entry.name == self.default else {**known, **properties})
         said = ", ".join(
             f"`{entry.name}` ({entry.description})" for entry in self.entries().values()
         )
