@@ -1,0 +1,131 @@
+"""Class probabilities of a picture: views padded, mirrored and averaged, rounded as told."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from segmentation_helpers import picture, tiny_config
+from torch import nn
+
+from wsss.models.backbones import IMAGENET, build_backbone
+from wsss.models.config import BackboneConfig
+from wsss.models.deeplab import DeepLab
+from wsss.segmentation.inference import (
+    Segmenter,
+    Views,
+    class_probabilities,
+    load_views,
+    pad_to_multiple,
+    segmenter,
+)
+
+CPU = torch.device("cpu")
+
+
+class _PixelNetwork(nn.Module):
+    """Labels each 4 x 4 cell by itself: what it says of a place depends on that place alone."""
+
+    padding_stride = 8
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(4)
+        self.weight = torch.randn(3, 3, 1, 1, generator=generator)
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(tuple(x.shape))
+        assert x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0
+        return F.conv2d(F.avg_pool2d(x, 4), self.weight)
+
+
+def views_of(image, scales, tmp_path):
+    Image.fromarray(image).save(tmp_path / "view.png")
+    return load_views(str(tmp_path / "view.png"), scales)
+
+
+def predict(network, views, *, mirror):
+    segments = Segmenter(network, IMAGENET, network.padding_stride, CPU, torch.float32)
+    return class_probabilities(segments, views, mirror=mirror).numpy()
+
+
+def test_padding_is_right_and_below_and_only_as_needed():
+    image = torch.ones(1, 3, 9, 16)
+    padded = pad_to_multiple(image, 8)
+    assert padded.shape == (1, 3, 16, 16)
+    assert (padded[:, :, :9] == 1).all() and (padded[:, :, 9:] == 0).all()
+
+
+def test_one_view_equals_the_formula(tmp_path):
+    network, image = _PixelNetwork(), picture(32, 40)
+    got = predict(network, views_of(image, (1.0,), tmp_path), mirror=False)
+    mean, std = np.array(IMAGENET.mean), np.array(IMAGENET.std)
+    x = torch.from_numpy((image / 255.0 - mean) / std).permute(2, 0, 1)[None]
+    logits = F.conv2d(F.avg_pool2d(x, 4), network.weight.double())
+    logits = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
+    expected = (logits.exp() / logits.exp().sum(1, keepdim=True))[0]
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_views_are_padded_to_the_stride_and_averaged(tmp_path):
+    network, image = _PixelNetwork(), picture(37, 51)
+    views = views_of(image, (0.5, 1.0, 1.5), tmp_path)
+    assert [tuple(view.shape) for view in views.images] == [(3, 18, 26), (3, 37, 51), (3, 56, 76)]
+    got = predict(network, views, mirror=True)
+    # Image and mirror image.
+    assert network.seen == [(1, 3, *size) for size in ((24, 32), (40, 56), (56, 80)) for _ in "ab"]
+    assert got.shape == (3, 37, 51)
+    np.testing.assert_allclose(got.sum(0), 1, atol=1e-5)
+    single = [
+        predict(network, Views(views.size, (each,)), mirror=False)
+        for view in views.images
+        for each in (view, view.flip(-1))
+    ]
+    mirrored_back = [p if i % 2 == 0 else p[..., ::-1] for i, p in enumerate(single)]
+    np.testing.assert_allclose(got, np.mean(mirrored_back, axis=0), atol=1e-6)
+
+
+def test_a_mirrored_image_gets_the_mirrored_prediction(tmp_path):
+    # Width a multiple of the stride: only then does the padding mirror, too.
+    image = picture(40, 56)
+    views = views_of(image, (1.0,), tmp_path)
+    mirrored = Views(views.size, tuple(view.flip(-1) for view in views.images))
+    torch.manual_seed(0)
+    backbone = build_backbone(BackboneConfig(weights="none"))
+    network = DeepLab(backbone, 3, tiny_config().head).eval()
+    segments = segmenter(network, precision="float32", device=CPU)
+    left = class_probabilities(segments, views, mirror=True)
+    right = class_probabilities(segments, mirrored, mirror=True)
+    torch.testing.assert_close(left, right.flip(-1), atol=1e-5, rtol=0)
+    # Without the mirror the network is not symmetric, so the test can fail.
+    alone, other = (class_probabilities(segments, v, mirror=False) for v in (views, mirrored))
+    assert (alone - other.flip(-1)).abs().max() > 1e-4
+
+
+def test_a_segmenter_rounds_as_told_and_only_so(tmp_path):
+    views = views_of(picture(61, 83), (0.5, 1.0), tmp_path)
+    torch.manual_seed(0)
+    network = DeepLab(build_backbone(BackboneConfig()), 3, tiny_config().head).eval()
+    # Logits that differ from place to place, as after training.
+    network.head.classifier.weight.data *= 20
+    normalisation, stride = network.backbone.normalisation, network.padding_stride
+    plain = Segmenter(network, normalisation, stride, CPU, torch.float32)
+    wanted = class_probabilities(plain, views, mirror=True)
+    assert wanted.std(dim=(1, 2)).max() > 0.01
+    far = {}
+    for precision in ("float32", "bfloat16"):
+        segments = segmenter(copy.deepcopy(network), precision=precision, device=CPU)
+        far[precision] = (class_probabilities(segments, views, mirror=True) - wanted).abs().max()
+    assert far["float32"] < 1e-4 < far["bfloat16"] < 0.1
+
+
+def test_padding_does_not_move_the_prediction(tmp_path):
+    # Cells of 4 pixels: cutting the image inside the padding keeps the cells before it.
+    network, image = _PixelNetwork(), picture(40, 64)
+    whole = predict(network, views_of(image, (1.0,), tmp_path), mirror=False)
+    cut = predict(network, views_of(image[:36, :60], (1.0,), tmp_path), mirror=False)
+    np.testing.assert_allclose(cut[:, :30, :54], whole[:, :30, :54], atol=1e-6)
