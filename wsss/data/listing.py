@@ -78,6 +78,25 @@ def bad_class_name(name: str) -> str | None:
     return None
 
 
+def class_problems(classes: Sequence[str], *, file: str | None, root: str = "") -> list[Problem]:
+    """Return what is wrong with a data set's class names, and with their number.
+
+    Args:
+        classes: Without background.
+        file: Where they stand, relative to the data root; None: each is the name of a folder.
+        root: What too many of these folders are said of.
+    """
+    problems = []
+    for name in classes:
+        reason = bad_class_name(name)
+        if reason is not None:
+            problems.append(Problem(file or name, 0, "bad class name", f"{name!r} {reason}"))
+    if len(classes) > MAX_CLASSES:
+        reason = f"{len(classes)} classes, but a label picture holds at most {MAX_CLASSES}"
+        problems.append(Problem(file or root, 0, "too many classes", reason))
+    return problems
+
+
 def _fair_choice(problems: Sequence[Problem], limit: int) -> list[Problem]:
     # One kind with thousands of offenders must not crowd the other kinds out of the message.
     numbers: Counter[str] = Counter()

@@ -21,11 +21,10 @@ from wsss.data.formats.pictures import (
 )
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.listing import (
-    MAX_CLASSES,
     Entry,
     Listing,
     Problem,
-    bad_class_name,
+    class_problems,
 )
 from wsss.errors import UserError
 from wsss.runtime.settings import BelowOne
@@ -73,14 +72,7 @@ def list_class_folders(settings: ClassFoldersSettings, root: Path) -> Listing:
             group = "/".join([*parts[:depth], *parts[depth + 1 :]])
             kept.setdefault(group, []).append(file)
     classes = tuple(sorted({f.split("/")[depth] for files in kept.values() for f in files}))
-    listing = Listing(classes)
-    for name in classes:
-        reason = bad_class_name(name)
-        if reason is not None:
-            listing.problems.append(Problem(name, 0, "bad class name", f"{name!r} {reason}"))
-    if len(classes) > MAX_CLASSES:
-        reason = f"{len(classes)} classes, but a label picture holds at most {MAX_CLASSES}"
-        listing.problems.append(Problem(root.name, 0, "too many classes", reason))
+    listing = Listing(classes, problems=class_problems(classes, file=None, root=root.name))
     for files in kept.values():
         for same in _same_content(root, files):
             set_name = SET_NAMES[same[0].split("/")[0].lower()] if has_sets else "train"

@@ -21,11 +21,11 @@ from wsss.data.formats.pictures import (
 )
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.listing import (
-    MAX_CLASSES,
     Entry,
     Listing,
     Problem,
     bad_class_name,
+    class_problems,
 )
 from wsss.errors import UserError
 from wsss.runtime.settings import BelowOne
@@ -98,13 +98,7 @@ def list_coco_json(settings: CocoJsonSettings, root: Path) -> Listing:
             # Exports of annotation tools have a "background" that nothing is annotated with.
             if key in used or bad_class_name(name) is None:
                 classes.setdefault(name)
-    for name in classes:
-        reason = bad_class_name(name) or ""
-        if reason:
-            problems.append(Problem("categories", 0, "bad class name", f"{name!r} {reason}"))
-    if len(classes) > MAX_CLASSES:
-        reason = f"{len(classes)} classes, but a label picture holds at most {MAX_CLASSES}"
-        problems.append(Problem("categories", 0, "too many classes", reason))
+    problems += class_problems(tuple(classes), file="categories")
     listing = Listing(tuple(classes), problems=problems)
     finder = Finder(root)
     for set_name, document in documents.items():

@@ -20,11 +20,10 @@ from wsss.data.formats.pictures import (
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.formats.table_rows import Row, read_rows
 from wsss.data.listing import (
-    MAX_CLASSES,
     Entry,
     Listing,
     Problem,
-    bad_class_name,
+    class_problems,
 )
 from wsss.errors import UserError
 from wsss.runtime.settings import BelowOne
@@ -50,14 +49,7 @@ def list_table(settings: TableSettings, root: Path) -> Listing:
     table = read_rows(root / settings.file)
     classes = table.classes or tuple(sorted({tag for row in table.rows for tag in row.tags}))
     listing = Listing(classes, notes=list(table.notes))
-    for name in classes:
-        reason = bad_class_name(name)
-        if reason is not None:
-            problem = Problem(settings.file, 0, "bad class name", f"{name!r} {reason}")
-            listing.problems.append(problem)
-    if len(classes) > MAX_CLASSES:
-        reason = f"{len(classes)} classes, but a label picture holds at most {MAX_CLASSES}"
-        listing.problems.append(Problem(settings.file, 0, "too many classes", reason))
+    listing.problems += class_problems(classes, file=settings.file)
     finder = Finder(root)
     first: dict[str, int] = {}
     without: list[str] = []
