@@ -48,9 +48,13 @@ def _forms(device: torch.device) -> dict[str, Callable[[], Any]]:
         "Lite0, any kernels": partial(_any_kernels, lite),
         "Lite0, 1x1 convolutions as products": lambda: _products(lite()),
         "Lite0, the same, depthwise ones PyTorch's": lambda: _own_depthwise(_products(lite())),
+        "Lite0, without cuDNN": lambda: _without_cudnn(lite()),
         "Lite0, float32": partial(_lean, "lite0", torch.float32, device),
         "ResNet-38, as exported": partial(_lean, "resnet38", torch.bfloat16, device),
         "ResNet-38, 1x1 convolutions as products": lambda: _products(
+            _lean("resnet38", torch.bfloat16, device)
+        ),
+        "ResNet-38, without cuDNN": lambda: _without_cudnn(
             _lean("resnet38", torch.bfloat16, device)
         ),
     }
@@ -93,13 +97,16 @@ def _products(built: Any) -> Any:
 
 
 def _own_depthwise(built: Any) -> Any:
+    return _without_cudnn(built, only=lambda module: module.groups > 1)
+
+
+def _without_cudnn(built: Any, only: Callable[[nn.Conv2d], bool] = lambda module: True) -> Any:
     def forward(of_cudnn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         with torch.backends.cudnn.flags(enabled=False):
             return of_cudnn(x)
 
-    for module in _convolutions(built):
-        if module.groups > 1:
-            module.forward = partial(forward, module.forward)  # type: ignore[method-assign]
+    for module in filter(only, _convolutions(built)):
+        module.forward = partial(forward, module.forward)  # type: ignore[method-assign]
     return built
 
 

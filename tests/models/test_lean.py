@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from wsss.models.any_size import Depthwise, Pointwise, plan_nothing
 from wsss.models.backbones import build_backbone, freeze_batchnorm
 from wsss.models.config import BackboneConfig
 from wsss.models.deeplab import DeepLab
@@ -161,3 +162,24 @@ def test_same_features_of_a_backbone(name: str) -> None:
     assert lean.normalisation == whole.normalisation
     for feature, other in zip(features, wanted, strict=True):
         assert difference(feature, other) < 1e-4
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_convolutions_that_a_gpu_plans_dearly_are_replaced_by_their_equals(name: str) -> None:
+    whole = build_backbone(NETWORKS[name]).eval()
+    images = [torch.rand(2, 3, 64, 96), torch.rand(1, 3, 65, 33)]
+    with torch.inference_mode():
+        wanted = [whole(image)[-1] for image in images]
+        lean = lean_network(whole, dtype=torch.float32)
+        convolutions = [m for m in lean.modules() if isinstance(m, nn.Conv2d)]
+        plan_nothing(lean)
+        kinds = [type(m) for m in lean.modules()]
+        for image, feature in zip(images, wanted, strict=True):
+            assert difference(lean(image)[-1], feature) < 1e-4
+    inside = {id(m.conv) for m in lean.modules() if isinstance(m, Depthwise)}
+    left = [m for m in lean.modules() if isinstance(m, nn.Conv2d) and id(m) not in inside]
+    assert kinds.count(Pointwise) + kinds.count(Depthwise) + len(left) == len(convolutions)
+    assert kinds.count(Pointwise) > 1
+    # All that is left is wider than one pixel, or skips pixels, and reads all its channels.
+    assert all(m.groups == 1 for m in left)
+    assert all(m.kernel_size != (1, 1) or m.stride != (1, 1) for m in left)

@@ -15,6 +15,7 @@ from timm.layers import BatchNormAct2d  # type: ignore[attr-defined]  # moved wi
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from wsss.models.any_size import plan_nothing
 from wsss.models.backbones import Backbone
 from wsss.models.classifier import Classifier, InferenceCam
 from wsss.models.reconstructor import CamClassifier
@@ -104,6 +105,8 @@ def lean_network(network: nn.Module, *, dtype: torch.dtype) -> nn.Module:
         if isinstance(module, nn.Conv2d):
             for name, parameter in list(module.named_parameters(recurse=False)):
                 setattr(module, name, _frozen(parameter.to(dtype)))
+    if any(parameter.is_cuda for parameter in graph.parameters()):
+        plan_nothing(graph)
     graph.to(memory_format=torch.channels_last)
     return graph.eval()
 
