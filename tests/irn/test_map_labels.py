@@ -8,7 +8,8 @@ import torch
 from clip_helpers import reference
 
 from wsss.data.crf_config import CrfConfig
-from wsss.irn.map_labels import class_shares, refined_scores, sure_labels, wrapped_bgr
+from wsss.data.sure_labels import sure_labels
+from wsss.irn.map_labels import class_shares, refined_scores, wrapped_bgr
 from wsss.maps.background import PowerBackground, background_map, threshold_of
 
 CRF = {

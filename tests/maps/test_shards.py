@@ -36,7 +36,7 @@ from wsss.models.irnet import IrNet
 from wsss.project.config import resolve
 from wsss.runtime.compute import Compute
 from wsss.runtime.settings import to_dict
-from wsss.segmentation.config import PredictionConfig, SegmentationConfig
+from wsss.segmentation.config import PredictionConfig, SegmentationConfig, SelfLabelsConfig
 from wsss.segmentation.model_file import SEGMENTATION
 
 BACKBONE = BackboneConfig(name="test_efficientnet", weights="none", output_stride=16)
@@ -65,7 +65,7 @@ def test_the_setting_is_a_number_or_one_for_each_stage() -> None:
     assert resolve({}).shards.export == 1
     assert set(to_dict(resolve({"shards": 5}).shards).values()) == {5}
     some = resolve({"shards": {"export": 8, "prediction": 2}}).shards
-    assert tuple(to_dict(some).values()) == (8, 1, 1, 2)
+    assert tuple(to_dict(some).values()) == (8, 1, 1, 1, 2)
     for wrong, words in (
         (0, "shards is 0"),
         ({"cam": 2}, "unknown key 'cam'"),
@@ -92,6 +92,10 @@ STAGES = {
     "pseudo-labels": (
         {"config": "config/pseudo_labels.json", "cams": "given.h5", "model": "irn.safetensors"},
         {"output": "labels", "manifest": "labels.sha256", "maps": "walked.h5"},
+    ),
+    "self-labels": (
+        {"config": "config/self_labels.json", "model": "segmentation.safetensors"},
+        {"output": "labels", "manifest": "labels.sha256"},
     ),
     "prediction": (
         {"config": "config/prediction.json", "model": "segmentation.safetensors"},
@@ -120,6 +124,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "irn": IrnConfig(backbone=BACKBONE),
         "pseudo_labels": PseudoLabelsConfig(radius=3, steps=4),
         "segmentation": SegmentationConfig(backbone=BACKBONE, head=head),
+        "self_labels": SelfLabelsConfig(
+            scales=(1.0,), mirror=False, confidence=0.4, crf_settings=CrfConfig(iterations=1)
+        ),
         "prediction": PredictionConfig(
             scales=(1.0,), mirror=False, crf_settings=CrfConfig(iterations=1)
         ),

@@ -35,7 +35,11 @@ RUNS: dict[str, Any] = {
     },
     "guarded": {"extends": "acr", "cam": {"acr": {"guard": {"map_mean": 0.1}}}},
     "oc-cse": {"extends": "acr", "cam": {"method": "oc-cse"}},
-    "no-crf": {"extends": "acr", "prediction": {"crf": False}},
+    "no-crf": {
+        "extends": "acr",
+        "prediction": {"crf": False},
+        "self_labels": {"crf": False},
+    },
     "voc": {"root": "own", "index": {"format": "voc"}},
     "largefov": {"extends": "acr", "segmentation": {"head": {"name": "largefov"}}},
     "v2": {"extends": "acr", "segmentation": {"head": {"name": "v2"}}},
@@ -107,6 +111,7 @@ USERS: dict[str, set[str]] = {
     "pseudo_labels.par_iterations": {"par"},
     "export.refine_from": {"refined"},
     "prediction.crf_settings": set(RUNS) - {"no-crf"},
+    "self_labels.crf_settings": set(RUNS) - {"no-crf"},
     "segmentation.head.low_level_channels": set(RUNS) - {"largefov", "v2"},
     "segmentation.head.channels": set(RUNS) - {"v2"},
     "segmentation.head.dropout": set(RUNS) - {"v2"},
@@ -150,6 +155,8 @@ VALUES: dict[str, Any] = {
     "segmentation.loss_scales": [1.0, 0.5],
     "index.tags_from": "annotations",
     "prediction.crf": None,
+    "self_labels.crf": None,
+    "self_labels.model_from": "acr",
 }
 # What is changed along with a setting, as it would be impossible alone.
 BESIDE: dict[str, Any] = {

@@ -141,7 +141,7 @@ def test_missing_pseudo_labels_are_an_error(data):
     (data / "pseudo" / "p03.png").unlink()
     with pytest.raises(UserError, match="1 of 12 training images have no label map: p03"):
         run_training(data, tiny_config())
-    with pytest.raises(UserError, match="no folder of pseudo-labels"):
+    with pytest.raises(UserError, match="no folder of labels"):
         run_training(data, tiny_config(), labels=None)
     assert not (data / "model.safetensors").exists()
 

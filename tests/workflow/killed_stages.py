@@ -204,8 +204,8 @@ def main() -> None:
 
     run = load_config().run("tiny")
     for folder in ("quiet", "killed"):
-        # Clusters of features, which this run's CAMs do without, are no stage of its plan.
-        for stage in set(STAGES) - {"lpcam"}:
+        # Clusters of features and another run's predictions are no stages of this run's plan.
+        for stage in set(STAGES) - {"lpcam", "self_labels"}:
             write_json(f"{folder}/config/{stage}.json", run.settings(stage))
     random_kills, rename_kills, resumed = {}, {}, {}
     killed = commands("killed", "data/tiny")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from conftest import TINY_RUN, Project
 
 RUNS = """
@@ -44,3 +45,49 @@ def test_clusters_are_made_before_the_export(project: Project) -> None:
     (project.folder / "config.local.yaml").write_text(changed)
     again = project.planned(table)
     assert {"lpcam", "export"} <= set(again) and "cam_alone" not in again
+
+
+SECOND = """
+  tiny-second:
+    extends: tiny
+    segmentation: {labels: predicted}
+    self_labels: {model_from: tiny-gt, scales: [1.0], mirror: false, confidence: 0.4}
+    prediction: {crf: false}
+"""
+
+
+def test_a_second_round_has_no_cams(project: Project) -> None:
+    (project.folder / "config.local.yaml").write_text(TINY_RUN + SECOND)
+    plan = project.planned("results/tiny-second/done", "--config", "shards={self_labels: 2}")
+    # Two parts, which are put together once it is known how many they are.
+    assert (plan["self_labels"], plan["segmentation"], plan["score_labels_self_label"]) == (1, 2, 1)
+    cams = {"cam", "cam_alone", "export", "labels", "irn", "pseudo_labels", "score_maps_cam"}
+    assert not cams & set(plan) and {"prediction_sample", "score_tags", "report"} <= set(plan)
+    # As far as the labels, nothing learns from them.
+    short = SECOND + "    stop_after: pseudo_label\n"
+    (project.folder / "config.local.yaml").write_text(TINY_RUN + short)
+    plan = project.planned("results/tiny-second/done")
+    assert (plan["self_labels"], plan["segmentation"], plan["score_labels_self_label"]) == (1, 1, 1)
+    assert not {"prediction", "prediction_sample", "score_tags"} & set(plan)
+
+
+@pytest.mark.slow
+def test_a_second_round_learns_from_what_the_first_predicts(project: Project) -> None:
+    (project.folder / "config.local.yaml").write_text(TINY_RUN + SECOND)
+    table = "results/tiny-second/miou.csv"
+    project.make(table)
+    text = (project.folder / table).read_text()
+    rows = [line.split(",")[:4] for line in text.splitlines() if ",mean," in line]
+    assert rows == [
+        ["tiny-second", "self_label", "tiny-gt", "train"],
+        ["tiny-second", "segmentation", "tiny-gt", "val"],
+    ]
+    folder = project.folder / "results" / "tiny-second"
+    assert len(list((folder / "self_labels").glob("*.png"))) == 8
+    assert not (folder / "pseudo_labels").exists() and not (folder / "cams.h5").exists()
+    assert project.planned(table) == {}
+    # What the first round learns by changes the second.
+    local = project.folder / "config.local.yaml"
+    local.write_text(local.read_text().replace("head: {channels: 8", "head: {channels: 4"))
+    plan = project.planned(table)
+    assert (plan["segmentation"], plan["self_labels"]) == (2, 1)

@@ -87,6 +87,12 @@ def anchor_model(wildcards):
     return {} if lender is None else {"anchor_model": f"results/{lender}/cam/model.safetensors"}
 
 
+def teacher_model(wildcards):
+    """Input: the model that predicts a run's training images, another run's."""
+    teacher = CONFIG.run(wildcards.run).labels_run
+    return {"model": f"results/{teacher}/segmentation/model.safetensors"}
+
+
 def listing(wildcards, function_name):
     """Param: fingerprint of a data set's lists, looked at only by targets that need them."""
     from wsss.data import build
@@ -122,6 +128,8 @@ def scored_stages(run):
     order = ("cam", "pseudo_label", "segmentation")
     last = order.index(resolved.stop_after)
     stages = [] if trains_on_truth(run) else list(order[: min(last, 1) + 1])
+    if resolved.labels_run is not None:
+        stages = ["self_label"] if last else []
     if last == 2:
         crf = resolved.stages["prediction"].crf
         stages += ["segmentation", "segmentation_crf"] if crf else ["segmentation"]
@@ -138,33 +146,18 @@ def training_labels(wildcards):
     """Input: what the segmentation model learns from."""
     kind, found = setting(wildcards, "segmentation", "labels"), {}
     if kind != "ground_truth":
-        found |= read_folder("labels", f"results/{wildcards.run}/pseudo_labels")
-    if kind != "pseudo":
+        folder = "self_labels" if kind == "predicted" else "pseudo_labels"
+        found |= read_folder("labels", f"results/{wildcards.run}/{folder}")
+    if kind in ("ground_truth", "mixed"):
         found |= {"masks": index_file("masks.csv")(wildcards)}
     return found
 
 
 def training_masks(wildcards):
     """Param: fingerprint of the masks, for a segmentation that learns from them."""
-    if setting(wildcards, "segmentation", "labels") == "pseudo":
+    if setting(wildcards, "segmentation", "labels") in ("pseudo", "predicted"):
         return None
     return listing(wildcards, "mask_fingerprint")
-
-
-def shown(wildcards):
-    """Input: what the panels show. The seeds' images are not those that the run predicts, so
-    that the model sees a sample of them for this."""
-    folder = f"results/{wildcards.run}"
-    stages = scored_stages(wildcards.run)
-    found = {"cams": f"{folder}/cams.h5"} if "cam" in stages else {}
-    folders = {}
-    if "pseudo_label" in stages:
-        folders["pseudo_labels"] = f"{folder}/pseudo_labels"
-    if "segmentation" in stages:
-        folders["predictions"] = f"{folder}/{'sample' if found else 'predictions'}"
-    for name, path in folders.items():
-        found |= read_folder(name, path)
-    return found
 
 
 def shown_images(wildcards, split):

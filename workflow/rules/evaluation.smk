@@ -41,7 +41,7 @@ rule score_labels:
     benchmark:
         benchmark_of("score_labels_{table}")
     wildcard_constraints:
-        table="segmentation(_crf)?",
+        table="self_label|segmentation(_crf)?",
     conda:
         ENVIRONMENT
     threads: 1

@@ -1,6 +1,29 @@
 # What the rules share that score and show results, of one run or of several side by side.
 
 
+def shows_seeds(run):
+    """Say whether a run makes labels of training images, which its panels then show."""
+    return not {"cam", "self_label"}.isdisjoint(scored_stages(run))
+
+
+def shown(wildcards):
+    """Input: what the panels show. The seeds' images are not those that the run predicts, so
+    that the model sees a sample of them for this."""
+    folder = f"results/{wildcards.run}"
+    stages = scored_stages(wildcards.run)
+    found = {"cams": f"{folder}/cams.h5"} if "cam" in stages else {}
+    folders = {}
+    for stage in ("pseudo_label", "self_label"):
+        if stage in stages:
+            folders["pseudo_labels"] = f"{folder}/{stage}s"
+    if "segmentation" in stages:
+        seeds = shows_seeds(wildcards.run)
+        folders["predictions"] = f"{folder}/{'sample' if seeds else 'predictions'}"
+    for name, path in folders.items():
+        found |= read_folder(name, path)
+    return found
+
+
 def scored_maps(wildcards):
     """Input: the maps that a table scores."""
     store = {"cam": "cams.h5", "pseudo_label": "walked.h5"}[wildcards.table]
@@ -22,25 +45,30 @@ def scored_maps_options(wildcards):
 
 
 def scored_labels(wildcards):
-    """Input: the predictions that a table scores."""
-    crf = "_crf" if wildcards.table.endswith("_crf") else ""
-    return read_folder("labels", f"results/{wildcards.run}/predictions{crf}")
+    """Input: the label PNGs that a table scores."""
+    folders = {"self_label": "self_labels", "segmentation_crf": "predictions_crf"}
+    folder = folders.get(wildcards.table, "predictions")
+    return read_folder("labels", f"results/{wildcards.run}/{folder}")
 
 
 def scored_labels_options(wildcards):
     """Param: what is scored, and its names in the table."""
+    place = ("prediction", "split")
+    if wildcards.table == "self_label":
+        place = ("evaluation", "seed_split")
+    teacher = CONFIG.run(wildcards.run).labels_run
     return words(
         run=wildcards.run,
         stage=wildcards.table,
-        split=setting(wildcards, "prediction", "split"),
-        labels_kind=setting(wildcards, "segmentation", "labels"),
+        split=setting(wildcards, *place),
+        labels_kind=teacher or setting(wildcards, "segmentation", "labels"),
     )
 
 
 def needed_sets(run):
     """Return the image sets that a run predicts and scores."""
     stages, settings = scored_stages(run), CONFIG.run(run).stages
-    found = [settings["evaluation"].seed_split] if "cam" in stages else []
+    found = [settings["evaluation"].seed_split] if shows_seeds(run) else []
     found += [settings["prediction"].split] if "segmentation" in stages else []
     return list(dict.fromkeys(found))
 
@@ -63,7 +91,7 @@ def everything(wildcards):
     folder, run = f"results/{wildcards.run}", CONFIG.run(wildcards.run)
     found = [f"{folder}/miou.csv", f"{folder}/panels.sha256"]
     if "segmentation" not in scored_stages(wildcards.run):
-        return [*found, f"{folder}/cams.h5"]
+        return [*found, f"{folder}/{'cams.h5' if run.labels_run is None else 'self_labels.sha256'}"]
     manifests = ["predictions", "predictions_crf"] if has_crf(run) else ["predictions"]
     found += [f"{folder}/{name}.sha256" for name in manifests]
     return [*found, f"{folder}/segmentation/model.safetensors", f"{folder}/tags.csv"]
@@ -77,7 +105,7 @@ def captioned(found, key, caption, **how):
 
 def panel_images(wildcards):
     """Param: the images that the panels show."""
-    if "cam" in scored_stages(wildcards.run):
+    if shows_seeds(wildcards.run):
         return seed_images(wildcards)
     return shown_images(wildcards, setting(wildcards, "prediction", "split"))
 

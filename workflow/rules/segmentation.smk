@@ -1,4 +1,40 @@
-# The segmentation model, trained on pseudo-labels, and its predictions.
+# The segmentation model, trained on pseudo-labels, and its predictions; or on labels that another
+# run's model predicts of the same images.
+
+
+rule self_labels:
+    input:
+        unpack(inputs("self_labels")),
+        unpack(shards("self_labels")),
+    output:
+        **outputs("self_labels"),
+    log:
+        log_of("self_labels"),
+    benchmark:
+        benchmark_of("self_labels")
+    wildcard_constraints:
+        run=runs_pattern(lambda run: run.labels_run is not None),
+    conda:
+        ENVIRONMENT
+    threads: computing_threads
+    resources:
+        **resources("self_labels", mem_mb=16000, runtime=720),
+    params:
+        **params("self_labels"),
+    shell:
+        COMMAND
+
+
+# One job's part of the images, where several share the stage.
+use rule self_labels as self_labels_shard with:
+    input:
+        unpack(inputs("self_labels")),
+    output:
+        part=part("self_labels"),
+    log:
+        log_of("shards/self_labels_{part}-of-{total}"),
+    benchmark:
+        benchmark_of("shards/self_labels_{part}-of-{total}")
 
 
 rule segmentation:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # What can be exported -> folders of a run, the best first.
 SOURCES = {
     "pseudo-labels": ("pseudo_labels",),
+    "self-labels": ("self_labels",),
     "predictions": ("predictions_crf", "predictions"),
 }
 FORMATS = ("coco", "cvat", "label-studio", "voc", "png")
@@ -26,7 +27,8 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
         "--what",
         choices=tuple(SOURCES),
         required=True,
-        help="those of the training pictures, or those of the pictures that the run predicts",
+        help="those of the training pictures, those that another run's model predicted of them, or "
+        "those of the pictures that the run predicts",
     )
     parser.add_argument("--format", choices=FORMATS, required=True, help="who is to read it")
     parser.add_argument(

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from wsss.data.images import read_label
+from wsss.data.images import IGNORE, read_label
 from wsss.data.index import Index, read_index, read_masks
 from wsss.errors import UserError, listed
 from wsss.evaluation.config import EvaluationConfig
@@ -203,16 +202,23 @@ def score_maps(
     plot_curve(plot, points, configured=configured, best=best, title=f"{run}: {stage} on {split}")
 
 
-def _count_labels(names: Sequence[str], *, labels: Path, truth: _Truth) -> npt.NDArray[np.int64]:
+def _count_labels(
+    names: Sequence[str], *, labels: Path, truth: _Truth
+) -> tuple[npt.NDArray[np.int64], float]:
+    """Return the confusion matrix, and the share of the pixels whose label is 255."""
     n_labels = truth.n_classes + 1
     total = np.zeros((n_labels, n_labels), dtype=np.int64)
+    unsure = pixels = 0
     for name in names:
         path = labels / f"{name}.png"
+        label = read_label(path)
         try:
-            total += confusion_matrix(truth.read(name), read_label(path), n_labels)
+            total += confusion_matrix(truth.read(name), label, n_labels)
         except ValueError as error:
             raise _with_place(error, name, path) from error
-    return total
+        unsure += int((label == IGNORE).sum())
+        pixels += label.size
+    return total, unsure / pixels
 
 
 def _mixture(index: Index, masks: Mapping[str, str]) -> str:
@@ -231,7 +237,7 @@ def score_labels(
     run: str,
     stage: str,
     split: str,
-    labels_kind: Literal["pseudo", "ground_truth", "mixed"] = "pseudo",
+    labels_kind: str = "pseudo",
 ) -> None:
     """Score a folder of label PNGs (`NAME.png`); images without a mask are left out.
 
@@ -244,7 +250,8 @@ def score_labels(
         run: Name of the run, for the tables.
         stage: Such as `segmentation` or `segmentation_crf`.
         split: Image set that is scored.
-        labels_kind: What the segmentation learnt from, for the table.
+        labels_kind: What the segmentation learnt from, for the table: `pseudo`, `ground_truth`,
+            `mixed`, or the run that predicted it; of predicted labels themselves, that run.
 
     Raises:
         UserError: The split is empty, or an image has no prediction.
@@ -266,7 +273,10 @@ def score_labels(
     if not names:
         write_rows(output, [], notes=notes)
         return
-    confusion = _count_labels(names, labels=labels, truth=truth)
+    confusion, unsure = _count_labels(names, labels=labels, truth=truth)
+    if unsure:
+        share = f"{100 * unsure:.1f} % of the pixels have no label (255)"
+        notes.append(f"{stage} on {split}: {share} and count as background")
     rows = rows_of_scores(
         scores_from_confusion(np.asarray(confusion)),
         records.classes,

@@ -30,6 +30,7 @@ STAGES = (
     "cam_crf",
     "pseudo_label",
     "pseudo_label_crf",
+    "self_label",
     "segmentation",
     "segmentation_crf",
 )
@@ -69,7 +70,7 @@ def rows_of_scores(
         classes: Names, without background.
         run: Name of the run.
         stage: Stage that is scored.
-        labels: `pseudo`, `ground_truth` or `mixed`.
+        labels: `pseudo`, `ground_truth`, `mixed`, or the run that predicted them.
         split: Image set that is scored.
         selection: `configured` or `best`.
         threshold: Background score; None where the stage has none.

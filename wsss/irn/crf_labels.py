@@ -11,10 +11,11 @@ import torch
 
 from wsss.data.images import read_sized_image, write_label
 from wsss.data.index import ImageRecord, read_index
+from wsss.data.sure_labels import sure_labels
 from wsss.files import atomic_directory, content_hash
 from wsss.irn.crf_label_config import CrfLabelsSettings
 from wsss.irn.inputs import check_store, labelled_records
-from wsss.irn.map_labels import class_shares, refined_scores, sure_labels, wrapped_bgr
+from wsss.irn.map_labels import class_shares, refined_scores, wrapped_bgr
 from wsss.maps.background import background_map
 from wsss.maps.map_store import MapStore, MapStoreWriter, upsample
 from wsss.maps.shards import WHOLE, Shard

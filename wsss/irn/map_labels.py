@@ -13,7 +13,6 @@ import torch
 
 from wsss.data.crf import crf_from_probabilities
 from wsss.data.crf_config import CrfConfig
-from wsss.data.images import IGNORE
 from wsss.data.par import par
 
 # What DeepLab-v2 subtracts from an image's blue, green and red.
@@ -65,25 +64,6 @@ def refined_scores(
     shares = refined / refined.sum(dim=0, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     result: Maps = shares.cpu().numpy()
     return result
-
-
-def sure_labels(
-    scores: Maps, class_indices: npt.NDArray[np.integer], confidence: float
-) -> npt.NDArray[np.uint8]:
-    """Return each pixel's best label, 255 where even that one's score is below `confidence`.
-
-    Args:
-        scores: (1 + K, H, W) float32, background first; it wins ties.
-        class_indices: (K,) positions in the class list; label = position + 1.
-        confidence: 0..1; 0: every pixel gets its label.
-
-    Returns:
-        (H, W) uint8.
-    """
-    values = np.concatenate([[0], np.asarray(class_indices) + 1]).astype(np.uint8)
-    labels: npt.NDArray[np.uint8] = values[scores.argmax(axis=0)]
-    labels[scores.max(axis=0) < np.float32(confidence)] = IGNORE
-    return labels
 
 
 def class_shares(scores: Maps) -> Maps:

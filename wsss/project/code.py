@@ -27,6 +27,9 @@ def code_hash(stage: Stage, config: ProjectConfig, run: str | None = None) -> st
         lender = stages["export"].refine_from
         if stage.name == "export" and lender is not None:
             modules.update(chosen_modules(config.run(lender).stages["cam"]))
+        teacher = config.run(run).labels_run
+        if stage.name == "self_labels" and teacher is not None:
+            modules.update(chosen_modules(config.run(teacher).stages["segmentation"]))
         frozen = stages["cam"].anchor_run
         if stage.name == "cam" and frozen is not None:
             modules.update(chosen_modules(config.run(frozen).stages["cam"]))

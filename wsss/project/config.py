@@ -13,13 +13,13 @@ from typing import Any
 
 import yaml
 
-from wsss.cam.methods.registry import METHODS
 from wsss.data.formats.registry import FORMATS, DataFormat
 from wsss.errors import UserError
 from wsss.irn.label_methods import LABEL_METHODS
 from wsss.models.config import BY_NAME, NO_FILE
 from wsss.project.ablations import INFIX, Table
 from wsss.project.file import ConfigFile
+from wsss.project.lenders import check_lenders
 from wsss.project.local import LocalCompute, ShardCounts
 from wsss.project.runs import Run, check_name, child_run, merge, resolve_run, section
 from wsss.project.yaml_files import read_yaml
@@ -178,7 +178,7 @@ def _weighted_stages(run: Run) -> list[str]:
     stages = stages[: ("cam", "pseudo_label", "segmentation").index(run.stop_after) + 1]
     method = run.stages["pseudo_labels"].method
     trains_irn = LABEL_METHODS.get(method, where="pseudo_labels.method").needs_model
-    if run.stages["segmentation"].labels == "ground_truth":
+    if run.stages["segmentation"].labels in ("ground_truth", "predicted"):
         stages = stages[2:]
     return [stage for stage in stages if trains_irn or stage != "irn"]
 
@@ -269,8 +269,7 @@ def resolve(values: Mapping[str, Any]) -> ProjectConfig:
         check_name(name, spec, specs)
     defaults, ablations = section(values, "defaults"), section(values, "ablations")
     runs = {name: resolve_run(name, specs, defaults, roots, ablations) for name in specs}
-    _check_refinement(runs)
-    _check_anchors(runs)
+    check_lenders(runs)
     shards = values.get("shards", 1) or 1
     if not isinstance(shards, Mapping):
         shards = dict.fromkeys(ShardCounts.model_fields, shards)
@@ -286,64 +285,3 @@ def resolve(values: Mapping[str, Any]) -> ProjectConfig:
 
 def _paths(values: Mapping[str, Any], name: str) -> dict[str, Path]:
     return {str(key): Path(path).expanduser() for key, path in section(values, name).items()}
-
-
-def _check_refinement(runs: Mapping[str, Run]) -> None:
-    """Check that the CAMs a run wants refined have a transformer's attention to be refined with.
-
-    Said now, rather than after the hours that training the CAMs takes.
-
-    Raises:
-        UserError: `refine_from` names no run, or a run without a transformer; or it is missing.
-    """
-    for name, run in runs.items():
-        export, place = run.stages["export"], f"runs.{name}.export.refine_from"
-        lender = export.refine_from
-        if lender is not None and lender not in runs:
-            raise unknown_key(lender, runs, where=place, kind="run")
-        method = METHODS.get(runs[lender or name].stages["cam"].method, where=place)
-        if export.refine == "lpcam" and not method.has_features:
-            able = [entry.name for entry in METHODS.entries().values() if entry.has_features]
-            raise UserError(
-                f"the CAM method of this run, '{method.name}', has no features that its class "
-                "weights are multiplied with, which lpcam clusters",
-                where=f"runs.{name}.export.refine",
-                expected=f"none, or cam.method {' or '.join(able)}",
-            )
-        if export.refine == "patch-attention" and not method.has_attention:
-            whose = f"run '{lender}'" if lender else "this run"
-            able = [entry.name for entry in METHODS.entries().values() if entry.has_attention]
-            raise UserError(
-                f"the CAM method of {whose}, '{method.name}', has no attention between patches",
-                where=place,
-                expected=f"a run with cam.method {' or '.join(able)}",
-                fix="name such a run, or set export.refine to none",
-            )
-
-
-def _check_anchors(runs: Mapping[str, Run]) -> None:
-    """Check that a run whose training looks at another run's classifier does not wait for itself.
-
-    Raises:
-        UserError: `anchor_from` names no run, or the runs wait for each other.
-    """
-    for name in runs:
-        line, place = [name], f"runs.{name}.cam.anchor_from"
-        while (lender := runs[line[-1]].stages["cam"].anchor_run) is not None:
-            if lender not in runs:
-                raise unknown_key(lender, runs, where=place, kind="run")
-            method = METHODS.get(runs[lender].stages["cam"].method, where=place)
-            if method.task is None:
-                raise UserError(
-                    f"the CAM method of run '{lender}', '{method.name}', trains no classifier",
-                    where=place,
-                    expected="a run that trains one",
-                )
-            if lender in line:
-                raise UserError(
-                    f"the runs {' -> '.join([*line, lender])} take their frozen classifier from "
-                    "each other in a circle",
-                    where=place,
-                    expected="a run that is trained before",
-                )
-            line.append(lender)

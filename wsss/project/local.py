@@ -100,5 +100,7 @@ class ShardCounts(Settings):
     """Jobs that mine confident labels."""
     pseudo_labels: Count = 1
     """Jobs that walk the CAMs into pseudo-labels."""
+    self_labels: Count = 1
+    """Jobs that predict the training images for another round."""
     prediction: Count = 1
     """Jobs that predict."""

@@ -39,6 +39,14 @@ class Run:
     ablations: Ablations = field(default_factory=Ablations)
     merged: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def labels_run(self) -> str | None:
+        """The run whose segmentation model predicts what this one's learns from; None: none."""
+        if self.stages["segmentation"].labels != "predicted":
+            return None
+        lender: str | None = self.stages["self_labels"].model_from
+        return lender
+
     def settings(self, stage: str) -> dict[str, Any]:
         """Return a stage's settings as plain values, as written to its JSON file."""
         return to_dict(self.stages[stage])

@@ -30,6 +30,7 @@ NAMES = {
     "cam_crf": "CAMs with CRF",
     "pseudo_label": "pseudo-labels",
     "pseudo_label_crf": "pseudo-labels with CRF",
+    "self_label": "labels predicted by another run",
     "segmentation": "segmentation",
     "segmentation_crf": "segmentation with CRF",
     "irn": "IRNet",

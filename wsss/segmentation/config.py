@@ -14,6 +14,7 @@ from wsss.models.heads.registry import HEADS, HeadSettings
 from wsss.runtime.settings import (
     BelowOne,
     Count,
+    Fraction,
     NonNegative,
     Number,
     Positive,
@@ -26,9 +27,10 @@ from wsss.runtime.settings import (
 class SegmentationConfig(Settings):
     """How DeepLab is trained."""
 
-    labels: Literal["pseudo", "ground_truth", "mixed"] = "pseudo"
+    labels: Literal["pseudo", "ground_truth", "mixed", "predicted"] = "pseudo"
     """What it learns from; `mixed`: a mask where there is one, else the pseudo-label;
-    `ground_truth`, masks alone, is the upper bound. Every table names it."""
+    `ground_truth`, masks alone, is the upper bound; `predicted`: another run's predictions (see
+    `self_labels`). Every table names it."""
     backbone: BackboneConfig = BackboneConfig()
     """The network the head stands on."""
     head: Annotated[HeadSettings, HEADS] = V3PlusSettings()
@@ -89,25 +91,55 @@ class SegmentationConfig(Settings):
         return self
 
 
-class PredictionConfig(Settings):
-    """How a trained model is applied to whole images."""
+class ViewSettings(Settings):
+    """How a trained model sees a whole image."""
 
-    split: Annotated[str, Field(min_length=1)] = "val"
-    """Image set that is predicted and scored."""
     scales: Annotated[tuple[Annotated[Number, Field(gt=0, le=4)], ...], Field(min_length=1)] = (
         *(0.5, 0.75, 1.0, 1.25, 1.5),
     )
     """Factors at which an image is seen; the probabilities are averaged."""
     mirror: bool = True
     """See every scale mirrored, too."""
+    precision: Precision = "auto"
+    """Arithmetic of the network; `auto`: bfloat16 where the device has instructions for it."""
+
+
+class PredictionConfig(ViewSettings):
+    """How a trained model is applied to whole images."""
+
+    split: Annotated[str, Field(min_length=1)] = "val"
+    """Image set that is predicted and scored."""
     crf: bool = True
     """Refine with the dense CRF as well; both results are kept and scored."""
     crf_settings: CrfConfig = CrfConfig()
     """The dense CRF."""
-    precision: Precision = "auto"
-    """Arithmetic of the network; `auto`: bfloat16 where the device has instructions for it."""
 
     @classmethod
     def idle(cls, values: Mapping[str, Any]) -> Mapping[str, str]:
         """The CRF's settings matter only where there is a CRF."""
         return {} if values.get("crf", True) else {"crf_settings": "prediction.crf is false"}
+
+
+class SelfLabelsConfig(ViewSettings):
+    """Labels of the training images by a trained model, for another round of segmentation.
+
+    Used where `segmentation.labels` is `predicted`.
+    """
+
+    model_from: str | None = None
+    """The run whose segmentation model predicts them."""
+    background_weight: Positive = 1.0
+    """What background's probability is multiplied with, before those of it and of the image's tags
+    are divided by their sum."""
+    crf: bool = True
+    """Refine these probabilities with the dense CRF."""
+    crf_settings: CrfConfig = CrfConfig()
+    """The dense CRF."""
+    confidence: Fraction = 0.7
+    """A pixel whose best label has less than this probability, after the CRF, becomes 255; 0: none
+    does."""
+
+    @classmethod
+    def idle(cls, values: Mapping[str, Any]) -> Mapping[str, str]:
+        """The CRF's settings matter only where there is a CRF."""
+        return {} if values.get("crf", True) else {"crf_settings": "self_labels.crf is false"}

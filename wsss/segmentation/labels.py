@@ -1,4 +1,4 @@
-"""Which label maps DeepLab learns from: pseudo-labels or, if asked for, masks or both."""
+"""Which label maps DeepLab learns from: pseudo-labels, predictions or, if asked for, masks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def find_labels(
 ) -> dict[str, Path]:
     """Return the label PNG of every training image.
 
-    With `labels: pseudo` neither `masks` nor any mask is looked at. With `labels: mixed` an image
-    that has a mask is learnt from it, every other one from its pseudo-label.
+    With `labels: pseudo` and `predicted`, for which `labels` are a model's predictions, neither
+    `masks` nor any mask is looked at. With `labels: mixed` an image that has a mask is learnt from
+    it, every other one from its pseudo-label.
 
     Raises:
         UserError: The argument that the setting needs was not given, or labels are missing.
@@ -30,11 +31,14 @@ def find_labels(
     if config.labels != "ground_truth":
         if labels is None:
             raise UserError(
-                "no folder of pseudo-labels was given", expected="--labels FOLDER", where="labels"
+                f"segmentation.labels is {config.labels}, and no folder of labels was given",
+                expected="--labels FOLDER",
+                where="labels",
             )
-        fix = "run the pseudo-label stage for all training images"
+        maker = "self-label" if config.labels == "predicted" else "pseudo-label"
+        fix = f"run the {maker} stage for all training images"
         pseudo = label_pngs(index, labels, fix=fix)
-    if config.labels == "pseudo":
+    if config.labels in ("pseudo", "predicted"):
         return pseudo
     if masks is None:
         raise UserError(

@@ -29,7 +29,7 @@ from wsss.runtime.compute import InferenceCompute
 from wsss.segmentation.config import PredictionConfig
 from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.overlay import overlay
-from wsss.segmentation.prediction import most_probable, predict_jobs
+from wsss.segmentation.prediction import Job, most_probable, predict_jobs
 from wsss.segmentation.refine import refine
 
 CLASSES = "classes.csv"
@@ -140,8 +140,8 @@ class _Pictures:
     classes: tuple[str, ...]
     probabilities: bool
 
-    def __call__(self, image: Path, name: str, probabilities: npt.NDArray[np.float32]) -> None:
-        picture = read_image(image)
+    def __call__(self, job: Job, probabilities: npt.NDArray[np.float32]) -> None:
+        name, picture = job.name, read_image(job.image)
         label = most_probable(probabilities)
         if self.crf is not None:
             label = refine(picture, probabilities, self.crf)
@@ -197,7 +197,7 @@ def predict_images(
     trained = SEGMENTATION.load(model)
     crf = config.crf_settings if config.crf else None
     finish = _Pictures(crf, output, trained.classes, probabilities)
-    jobs = [(path, path.stem) for path in paths]
+    jobs = [Job(path, path.stem) for path in paths]
     broken = predict_jobs(
         model, jobs, finish, config, compute, few_share_threads=True, lenient=True
     )

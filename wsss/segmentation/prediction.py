@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from wsss.models.model_file import kept
 from wsss.runtime.compute import InferenceCompute, Precision, setup
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
-from wsss.segmentation.config import PredictionConfig
+from wsss.segmentation.config import PredictionConfig, ViewSettings
 from wsss.segmentation.inference import (
     Segmenter,
     Views,
@@ -40,16 +40,28 @@ MIN_IMAGES_FOR_PROCESSES = 4
 # Images handed to a process ahead of the one awaited; on a GPU their probabilities with them.
 AHEAD = 2
 
-# An image file, and the name that its results get.
-Job = tuple[Path, str]
 # A picture, and why it cannot be read.
 Unreadable = tuple[Path, str]
+
+
+class Job(NamedTuple):
+    """An image to predict.
+
+    Attributes:
+        image: Its file.
+        name: The name that its results get.
+        labels: Those whose probabilities are wanted, in this order; None: all.
+    """
+
+    image: Path
+    name: str
+    labels: tuple[int, ...] | None = None
 
 
 class Finish(Protocol):
     """What is left to do to an image once its probabilities are there; picklable."""
 
-    def __call__(self, image: Path, name: str, probabilities: npt.NDArray[np.float32]) -> None:
+    def __call__(self, job: Job, probabilities: npt.NDArray[np.float32]) -> None:
         """Refine, draw, write."""
 
 
@@ -58,20 +70,28 @@ def _cpu_segmenter(model: Path, precision: Precision) -> Segmenter:
     return segmenter(network, precision=precision, device=torch.device("cpu"))
 
 
+def _wanted(
+    segments: Segmenter, views: Views, job: Job, config: ViewSettings
+) -> npt.NDArray[np.float32]:
+    found = class_probabilities(segments, views, mirror=config.mirror)
+    # Chosen on the device: what nobody wants is not carried about.
+    chosen = found if job.labels is None else found[list(job.labels)]
+    probabilities: npt.NDArray[np.float32] = chosen.cpu().numpy()
+    return probabilities
+
+
 @dataclass(frozen=True)
 class _OnCpu:
     """All of an image's work."""
 
     model: Path
-    config: PredictionConfig
+    config: ViewSettings
     finish: Finish
 
     def __call__(self, job: Job) -> None:
-        image, name = job
         segments = kept(_cpu_segmenter, self.model, self.config.precision)
-        views = load_views(str(image), self.config.scales)
-        found = class_probabilities(segments, views, mirror=self.config.mirror)
-        self.finish(image, name, found.numpy())
+        views = load_views(str(job.image), self.config.scales)
+        self.finish(job, _wanted(segments, views, job, self.config))
 
 
 @dataclass(frozen=True)
@@ -90,9 +110,9 @@ class _Lenient:
 
 def _unreadable(job: Job, error: UserError) -> Unreadable:
     """Return the picture and what is wrong with it; what is no fault of the picture is raised."""
-    if error.where != str(job[0]):
+    if error.where != str(job.image):
         raise error
-    return job[0], error.found
+    return job.image, error.found
 
 
 @dataclass(frozen=True)
@@ -102,19 +122,18 @@ class _AfterGpu:
     finish: Finish
 
     def __call__(self, item: tuple[Job, npt.NDArray[np.float32]]) -> None:
-        (image, name), probabilities = item
-        self.finish(image, name, probabilities)
+        self.finish(*item)
 
 
 def _on_gpu(
     network: DeepLab,
     jobs: Sequence[Job],
-    config: PredictionConfig,
+    config: ViewSettings,
     compute: InferenceCompute,
     device: torch.device,
     unreadable: list[Unreadable] | None,
 ) -> Iterator[tuple[Job, npt.NDArray[np.float32]]]:
-    """Yield the (n_labels, H, W) probabilities of each image, reading ahead of the device.
+    """Yield the (L, H, W) probabilities of each image's wanted labels, reading ahead of the device.
 
     Pictures that cannot be read go to `unreadable`, where there is such a list.
     """
@@ -122,7 +141,7 @@ def _on_gpu(
 
     def load(job: Job) -> Views | Unreadable:
         try:
-            return load_views(str(job[0]), config.scales)
+            return load_views(str(job.image), config.scales)
         except UserError as error:
             if unreadable is None:
                 raise
@@ -134,15 +153,14 @@ def _on_gpu(
             assert unreadable is not None
             unreadable.append(views)
             continue
-        found = class_probabilities(segments, views, mirror=config.mirror)
-        yield job, found.cpu().numpy()
+        yield job, _wanted(segments, views, job, config)
 
 
 def predict_jobs(
     model: Path,
     jobs: Sequence[Job],
     finish: Finish,
-    config: PredictionConfig,
+    config: ViewSettings,
     compute: InferenceCompute,
     *,
     few_share_threads: bool,
@@ -201,15 +219,34 @@ class _SplitLabels:
     folder: Path
     crf_folder: Path | None
 
-    def __call__(self, image: Path, name: str, probabilities: npt.NDArray[np.float32]) -> None:
-        self._write(self.folder, name, most_probable(probabilities))
+    def __call__(self, job: Job, probabilities: npt.NDArray[np.float32]) -> None:
+        write_named(self.folder, job.name, most_probable(probabilities))
         if self.crf_folder is not None:
-            self._write(self.crf_folder, name, refine(read_image(image), probabilities, self.crf))
+            refined = refine(read_image(job.image), probabilities, self.crf)
+            write_named(self.crf_folder, job.name, refined)
 
-    def _write(self, folder: Path, name: str, label: npt.NDArray[np.uint8]) -> None:
-        target = folder / f"{name}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_label(target, label)
+
+def write_named(folder: Path, name: str, label: npt.NDArray[np.uint8]) -> None:
+    """Write an image's label PNG into a folder; the image's name may have folders of its own."""
+    target = folder / f"{name}.png"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_label(target, label)
+
+
+def check_classes(model: Path, classes: tuple[str, ...]) -> None:
+    """Check that a model predicts an index's classes.
+
+    Raises:
+        UserError: It knows others.
+    """
+    known = SEGMENTATION.load(model).classes
+    if known != classes:
+        raise UserError(
+            f"the model knows the classes {', '.join(known)}",
+            where=model,
+            expected=f"the index's: {', '.join(classes)}",
+            fix="train the segmentation with this index",
+        )
 
 
 def predict_split(
@@ -247,15 +284,8 @@ def predict_split(
     everything = read_index(index)
     chosen = sample_records(everything, split=split or config.split, names=names, count=count)
     records = shard.of(chosen)
-    trained = SEGMENTATION.load(model)
-    if trained.classes != everything.classes:
-        raise UserError(
-            f"the model knows the classes {', '.join(trained.classes)}",
-            where=model,
-            expected=f"the index's: {', '.join(everything.classes)}",
-            fix="train the segmentation with this index",
-        )
-    jobs = [(root / record.path, record.name) for record in records]
+    check_classes(model, everything.classes)
+    jobs = [Job(root / record.path, record.name) for record in records]
     with ExitStack() as stack:
         folder = stack.enter_context(atomic_directory(output))
         crf_folder = None

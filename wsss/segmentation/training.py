@@ -102,8 +102,9 @@ def train_segmentation(
 
     Args:
         config: The stage's settings.
-        labels: Folder of pseudo-label PNGs; not read with `config.labels: ground_truth`.
-        masks: `masks.csv`; not read with `config.labels: pseudo`.
+        labels: Folder of pseudo-label PNGs, or of predictions with `config.labels: predicted`; not
+            read with `ground_truth`.
+        masks: `masks.csv`; not read with `config.labels: pseudo` or `predicted`.
         index: `index.csv`.
         root: Data root.
         output: Model file to write.
