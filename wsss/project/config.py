@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 from wsss.data.formats.registry import FORMATS, DataFormat
 from wsss.errors import UserError
 from wsss.irn.label_methods import LABEL_METHODS
-from wsss.models.config import BY_NAME, NO_FILE
+from wsss.models.config import BY_NAME, NO_FILE, PACKAGES, BackboneConfig
 from wsss.project.ablations import INFIX, Table
 from wsss.project.file import ConfigFile
 from wsss.project.lenders import check_lenders
@@ -118,8 +119,10 @@ class ProjectConfig:
         """Return the weight files that a stage starts from, by the option that takes each.
 
         Raises:
-            UserError: The settings name a key that `weights:` lacks, or the file is not there.
+            UserError: The settings name a key that `weights:` lacks, or the file is not there; or
+                a package of weights that is not installed.
         """
+        check_packages(self.run(name).stages[stage], where=f"runs.{name}.{stage}")
         files: dict[str, Path] = {}
         for place, option, key in weights_keys(self.run(name).stages[stage]):
             where = f"runs.{name}.{stage}.{place}"
@@ -207,6 +210,23 @@ def weights_keys(settings: Settings, *, prefix: str = "") -> list[tuple[str, str
                 found.append((f"{prefix}{name}.weights", option, key))
             found += weights_keys(value, prefix=f"{prefix}{name}.")
     return found
+
+
+def check_packages(settings: Settings, *, where: str) -> None:
+    """Check that the packages of weights that a stage's settings name are installed.
+
+    Before the stages that come first, rather than after their hours; nothing is imported.
+
+    Raises:
+        UserError: One is not.
+    """
+    for key, value in settings:
+        if isinstance(value, BackboneConfig) and value.weights == "package":
+            package = PACKAGES[value.name]
+            if find_spec(package.module) is None:
+                raise package.missing(value.name, where=f"{where}.{key}.weights")
+        elif isinstance(value, Settings):
+            check_packages(value, where=f"{where}.{key}")
 
 
 def named_weights(run: Run) -> dict[str, Settings]:
