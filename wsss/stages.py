@@ -169,7 +169,7 @@ _ALL: Sequence[Stage] = (
         "cluster the classifier's features, for export.refine lpcam",
         "wsss.cam.clustering:make_clusters",
         settings="lpcam",
-        inputs={"model": "cam/model.safetensors", **_LIST},
+        inputs={"model": "", **_LIST},
         outputs={"output": "lpcam.safetensors"},
         machine=INFERENCE,
         chosen_by=("cam",),
@@ -180,7 +180,7 @@ _ALL: Sequence[Stage] = (
         "wsss.cam.export:export_cams",
         settings="export",
         inputs={
-            "model": "cam/model.safetensors",
+            "model": "",
             "cam": "",
             **_LIST,
             "attention_model": "",

@@ -31,6 +31,11 @@ def test_several_rounds_are_several_runs() -> None:
     ("runs", "place", "words"),
     [
         ({"a": taught_by(None)}, "a.self_labels.model_from", "nothing says by which"),
+        (
+            {"a": {}, "b": {"self_labels": {"model_from": "a"}}},
+            "b.self_labels.model_from",
+            "has no effect: segmentation.labels of run 'b' is 'pseudo'",
+        ),
         ({"a": {}, "b": taught_by("aa")}, "b.self_labels.model_from", "did you mean 'a'"),
         ({"a": taught_by("a")}, "a.self_labels.model_from", "a -> a take their labels from each"),
         (
@@ -54,3 +59,67 @@ def test_a_teacher_that_cannot_be(runs: dict[str, Any], place: str, words: str) 
     with pytest.raises(UserError) as caught:
         project(**runs)
     assert caught.value.where == f"runs.{place}" and words in str(caught.value)
+
+
+def lent_by(run: str, **more: Any) -> dict[str, Any]:
+    return {"export": {"model_from": run}, **more}
+
+
+def test_a_lent_classifier_brings_its_settings() -> None:
+    own = {"cam": {"method": "cam", "learning_rate": 0.5}}
+    config = project(a=own, b=lent_by("a"), c={"extends": "b", "export": {"model_from": None}})
+    assert [config.run(name).classifier_run for name in "abc"] == ["a", "a", "c"]
+    assert config.run("b").stages["cam"] == config.run("a").stages["cam"]
+    assert config.run("c").stages["cam"].method == "acr"
+    # What the maps can be refined with is the lender's, too.
+    with pytest.raises(UserError, match="'mct', has no features"):
+        vit = {"warmup_epochs": 1.0, "learning_rate_at_512": 0.1}
+        project(
+            a={"cam": {"method": "mct", "vit": vit}},
+            b={"export": {"model_from": "a", "refine": "lpcam"}},
+        )
+
+
+@pytest.mark.parametrize(
+    ("runs", "place", "words"),
+    [
+        ({"a": {}, "b": lent_by("aa")}, "b.export.model_from", "did you mean 'a'"),
+        ({"a": lent_by("a")}, "a.export.model_from", "which is this run itself"),
+        (
+            {"a": {}, "b": lent_by("a"), "c": lent_by("b")},
+            "c.export.model_from",
+            "'b', which takes its classifier from 'a'",
+        ),
+        (
+            {"a": {"cam": {"method": "clip-es"}}, "b": lent_by("a")},
+            "b.export.model_from",
+            "whose CAM method, 'clip-es', trains none",
+        ),
+        (
+            {"a": {"segmentation": {"labels": "ground_truth"}}, "b": lent_by("a")},
+            "b.export.model_from",
+            "which has no CAMs: its labels are 'ground_truth'",
+        ),
+        (
+            {"a": {}, "b": lent_by("a", cam={"epochs": 2})},
+            "b.cam",
+            "'cam' has no effect: run 'b' trains no classifier",
+        ),
+    ],
+)
+def test_a_classifier_that_cannot_be_lent(runs: dict[str, Any], place: str, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        project(**runs)
+    assert caught.value.where == f"runs.{place}" and words in str(caught.value)
+
+
+def test_a_borrower_has_no_ablations_of_a_training() -> None:
+    runs = {
+        name: {"root": "own", "index": {"format": "folder"}, **more}
+        for name, more in {"a": {}, "b": lent_by("a")}.items()
+    }
+    rows = {"variants": {"plain": {"cam": {"method": "cam"}}}}
+    config = resolve({"roots": {"own": "x"}, "runs": runs, "ablations": rows})
+    assert config.run("a/ablation/plain").stages["cam"].method == "cam"
+    with pytest.raises(UserError, match="ask for the table of 'a'"):
+        config.ablation("b", "variants")

@@ -142,6 +142,7 @@ VALUES: dict[str, Any] = {
     "cam.vit.weights": "key",
     "cam.vit.final_learning_rate": 2e-5,
     "cam.vit.warmup_learning_rate": 2e-6,
+    "export.model_from": None,
     "export.refine": None,
     "export.refine_from": "acr-vit",
     "irn.backbone.name": "resnet50",

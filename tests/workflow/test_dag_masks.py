@@ -91,3 +91,32 @@ def test_a_second_round_learns_from_what_the_first_predicts(project: Project) ->
     local.write_text(local.read_text().replace("head: {channels: 8", "head: {channels: 4"))
     plan = project.planned(table)
     assert (plan["segmentation"], plan["self_labels"]) == (2, 1)
+
+
+LENT = """
+  tiny-lent: {extends: tiny, stop_after: cam, export: {model_from: tiny-cam}}
+  tiny-clustered:
+    extends: tiny-lent
+    export: {refine: lpcam}
+    lpcam: {clusters: 3, object_probability: 0.5}
+"""
+
+
+def test_exports_of_several_runs_share_a_training(project: Project) -> None:
+    (project.folder / "config.local.yaml").write_text(TINY_RUN + LENT)
+    tables = [f"results/{run}/miou.csv" for run in ("tiny-lent", "tiny-clustered")]
+    plan = project.planned(*tables)
+    assert (plan["cam_alone"], plan["lpcam"], plan["export"]) == (1, 1, 2)
+    assert "cam" not in plan
+    # Figures of the reconstructor are those of a run that trains one.
+    assert "reconstructions" not in project.planned("results/tiny-lent/figures.sha256")
+
+
+@pytest.mark.slow
+def test_whose_classifier_it_is_changes_no_byte(project: Project) -> None:
+    (project.folder / "config.local.yaml").write_text(TINY_RUN + LENT)
+    cams = [f"results/{run}/cams.h5" for run in ("tiny-lent", "tiny-cam", "tiny-clustered")]
+    project.make(*cams)
+    same, own, clustered = ((project.folder / path).read_bytes() for path in cams)
+    assert same == own != clustered
+    assert not (project.folder / "results/tiny-lent/cam").exists()

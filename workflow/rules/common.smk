@@ -61,30 +61,39 @@ def label_method(run):
 def unused_inputs(stage, wildcards):
     """Return the inputs of a stage that the chosen methods have no use for."""
     run = CONFIG.run(wildcards.run)
-    if stage == "export" and cam_method(run).task is None:
-        return ["model"]
     if stage == "pseudo_labels" and not label_method(run).needs_model:
         return ["model"]
     return []
 
 
+def classifier(run):
+    """Return the file of a run's classifier, which may be that of the run that lends it."""
+    return f"results/{CONFIG.run(run).classifier_run}/cam/model.safetensors"
+
+
+def own_classifier(wildcards):
+    """Input: the classifier whose features are clustered."""
+    return {"model": classifier(wildcards.run)}
+
+
 def cam_inputs(wildcards):
-    """Input: what the export reads beside a trained classifier, or in its place."""
+    """Input: a trained classifier and what the export reads beside it, or in its place."""
     run, folder = CONFIG.run(wildcards.run), f"results/{wildcards.run}"
     export = run.stages["export"]
     if cam_method(run).task is None:
         return {"cam": f"{folder}/config/cam.json"}
+    found = own_classifier(wildcards)
     if export.refine == "lpcam":
-        return {"clusters": f"{folder}/lpcam.safetensors"}
+        return found | {"clusters": f"{folder}/lpcam.safetensors"}
     if export.refine_from is None:
-        return {}
-    return {"attention_model": f"results/{export.refine_from}/cam/model.safetensors"}
+        return found
+    return found | {"attention_model": classifier(export.refine_from)}
 
 
 def anchor_model(wildcards):
     """Input: the frozen classifier of a training, where it is another run's."""
     lender = CONFIG.run(wildcards.run).stages["cam"].anchor_run
-    return {} if lender is None else {"anchor_model": f"results/{lender}/cam/model.safetensors"}
+    return {} if lender is None else {"anchor_model": classifier(lender)}
 
 
 def teacher_model(wildcards):

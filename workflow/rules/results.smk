@@ -172,7 +172,9 @@ def figure_manifests(wildcards):
     if "other" in wildcards.keys():
         folder = f"{folder}/versus-{other}"
     elif "cam" in kinds and wildcards.run in CONFIG.runs and has_reconstructor(CONFIG.run(other)):
-        kinds.append("reconstructions")
+        # Another run's classifier is shown with that run, which has its reconstructor.
+        if CONFIG.run(other).classifier_run == other:
+            kinds.append("reconstructions")
     if not kinds:
         raise ValueError(f"{wildcards.run} and {other} have no results that can be compared")
     return [f"{folder}/{kind}.sha256" for kind in kinds]

@@ -47,7 +47,12 @@ def inputs(name):
                 found[key] = f"{folder}/{path}"
         for key in unused_inputs(name, wildcards):
             del found[key]
-        lent = {"cam": anchor_model, "export": cam_inputs, "self_labels": teacher_model}.get(name)
+        lent = {
+            "cam": anchor_model,
+            "lpcam": own_classifier,
+            "export": cam_inputs,
+            "self_labels": teacher_model,
+        }.get(name)
         return found | (lent(wildcards) if lent else {})
 
     return files

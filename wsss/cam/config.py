@@ -81,6 +81,9 @@ class TrainedSettings(CamSettings):
 class ExportConfig(Settings):
     """Multi-scale, mirrored CAM inference into the CAM store."""
 
+    model_from: str | None = None
+    """The run whose trained classifier gives the CAMs, so that several exports share one training;
+    null: this run's own."""
     scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 1.5, 2.0)
     """Sizes of the image the CAMs are summed over, relative to its own."""
     mirror: bool = True

@@ -100,7 +100,8 @@ def export_cams(
         return record, source.prepare(read_image(root / record.path))
 
     attributes: dict[str, Attribute] = {
-        "config": content_hash(to_dict(config)),
+        # Whose model it is decides nothing beside the model, which is told by its own identity.
+        "config": content_hash({k: v for k, v in to_dict(config).items() if k != "model_from"}),
         "code": closure_hash(__name__, *sorted(modules)),
         "normalisation": "max-min per class",
         "scales": " ".join(map(str, config.scales)),

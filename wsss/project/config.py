@@ -20,7 +20,7 @@ from wsss.irn.label_methods import LABEL_METHODS
 from wsss.models.config import BY_NAME, NO_FILE, PACKAGES, BackboneConfig
 from wsss.project.ablations import INFIX, Table
 from wsss.project.file import ConfigFile
-from wsss.project.lenders import check_lenders
+from wsss.project.lenders import check_lenders, with_lent_classifiers
 from wsss.project.local import LocalCompute, ShardCounts
 from wsss.project.runs import Run, check_name, child_run, merge, resolve_run, section
 from wsss.project.yaml_files import read_yaml
@@ -183,7 +183,9 @@ def _weighted_stages(run: Run) -> list[str]:
     trains_irn = LABEL_METHODS.get(method, where="pseudo_labels.method").needs_model
     if run.stages["segmentation"].labels in ("ground_truth", "predicted"):
         stages = stages[2:]
-    return [stage for stage in stages if trains_irn or stage != "irn"]
+    skipped = [] if trains_irn else ["irn"]
+    skipped += [] if run.classifier_run == run.name else ["cam"]
+    return [stage for stage in stages if stage not in skipped]
 
 
 def _weights_of(run: Run) -> list[str]:
@@ -289,7 +291,8 @@ def resolve(values: Mapping[str, Any]) -> ProjectConfig:
         check_name(name, spec, specs)
     defaults, ablations = section(values, "defaults"), section(values, "ablations")
     runs = {name: resolve_run(name, specs, defaults, roots, ablations) for name in specs}
-    check_lenders(runs)
+    runs = with_lent_classifiers(runs, specs)
+    check_lenders(runs, specs)
     shards = values.get("shards", 1) or 1
     if not isinstance(shards, Mapping):
         shards = dict.fromkeys(ShardCounts.model_fields, shards)

@@ -1,8 +1,10 @@
-"""Runs that use what another run trains: its attention, its frozen classifier, its predictions."""
+"""Runs that use what another run trains: its classifier, its attention, its predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from wsss.cam.methods.registry import METHODS
 from wsss.errors import UserError
@@ -10,17 +12,74 @@ from wsss.project.runs import Run
 from wsss.runtime.settings import unknown_key
 
 
-def check_lenders(runs: Mapping[str, Run]) -> None:
+def with_lent_classifiers(
+    runs: Mapping[str, Run], specs: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Run]:
+    """Return the runs, those that export with another run's classifier with its settings.
+
+    Args:
+        runs: All runs.
+        specs: What `runs:` says of each.
+
+    Raises:
+        UserError: `export.model_from` names no run, or one that trains no classifier; or the run
+            sets how to train one.
+    """
+    found = dict(runs)
+    for name, run in runs.items():
+        lender = run.stages["export"].model_from
+        if lender is not None:
+            place = f"runs.{name}.export.model_from"
+            _check_classifier(name, lender, runs, where=place)
+            if specs[name].get("cam"):
+                raise UserError(
+                    f"'cam' has no effect: run '{name}' trains no classifier, as its CAMs are of "
+                    f"'{lender}'",
+                    where=f"runs.{name}.cam",
+                    fix="take it out, or set export.model_from to null",
+                )
+            found[name] = replace(run, stages={**run.stages, "cam": runs[lender].stages["cam"]})
+    return found
+
+
+def _check_classifier(name: str, lender: str, runs: Mapping[str, Run], *, where: str) -> None:
+    if lender not in runs:
+        raise unknown_key(lender, runs, where=where, kind="run")
+    stages = runs[lender].stages
+    method = METHODS.get(stages["cam"].method, where=where)
+    reason = None
+    if lender == name:
+        reason = "which is this run itself"
+    elif stages["export"].model_from is not None:
+        reason = f"which takes its classifier from '{stages['export'].model_from}'"
+    elif method.task is None:
+        reason = f"whose CAM method, '{method.name}', trains none"
+    elif stages["segmentation"].labels in ("ground_truth", "predicted"):
+        reason = f"which has no CAMs: its labels are '{stages['segmentation'].labels}'"
+    if reason is not None:
+        raise UserError(
+            f"the classifier is to come from run '{lender}', {reason}",
+            where=where,
+            expected="another run that trains its own, or null",
+        )
+
+
+def check_lenders(runs: Mapping[str, Run], specs: Mapping[str, Mapping[str, Any]]) -> None:
     """Check that every run that another one names has what it is named for.
 
     Said now, rather than after the hours that training takes.
 
+    Args:
+        runs: All runs.
+        specs: What `runs:` says of each.
+
     Raises:
-        UserError: There is no such run, it makes no such thing, or runs wait for each other.
+        UserError: There is no such run, it makes no such thing, or runs wait for each other; or a
+            run names one to no effect.
     """
     _check_refinement(runs)
     _check_anchors(runs)
-    _check_teachers(runs)
+    _check_teachers(runs, specs)
 
 
 def _check_refinement(runs: Mapping[str, Run]) -> None:
@@ -81,17 +140,25 @@ def _check_anchors(runs: Mapping[str, Run]) -> None:
                 )
 
 
-def _check_teachers(runs: Mapping[str, Run]) -> None:
+def _check_teachers(runs: Mapping[str, Run], specs: Mapping[str, Mapping[str, Any]]) -> None:
     """Check that a run that learns from predictions says whose, and does not wait for itself.
 
     Raises:
         UserError: `self_labels.model_from` is missing or names no run, or one that trains no
-            segmentation, or the runs wait for each other; or the run stops before it learns.
+            segmentation, or the runs wait for each other; or it has no effect, or the run stops
+            before it learns.
     """
     for name, run in runs.items():
-        if run.stages["segmentation"].labels != "predicted":
+        place, kind = f"runs.{name}.self_labels.model_from", run.stages["segmentation"].labels
+        if kind != "predicted":
+            own = specs[name].get("self_labels") or {}
+            if own.get("model_from") is not None:
+                raise UserError(
+                    f"'model_from' has no effect: segmentation.labels of run '{name}' is '{kind}'",
+                    where=place,
+                    fix="set segmentation.labels to predicted, or take it out",
+                )
             continue
-        place = f"runs.{name}.self_labels.model_from"
         if run.labels_run is None:
             raise UserError(
                 f"segmentation.labels of run '{name}' is 'predicted', and nothing says by which "

@@ -40,6 +40,12 @@ class Run:
     merged: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
+    def classifier_run(self) -> str:
+        """The run whose training makes the classifier that this one's CAMs come from."""
+        lender: str | None = self.stages["export"].model_from
+        return self.name if lender is None else lender
+
+    @property
     def labels_run(self) -> str | None:
         """The run whose segmentation model predicts what this one's learns from; None: none."""
         if self.stages["segmentation"].labels != "predicted":
@@ -159,6 +165,13 @@ def _ablations(values: Mapping[str, Any], name: str, specs: Mapping[str, Any]) -
 def child_run(run: Run, row: str) -> Run:
     """Return the run of one ablation row: `run` with a few settings changed, up to the CAMs."""
     name = f"{run.name}{INFIX}{row}"
+    if run.classifier_run != run.name:
+        raise UserError(
+            f"run '{run.name}' trains no classifier, as its CAMs are of '{run.classifier_run}'",
+            where=name,
+            expected="a run that trains one: ablations change how",
+            fix=f"ask for the table of '{run.classifier_run}'",
+        )
     changes = run.ablations.changes(row)
     if isinstance(changes, str):
         raise UserError(f"'{row}' is the run '{changes}'", where=name, expected=f"'{changes}'")
