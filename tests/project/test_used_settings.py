@@ -35,6 +35,7 @@ RUNS: dict[str, Any] = {
     },
     "guarded": {"extends": "acr", "cam": {"acr": {"guard": {"map_mean": 0.1}}}},
     "oc-cse": {"extends": "acr", "cam": {"method": "oc-cse"}},
+    "recam": {"extends": "acr", "cam": {"method": "recam"}},
     "no-crf": {
         "extends": "acr",
         "prediction": {"crf": False},
@@ -48,7 +49,7 @@ RUNS: dict[str, Any] = {
     "par": {"extends": "crf-labels", "pseudo_labels": {"refine": "par"}},
 }
 TRANSFORMERS = {"acr-vit", "mct", "refined"}
-ADVERSARIAL = set(RUNS) - {"cam", "mct", "oc-cse", "refined", "clip"}
+ADVERSARIAL = set(RUNS) - {"cam", "mct", "oc-cse", "recam", "refined", "clip"}
 CLIP = {"clip"}
 TRAINED = set(RUNS) - CLIP
 NOBODY: set[str] = set()
@@ -78,6 +79,7 @@ USERS: dict[str, set[str]] = {
     "cam.acr.schedule.joint_lr_factor": ADVERSARIAL - {"acr-vit"},
     "cam.acr": ADVERSARIAL,
     "cam.occse": {"oc-cse"},
+    "cam.recam": {"recam"},
     "cam.vit": TRANSFORMERS,
     "cam.rand_augment_magnitude": {"augmented"},
     **dict.fromkeys(

@@ -25,12 +25,11 @@ from wsss.models.vit_features import VitFeatures
 class LeanClassifier(Classifier):
     """CAMs of a classifier, its features, and nothing else; see `lean_classifier`."""
 
-    gives_features = True
-
     def __init__(self, graph: fx.GraphModule, like: CamClassifier, dtype: torch.dtype) -> None:
         super().__init__()
         self.graph = graph
-        self.head = like.head
+        self.head = like.export_head()
+        self.gives_features = like.gives_features
         self.dtype = dtype
         self.normalisation = like.normalisation
         self.size_multiple = like.size_multiple

@@ -89,6 +89,10 @@ class CamClassifier(Classifier):
         """The head's last layer, (C, D)."""
         return self.head.class_weights
 
+    def export_head(self) -> CamHead:
+        """Return the head whose output is the exported CAM."""
+        return self.head
+
     def features(self, x: Tensor) -> Tensor:
         """Return what the head's last layer reads, (B, D, h, w), of normalised images."""
         return self.head.last_features(self.backbone(x)[-1])
