@@ -12,13 +12,14 @@ include: "workflow/rules/segmentation.smk"
 include: "workflow/rules/results.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/ablation.smk"
+include: "workflow/rules/methods.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/plan.smk"
 
 
 wildcard_constraints:
-    # A run of `runs:`, or one row of its ablations.
-    run=f"{RUN_NAME}(/ablation/[A-Za-z0-9._-]+)?",
+    # A run of `runs:`, or one row of its ablations, or one row and seed of its methods.
+    run=f"{RUN_NAME}(/(ablation|methods)/[A-Za-z0-9._-]+)?",
     other=RUN_NAME,
 
 

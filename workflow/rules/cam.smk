@@ -24,12 +24,12 @@ rule cam:
         COMMAND
 
 
-# Methods that have none, and ablations, whose reconstructors nobody looks at.
+# Methods that have none, and children, whose reconstructors nobody looks at.
 use rule cam as cam_alone with:
     output:
         **outputs("cam", without="reconstructor_output"),
     wildcard_constraints:
-        run=rf"{runs_pattern(lambda run: not has_reconstructor(run))}|{RUN_NAME}/ablation/.+",
+        run=rf"{runs_pattern(lambda run: not has_reconstructor(run))}|{RUN_NAME}/(ablation|methods)/.+",
 
 
 # For runs whose maps are similarities to these clusters.
@@ -70,6 +70,27 @@ rule export:
         **resources("export", mem_mb=16000, runtime=720),
     params:
         **params("export"),
+    shell:
+        COMMAND
+
+
+# Before the shards of whatever follows: the background scores that are `auto`, for all alike.
+rule choose_thresholds:
+    input:
+        unpack(inputs("choose_thresholds")),
+    output:
+        **outputs("choose_thresholds"),
+    log:
+        log_of("choose_thresholds"),
+    benchmark:
+        benchmark_of("choose_thresholds")
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        **resources("choose_thresholds", mem_mb=4000, runtime=60),
+    params:
+        **params("choose_thresholds"),
     shell:
         COMMAND
 

@@ -102,6 +102,25 @@ def teacher_model(wildcards):
     return {"model": f"results/{teacher}/segmentation/model.safetensors"}
 
 
+def chosen_scores(stage):
+    """Input: the background scores that a stage's settings leave to the maps, if any."""
+
+    def files(wildcards):
+        if "thresholds" not in stage.inputs:
+            return {}
+        run, folder = CONFIG.run(wildcards.run), f"results/{wildcards.run}"
+        walks, scored = label_method(run).needs_model, wildcards.get("table")
+        section = "pseudo_labels" if scored == "pseudo_label" else stage.settings
+        if not run.stages[section].needs_chosen:
+            return {}
+        if section != "pseudo_labels" or not walks:
+            # Without a walk the score counts before the refinement, and is not scored at.
+            return {} if scored == "pseudo_label" else {"thresholds": f"{folder}/thresholds.json"}
+        return {"thresholds": f"{folder}/walk_thresholds.json"}
+
+    return files
+
+
 def listing(wildcards, function_name):
     """Param: fingerprint of a data set's lists, looked at only by targets that need them."""
     from wsss.data import build

@@ -54,6 +54,27 @@ rule irn:
         COMMAND
 
 
+# For walked maps whose background score is `auto`.
+rule choose_walk_threshold:
+    input:
+        unpack(inputs("choose_walk_threshold")),
+    output:
+        **outputs("choose_walk_threshold"),
+    log:
+        log_of("choose_walk_threshold"),
+    benchmark:
+        benchmark_of("choose_walk_threshold")
+    conda:
+        ENVIRONMENT
+    threads: whole_machine
+    resources:
+        **resources("choose_walk_threshold", mem_mb=8000, runtime=60),
+    params:
+        **params("choose_walk_threshold"),
+    shell:
+        COMMAND
+
+
 rule pseudo_labels:
     input:
         unpack(inputs("pseudo_labels")),

@@ -32,15 +32,16 @@ def scored_maps(wildcards):
 
 def scored_maps_options(wildcards):
     """Param: what is scored at which background score, and its names in the table."""
-    place = {
+    section, key = {
         "cam": ("evaluation", "cam_threshold"),
         "pseudo_label": ("pseudo_labels", "score_threshold"),
-    }
+    }[wildcards.table]
+    is_chosen = bool(chosen_scores(STAGES["score_maps"])(wildcards))
     return words(
         run=wildcards.run,
         stage=wildcards.table,
         split=setting(wildcards, "evaluation", "seed_split"),
-        background=setting(wildcards, *place[wildcards.table]),
+        background=None if is_chosen else setting(wildcards, section, key),
     )
 
 
@@ -125,6 +126,22 @@ def ablation_options(wildcards):
     """Param: `row=path` for every row of a table."""
     rows = zip(ablation_rows(wildcards), ablation_scores(wildcards), strict=True)
     return words(scores=[f"{row}={path}" for row, path in rows])
+
+
+def method_scores(wildcards):
+    """Return method.seed-N.stage -> score table of every method and seed, as far as they go."""
+    found = {}
+    for row, by_seed in CONFIG.methods(wildcards.run).items():
+        for seed, run in by_seed.items():
+            child = f"{row}.seed-{seed}"
+            for stage in scored_stages(f"{wildcards.run}/methods/{child}"):
+                found[f"{child}.{stage}"] = f"results/{run}/evaluation/{stage}.csv"
+    return found
+
+
+def method_options(wildcards):
+    """Param: `method.seed-N.stage=path` for every score table."""
+    return words(scores=[f"{name}={path}" for name, path in method_scores(wildcards).items()])
 
 
 def figure_path(run, what):

@@ -47,13 +47,14 @@ def inputs(name):
                 found[key] = f"{folder}/{path}"
         for key in unused_inputs(name, wildcards):
             del found[key]
-        lent = {
+        lenders = {
             "cam": anchor_model,
             "lpcam": own_classifier,
             "export": cam_inputs,
             "self_labels": teacher_model,
-        }.get(name)
-        return found | (lent(wildcards) if lent else {})
+        }
+        lent = lenders.get(name, chosen_scores(stage))
+        return found | lent(wildcards)
 
     return files
 

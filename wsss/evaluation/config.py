@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from wsss.maps.background import Background, PowerBackground, threshold_of
+from wsss.maps.background import AUTO, Background, PowerBackground, threshold_of
 from wsss.runtime.settings import Count, Fraction, Number, Settings, impossible
 
 
@@ -17,7 +17,7 @@ class EvaluationConfig(Settings):
     """Image set on which CAMs and pseudo-labels are scored."""
     cam_background: Background = 0.28
     """The configured background of the CAMs: a constant score, 0..1, or `{alpha: 1}` for (1 - the
-    largest class)^1; pseudo-labels bring their own."""
+    largest class)^1, or `auto`, chosen without masks; pseudo-labels bring their own."""
     sweep_first: Fraction = 0.0
     """Lowest background score of the sweep, 0..1."""
     sweep_last: Fraction = 0.99
@@ -43,8 +43,17 @@ class EvaluationConfig(Settings):
 
     @property
     def cam_threshold(self) -> float:
-        """The configured background of the CAMs as a constant score."""
+        """The configured background of the CAMs as a constant score.
+
+        Raises:
+            UserError: It is `auto`.
+        """
         return threshold_of(self.cam_background)
+
+    @property
+    def needs_chosen(self) -> bool:
+        """Whether that score is chosen from the maps."""
+        return self.cam_background == AUTO
 
     def thresholds(self, configured: float) -> tuple[float, ...]:
         """Return the background scores of the sweep, ascending, `configured` among them.

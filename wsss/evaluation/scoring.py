@@ -17,6 +17,7 @@ from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.confusion import confusion_matrix, scores_from_confusion
 from wsss.evaluation.sweep import SweepCounts, as_thresholds
 from wsss.evaluation.tables import CurvePoint, rows_of_scores, write_curve, write_rows
+from wsss.maps.chosen import read_chosen
 from wsss.runtime.pool import map_parts
 
 
@@ -105,6 +106,26 @@ def _count_maps(
     return total
 
 
+def _background(
+    background: float | None, thresholds: Path | None, stage: str
+) -> tuple[float, list[str]]:
+    """Return the configured background score, and how it came about where it was chosen."""
+    if (background is None) == (thresholds is None):
+        raise UserError(
+            f"{'no' if background is None else 'a number and a file of'} background score given",
+            where="--background, --thresholds",
+            expected="one of the two",
+        )
+    if thresholds is not None:
+        found = read_chosen(thresholds, "cam" if stage == "cam" else "walked")
+        note = f"{stage}: configured is auto, chosen as {found['score']:g} by {found['method']}"
+        return float(found["score"]), [note]
+    assert background is not None
+    if not 0.0 <= background <= 1.0:
+        raise UserError(f"the background score is {background}", expected="a number in 0..1")
+    return background, []
+
+
 def score_maps(
     *,
     config: EvaluationConfig,
@@ -118,7 +139,8 @@ def score_maps(
     run: str,
     stage: str,
     split: str,
-    background: float,
+    background: float | None = None,
+    thresholds: Path | None = None,
     workers: int = 2,
 ) -> None:
     """Score class maps at the configured background score and at the best of a sweep.
@@ -139,18 +161,19 @@ def score_maps(
         run: Name of the run, for the tables.
         stage: `cam` or `pseudo_label`.
         split: Image set that is scored.
-        background: The configured background score, 0..1.
+        background: The configured background score, 0..1; left away where it was chosen.
+        thresholds: In its place, the file of scores that were chosen from the maps (JSON).
         workers: Processes that share the images.
 
     Raises:
         UserError: The split is empty, an image has no map, or the store holds other classes than
-            the index.
+            the index; or there is not one of `background` and `thresholds`.
     """
     from wsss.maps.map_store import MapStore
 
-    if not 0.0 <= background <= 1.0:
-        raise UserError(f"the background score is {background}", expected="a number in 0..1")
+    background, how = _background(background, thresholds, stage)
     records, truth, notes = _prepare(index, masks, root, stage=stage, split=split)
+    notes += how
     with MapStore(maps) as store:
         _check_classes(records.classes, store.classes, maps)
         stored = set(store.names)
@@ -163,7 +186,7 @@ def score_maps(
             fix="export the maps of this split, or score another one",
         )
     values = config.thresholds(background)
-    thresholds = as_thresholds(values)
+    bands = as_thresholds(values)
     names = [record.name for record in records.records if record.name in truth.masks]
     untagged = frozenset(r.name for r in records.records if not r.tags and r.name not in stored)
     # matplotlib is slow to import and only this needs it.
@@ -174,7 +197,7 @@ def score_maps(
         write_curve(curve, [])
         plot_curve(plot, [], configured=None, best=None, title=f"{run}: {notes[0]}")
         return
-    count = partial(_count_maps, maps=maps, truth=truth, thresholds=thresholds, untagged=untagged)
+    count = partial(_count_maps, maps=maps, truth=truth, thresholds=bands, untagged=untagged)
     counts, *others = map_parts(count, names, workers)
     for other in others:
         counts.merge(other)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from wsss.data.crf_config import LabelCrfConfig
 from wsss.irn.label_methods import LabelSettings
-from wsss.maps.background import Background, threshold_of
+from wsss.maps.background import AUTO, Background, Score, threshold_of
 from wsss.models.config import BackboneConfig
 from wsss.runtime.settings import (
     BelowOne,
@@ -28,16 +28,21 @@ Radius = Annotated[int, Field(ge=2)]
 class LabelsConfig(Settings):
     """Confident labels from CAMs: what IRNet learns from."""
 
-    foreground_threshold: Number = 0.30
-    """Background score above which a pixel is surely object (IRN: 0.30; a later paper: 0.35)."""
-    background_threshold: Number = 0.05
-    """Background score below which a pixel is surely background (IRN: 0.05; later: 0.17)."""
+    foreground_threshold: Score = 0.30
+    """Background score above which a pixel is surely object (IRN: 0.30; a later paper: 0.35), or
+    `auto`: by the score that is chosen without masks, at 1.5 times its odds."""
+    background_threshold: Score = 0.05
+    """Background score below which a pixel is surely background (IRN: 0.05; later: 0.17), or
+    `auto`: likewise, at 0.4 times its odds."""
     crf: LabelCrfConfig = LabelCrfConfig()
     """Refinement of both label maps."""
 
     @model_validator(mode="after")
     def _thresholds_are_apart(self) -> Self:
-        if not 0 < self.background_threshold <= self.foreground_threshold < 1:
+        # What `auto` stands for is known with the maps; then this is asked again.
+        low = 1e-9 if self.background_threshold == AUTO else self.background_threshold
+        high = 1 - 1e-9 if self.foreground_threshold == AUTO else self.foreground_threshold
+        if not 0 < low <= high < 1:
             raise impossible(
                 f"labels.background_threshold is {self.background_threshold} with "
                 f"foreground_threshold {self.foreground_threshold}",
@@ -45,6 +50,11 @@ class LabelsConfig(Settings):
                 expected="0 < background_threshold <= foreground_threshold < 1",
             )
         return self
+
+    @property
+    def needs_chosen(self) -> bool:
+        """Whether one of them is chosen from the maps."""
+        return AUTO in (self.foreground_threshold, self.background_threshold)
 
 
 class IrnConfig(Settings):
@@ -116,7 +126,7 @@ class PseudoLabelsConfig(LabelSettings):
     """Steps of the walk (IRN: 2**8)."""
     background: Background = 0.25
     """Background score (IRN: 0.25; papers: 0.22 to 0.28), or `{alpha: A}` for (1 - the largest
-    class)^A."""
+    class)^A, or `auto`: chosen from a sample of walked maps, without masks."""
     mirror: bool = True
     """Average the edge logits with the mirrored image's (IRN does)."""
     precision: Precision = "auto"

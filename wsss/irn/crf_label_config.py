@@ -17,7 +17,8 @@ class CrfLabelsSettings(LabelSettings):
     method: Literal["crf"] = "crf"
     """The method, by its name in the registry."""
     background: Background = PowerBackground()
-    """Background's score: a constant, 0..1, or `{alpha: A}` for (1 - the largest class)^A."""
+    """Background's score: a constant, 0..1, or `{alpha: A}` for (1 - the largest class)^A, or
+    `auto`: chosen from the maps without masks."""
     refine: Literal["crf", "par"] = "crf"
     """`crf` (dense CRF), `par` (pixel-adaptive refinement of AFA, CVPR 2022: no compiled code)."""
     confidence: Fraction = 0.95

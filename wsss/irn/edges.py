@@ -72,16 +72,15 @@ def edge_finder(model: Path, config: PseudoLabelsConfig, device: torch.device) -
 
 
 @dataclass(frozen=True)
-class Labeller:
-    """Boundaries, walk, scores and label PNG of one image on a CPU; picklable, for the pool."""
+class Walker:
+    """Boundaries and walk of one image on a CPU; picklable, for the pool."""
 
     config: PseudoLabelsConfig
     model: Path
     root: Path
-    folder: Path
 
-    def __call__(self, job: WalkJob) -> tuple[ImageRecord, np.ndarray, np.ndarray]:
-        """Walk the job's CAMs; write the label PNG; return what `Finisher` returns."""
+    def __call__(self, job: WalkJob) -> WalkJob:
+        """Return the job with its CAMs walked."""
         config = self.config
         picture = read_sized_image(self.root, job.record)
         edge = kept(edge_finder, self.model, config, _CPU)([picture])[0]
@@ -92,5 +91,19 @@ class Labeller:
             beta=config.beta,
             steps=config.steps,
         )
-        finished = WalkJob(job.record, job.class_indices, walked.numpy())
-        return Finisher(config, self.folder)(finished)
+        return WalkJob(job.record, job.class_indices, walked.numpy())
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """Boundaries, walk, scores and label PNG of one image on a CPU; picklable, for the pool."""
+
+    config: PseudoLabelsConfig
+    model: Path
+    root: Path
+    folder: Path
+
+    def __call__(self, job: WalkJob) -> tuple[ImageRecord, np.ndarray, np.ndarray]:
+        """Walk the job's CAMs; write the label PNG; return what `Finisher` returns."""
+        walked = Walker(self.config, self.model, self.root)(job)
+        return Finisher(self.config, self.folder)(walked)

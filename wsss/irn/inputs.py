@@ -9,6 +9,7 @@ import numpy as np
 
 from wsss.data.index import ImageRecord, Index
 from wsss.errors import UserError, listed
+from wsss.maps.background import winner
 from wsss.maps.map_store import MapStore
 
 
@@ -66,11 +67,3 @@ def label_values(scores: np.ndarray, background: float, class_indices: np.ndarra
     """
     values = np.concatenate([[0], np.asarray(class_indices) + 1]).astype(np.uint8)
     return np.asarray(values[winner(scores, background)])
-
-
-def winner(scores: np.ndarray, background: float) -> np.ndarray:
-    """Return 0 where no score exceeds `background`, else 1 + the first largest score's place."""
-    if scores.shape[0] == 0:
-        return np.zeros(scores.shape[1:], np.int64)
-    best = np.where(scores.max(0) > np.float32(background), scores.argmax(0) + 1, 0)
-    return np.asarray(best, dtype=np.int64)

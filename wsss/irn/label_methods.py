@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wsss.maps.background import AUTO
 from wsss.runtime.registry import Record, Registry
 from wsss.runtime.settings import Settings
 
@@ -22,6 +23,11 @@ class LabelSettings(Settings):
     def score_threshold(self) -> float:
         """The background score at which the stage's maps are its labels."""
         raise NotImplementedError
+
+    @property
+    def needs_chosen(self) -> bool:
+        """Whether its background score is chosen from the maps."""
+        return getattr(self, "background", None) == AUTO
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from wsss.data.images import IGNORE, read_sized_image, write_label
 from wsss.data.index import ImageRecord, read_index
 from wsss.files import atomic_directory
 from wsss.irn.config import LabelsConfig
-from wsss.irn.inputs import check_store, winner
+from wsss.irn.inputs import check_store
+from wsss.maps.background import threshold_of, winner
+from wsss.maps.chosen import with_chosen
 from wsss.maps.map_store import MapStore, StoredMaps, upsample
 from wsss.maps.shards import WHOLE, Shard
 from wsss.runtime.pool import ordered_map
@@ -40,7 +42,7 @@ def confident_labels(
         maps are background, 255 elsewhere.
     """
     # Labels count the tagged classes only: the CRF's cost grows with their number.
-    thresholds = (config.foreground_threshold, config.background_threshold)
+    thresholds = map(threshold_of, (config.foreground_threshold, config.background_threshold))
     foreground, background = crf_from_label_maps(
         image,
         [winner(cams, threshold) for threshold in thresholds],
@@ -76,6 +78,7 @@ def mine_labels(
     index: Path,
     root: Path,
     output: Path,
+    thresholds: Path | None = None,
     workers: int = 2,
     shard: Shard = WHOLE,
 ) -> None:
@@ -87,12 +90,15 @@ def mine_labels(
         index: index.csv; its training set is labelled.
         root: Folder that the index's paths are relative to.
         output: Folder to write.
+        thresholds: File of chosen scores (JSON), where one of the thresholds is `auto`.
         workers: Processes that share the images; the labels do not depend on their number.
         shard: The part of the images to label.
 
     Raises:
-        UserError: The store is of another index, or an image is missing or has changed.
+        UserError: The store is of another index, an image is missing or has changed, or a threshold
+            is `auto` and was not chosen.
     """
+    config = with_chosen("labels", config, thresholds)
     records = read_index(index).training_set().records
     with MapStore(cams) as store, atomic_directory(output) as folder:
         check_store(store, read_index(index), records, cams)

@@ -70,17 +70,17 @@ def make_pseudo_labels(
     with MapStore(cams) as store, atomic_directory(output) as folder:
         check_store(store, known, known.training_set().records, cams)
         size = GPU_BATCH if device.type == "cuda" else 1
-        batches = shard.of(list(_batches(labelled_records(store, known, cams), size)))
+        batches = shard.of(list(batches_of(labelled_records(store, known, cams), size)))
         finish: Callable[[WalkJob], tuple[ImageRecord, np.ndarray, np.ndarray]]
         if device.type == "cuda":
             find_edges = edge_finder(model, config, device)
             finish = Finisher(config, folder)
-            jobs = _walked_jobs(config, find_edges, store, batches, root, device)
+            jobs = walked_jobs(config, find_edges, store, batches, root, device)
         else:
             # All of an image's work in one process: the network in this one, its threads beside
             # the pool's processes, would make both wait for each other.
             finish = Labeller(config, model, root, folder)
-            jobs = (_job(store, record) for batch in batches for record in batch)
+            jobs = (job_of(store, record) for batch in batches for record in batch)
         finished = ordered_map(finish, jobs, compute.workers)
         with MapStoreWriter(
             maps, classes=known.classes, attributes=attributes, upsampling=UPSAMPLING
@@ -93,13 +93,18 @@ def make_pseudo_labels(
                 writer.add(record.name, class_indices.tolist(), normalised, pixels)
 
 
-def _job(store: MapStore, record: ImageRecord) -> WalkJob:
+def job_of(store: MapStore, record: ImageRecord) -> WalkJob:
+    """Return an image's CAMs, to be walked.
+
+    Raises:
+        UserError: They are not at stride 4 of the image.
+    """
     stored = store.read(record.name)
     _check_stride(record, stored)
     return WalkJob(record, stored.class_indices, stored.maps)
 
 
-def _walked_jobs(
+def walked_jobs(
     config: PseudoLabelsConfig,
     find_edges: EdgeFinder,
     store: MapStore,
@@ -114,7 +119,7 @@ def _walked_jobs(
 
     for batch, pictures in ordered_map(load, batches, 1, threads=True):
         edges = find_edges(pictures)
-        jobs = [_job(store, record) for record in batch]
+        jobs = [job_of(store, record) for record in batch]
         walked = random_walk_batch(
             [torch.from_numpy(job.maps).to(device) for job in jobs],
             list(edges),
@@ -126,7 +131,7 @@ def _walked_jobs(
             yield replace(job, maps=result.cpu().numpy())
 
 
-def _batches(records: Sequence[ImageRecord], size: int) -> Iterator[list[ImageRecord]]:
+def batches_of(records: Sequence[ImageRecord], size: int) -> Iterator[list[ImageRecord]]:
     """Cut neighbours of one size into batches: padding would change what GroupNorm sees."""
     for _, run in groupby(records, key=lambda record: (record.height, record.width)):
         same = list(run)

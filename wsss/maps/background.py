@@ -7,13 +7,14 @@ the two counts, the second form is the first one in other units.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Discriminator, Tag
 
-from wsss.runtime.settings import Fraction, Positive, Settings
+from wsss.errors import UserError
+from wsss.runtime.settings import Fraction, Number, Positive, Settings
 
 
 class PowerBackground(Settings):
@@ -23,13 +24,45 @@ class PowerBackground(Settings):
     """The exponent (CLIP-ES: 1 before its CRF; 1 or 2 where it scores maps)."""
 
 
+Auto = Literal["auto"]
+AUTO: Auto = "auto"
+"""Chosen from the maps themselves, without masks (`wsss.maps.chosen`)."""
+
+
+def _form(value: Any) -> str:
+    if value == AUTO:
+        return "<auto>"
+    return "<section>" if isinstance(value, (dict, PowerBackground)) else "<number>"
+
+
 Background = Annotated[
-    Annotated[Fraction, Tag("<number>")] | Annotated[PowerBackground, Tag("<section>")],
-    Discriminator(
-        lambda value: "<section>" if isinstance(value, (dict, PowerBackground)) else "<number>"
-    ),
+    Annotated[Fraction, Tag("<number>")]
+    | Annotated[PowerBackground, Tag("<section>")]
+    | Annotated[Auto, Tag("<auto>")],
+    Discriminator(_form),
 ]
-"""A constant score, 0..1, or `{alpha: 1}`."""
+"""A constant score, 0..1, or `{alpha: 1}`, or `auto`."""
+
+Score = Annotated[
+    Annotated[Number, Tag("<number>")] | Annotated[Auto, Tag("<auto>")], Discriminator(_form)
+]
+"""A number, or `auto`."""
+
+
+def winner(scores: npt.NDArray[np.float32], background: float) -> npt.NDArray[np.int64]:
+    """Return 0 where no score exceeds `background`, else 1 + the first largest score's place.
+
+    Args:
+        scores: (K, H, W) float32, one map a class; K may be 0.
+        background: A constant score; a tie with it is background.
+
+    Returns:
+        (H, W) int64.
+    """
+    if scores.shape[0] == 0:
+        return np.zeros(scores.shape[1:], np.int64)
+    best = np.where(scores.max(0) > np.float32(background), scores.argmax(0) + 1, 0)
+    return np.asarray(best, dtype=np.int64)
 
 
 def threshold_of(background: Background) -> float:
@@ -37,7 +70,16 @@ def threshold_of(background: Background) -> float:
 
     Returns:
         t in 0..1; of a power, with (1 - t)^alpha = t: 0.5 for 1, 0.381966 for 2.
+
+    Raises:
+        UserError: It is `auto`, which only the maps can tell.
     """
+    if background == AUTO:
+        raise UserError(
+            "this background score is 'auto', and no chosen one is at hand",
+            expected="a number",
+            fix="hand over the file of chosen scores: --thresholds results/<run>/thresholds.json",
+        )
     if not isinstance(background, PowerBackground):
         return background
     low, high = 0.0, 1.0
@@ -63,7 +105,7 @@ def background_map(
         (H, W) float32 in 0..1.
     """
     if not isinstance(background, PowerBackground):
-        return np.full(maps.shape[1:], background, dtype=np.float32)
+        return np.full(maps.shape[1:], threshold_of(background), dtype=np.float32)
     # Upsampling may exceed 1 by a rounding error, whose power would be no number.
     rest = np.clip(1 - maps.max(axis=0, initial=0.0), 0, 1)
     return np.asarray(rest**background.alpha, dtype=np.float32)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -18,11 +18,20 @@ from wsss.data.formats.registry import FORMATS, DataFormat
 from wsss.errors import UserError
 from wsss.irn.label_methods import LABEL_METHODS
 from wsss.models.config import BY_NAME, NO_FILE, PACKAGES, BackboneConfig
+from wsss.project import methods as comparison
 from wsss.project.ablations import INFIX, Table
 from wsss.project.file import ConfigFile
 from wsss.project.lenders import check_lenders, with_lent_classifiers
 from wsss.project.local import LocalCompute, ShardCounts
-from wsss.project.runs import Run, check_name, child_run, merge, resolve_run, section
+from wsss.project.runs import (
+    Run,
+    check_name,
+    child_run,
+    merge,
+    method_run,
+    resolve_run,
+    section,
+)
 from wsss.project.yaml_files import read_yaml
 from wsss.runtime.plugins import load_plugins
 from wsss.runtime.settings import Settings, check, parse, unknown_key
@@ -52,7 +61,7 @@ class ProjectConfig:
     plugins: tuple[Path, ...] = ()
 
     def run(self, name: str) -> Run:
-        """Return a run, or the child of a run that is one row of its ablations.
+        """Return a run, or the child of a run that is one row of its ablations or methods.
 
         Raises:
             UserError: There is no such run.
@@ -60,6 +69,10 @@ class ProjectConfig:
         parent, infix, row = name.partition(INFIX)
         if infix and parent in self.runs:
             return child_run(self.runs[parent], row)
+        parent, infix, child = name.partition(comparison.INFIX)
+        if infix and parent in self.runs:
+            row, seed = self.runs[parent].methods.split(child)
+            return method_run(self.runs[parent], row, seed, self.runs)
         if name not in self.runs:
             raise unknown_key(name, self.runs, where=f"runs.{name}", kind="run")
         return self.runs[name]
@@ -81,6 +94,40 @@ class ProjectConfig:
                 child = child_run(run, row)
                 members[row] = name if child.stages == run.stages else child.name
         return members
+
+    def methods(self, name: str) -> dict[str, dict[int, str]]:
+        """Return the run behind each row and seed of a comparison of methods.
+
+        A row whose seed a run has anyway is that run itself, if it goes far enough.
+
+        Raises:
+            UserError: There is no such run, or it has no comparison; or a row changes what its CAM
+                method does not have, or is of other data.
+        """
+        run = self.run(name)
+        if not run.methods.rows or not run.methods.seeds:
+            raise UserError(
+                "this run has no methods to compare",
+                where=f"runs.{name}.methods",
+                expected="seeds and rows",
+                fix="methods: {seeds: [0, 1, 2], rows: {plain: OTHER_RUN, mine: {}}}",
+            )
+        order, owner = get_args(comparison.StopAfter), self.index_owner(name)
+        found: dict[str, dict[int, str]] = {}
+        for row, changes in run.methods.rows.items():
+            base = self.runs[changes] if isinstance(changes, str) else run
+            if self.index_owner(base.name) != owner:
+                raise UserError(
+                    f"the run '{base.name}' is of other data than '{name}'",
+                    where=f"runs.{name}.methods.rows.{row}",
+                    expected="runs that share an index",
+                )
+            for seed in run.methods.seeds:
+                child = method_run(run, row, seed, self.runs)
+                goes = order.index(base.stop_after) >= order.index(child.stop_after)
+                same = child.stages == base.stages and goes
+                found.setdefault(row, {})[seed] = base.name if same else child.name
+        return found
 
     def index_owner(self, name: str) -> str:
         """Return the run whose index this one uses: the furthest parent with the same data."""

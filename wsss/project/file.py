@@ -83,6 +83,17 @@ class Rows(Settings):
     """Rows of ablation.csv: changed settings, another run, or null."""
 
 
+class MethodRows(Settings):
+    """A comparison of methods, results/<run>/methods.csv."""
+
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Seeds of every row."""
+    stop_after: StopAfter | None = None
+    """The last thing that is scored of every row; null: the CAMs."""
+    rows: dict[str, Row | None] | None = None
+    """Its rows: changed settings, another run, or null."""
+
+
 class RunHeader(Settings):
     """The keys of a run beside its stages' settings."""
 
@@ -99,6 +110,8 @@ class RunSpec(RunHeader, Sections):  # type: ignore[valid-type, misc]
 
     ablations: Rows | None = None
     """Rows of its ablation tables that differ from the project's."""
+    methods: MethodRows | None = None
+    """The methods that it is compared with, each with several seeds."""
 
 
 class ConfigFile(Settings):

@@ -1,6 +1,7 @@
 """Runs: named experiments, each with every stage's settings resolved, and their children.
 
-A run changes the run that it extends; a child is a run that one row of an ablation table changes.
+A run changes the run that it extends; a child is a run that one row of an ablation table changes,
+or one row and one seed of a comparison of methods.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wsss.errors import UserError
+from wsss.project import methods as comparison
 from wsss.project.ablations import INFIX, Ablations, read_ablations
 from wsss.project.file import STAGES, RunHeader, StopAfter, stage_kind
+from wsss.project.methods import Methods, read_methods
 from wsss.runtime.registry import parse_kind, used
-from wsss.runtime.settings import Settings, parse, to_dict, unknown_key
+from wsss.runtime.settings import Settings, parse, replace, to_dict, unknown_key
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Run:
         stop_after: The last thing that is scored.
         stages: Stage name -> settings.
         ablations: Rows of its ablation tables.
+        methods: What it is compared with.
         merged: Stage name -> values from all layers, those that have no effect here among them.
     """
 
@@ -37,6 +41,7 @@ class Run:
     stop_after: StopAfter
     stages: Mapping[str, Any]
     ablations: Ablations = field(default_factory=Ablations)
+    methods: Methods = field(default_factory=Methods)
     merged: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -143,6 +148,7 @@ def resolve_run(
             for stage in STAGES
         },
         ablations=_ablations(merge(ablations, section(merged, "ablations")), name, specs),
+        methods=_methods(section(merged, "methods"), name, specs),
         merged=layers,
     )
 
@@ -156,10 +162,24 @@ def _settings(name: str, stage: str, merged: Mapping[str, Any], own: Mapping[str
 def _ablations(values: Mapping[str, Any], name: str, specs: Mapping[str, Any]) -> Ablations:
     place = f"runs.{name}.ablations"
     ablations = read_ablations(values, where=place)
-    for row, changes in ablations.variants.items():
-        if isinstance(changes, str) and changes not in specs:
-            raise unknown_key(changes, specs, where=f"{place}.variants.{row}", kind="run")
+    _check_rows(ablations.variants, specs, f"{place}.variants")
     return ablations
+
+
+def _methods(values: Mapping[str, Any], name: str, specs: Mapping[str, Any]) -> Methods:
+    place = f"runs.{name}.methods"
+    found = read_methods(values, where=place)
+    _check_rows(found.rows, specs, f"{place}.rows")
+    return found
+
+
+def _check_rows(
+    rows: Mapping[str, Mapping[str, Any] | str], specs: Mapping[str, Any], place: str
+) -> None:
+    """Check that rows which name a run name one."""
+    for row, changes in rows.items():
+        if isinstance(changes, str) and changes not in specs:
+            raise unknown_key(changes, specs, where=f"{place}.{row}", kind="run")
 
 
 def child_run(run: Run, row: str) -> Run:
@@ -175,19 +195,57 @@ def child_run(run: Run, row: str) -> Run:
     changes = run.ablations.changes(row)
     if isinstance(changes, str):
         raise UserError(f"'{row}' is the run '{changes}'", where=name, expected=f"'{changes}'")
+    stages = _changed(run, name, changes, where=f"runs.{run.name}.ablations")
+    parents = (run.name, *run.parents)
+    return Run(name=name, root=run.root, parents=parents, stop_after="cam", stages=stages)
+
+
+def method_run(run: Run, row: str, seed: int, runs: Mapping[str, Run]) -> Run:
+    """Return the run of one row and one seed of a comparison of methods.
+
+    Args:
+        run: Whose comparison it is.
+        row: The row.
+        seed: Of all its stages that draw anything.
+        runs: All runs, one of which the row may be.
+    """
+    name, changes = f"{run.name}{comparison.INFIX}{comparison.child_name(row, seed)}", {}
+    base, found = run, run.methods.rows[row]
+    if isinstance(found, str):
+        base = runs[found]
+    else:
+        changes = dict(found)
+    stages = _changed(base, name, changes, where=f"runs.{run.name}.methods")
+    for stage, settings in stages.items():
+        if "seed" in type(settings).model_fields:
+            stages[stage] = replace(settings, seed=seed)
+    parents, stop_after = (base.name, *base.parents), run.methods.stop_after
+    return Run(name=name, root=base.root, parents=parents, stop_after=stop_after, stages=stages)
+
+
+def _changed(
+    run: Run, name: str, changes: Mapping[str, Mapping[str, Any]], *, where: str
+) -> dict[str, Any]:
+    """Return the stages of a run with a few settings changed.
+
+    Args:
+        run: The run.
+        name: That of the child, for errors.
+        changes: Changed settings by stage.
+        where: Where the changes stand.
+    """
     stages = dict(run.stages)
     for stage, settings in changes.items():
-        kind, where = stage_kind(stage), f"runs.{name}.{stage}"
+        kind, place = stage_kind(stage), f"runs.{name}.{stage}"
         try:
-            merged = used(kind, merge(run.merged[stage], settings), settings, where=where)
+            merged = used(kind, merge(run.merged[stage], settings), settings, where=place)
         except UserError as error:
             raise UserError(
                 error.found,
-                where=where,
+                where=place,
                 expected=error.expected,
                 fix="ask for the table of a run that has this setting, or take the row out of "
-                f"runs.{run.name}.ablations",
+                f"{where}",
             ) from None
-        stages[stage] = parse_kind(kind, merged, where=where)
-    parents = (run.name, *run.parents)
-    return Run(name=name, root=run.root, parents=parents, stop_after="cam", stages=stages)
+        stages[stage] = parse_kind(kind, merged, where=place)
+    return stages

@@ -1,0 +1,90 @@
+"""Background scores from values alone: beside the formulas written out, score by score."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wsss.maps.background_choice import (
+    band_counts,
+    calibrated_area,
+    decision_boundary,
+    minimum_error,
+    object_share,
+    otsu,
+    power_score,
+)
+
+SCORES = tuple(round(0.02 * i, 6) for i in range(50))
+
+
+@pytest.fixture(scope="module")
+def values() -> np.ndarray:
+    """Two humps of unequal height and width."""
+    rng = np.random.default_rng(5)
+    humps = [rng.normal(0.15, 0.05, 7000), rng.normal(0.7, 0.12, 3000)]
+    return np.clip(np.concatenate(humps), 0, 1).astype(np.float32)
+
+
+def naive(values, quality):
+    """Return the score of the highest quality of (share, values) of both sides."""
+    found = []
+    for score in SCORES:
+        above = values > np.float32(score)
+        sides = [values[~above].astype(np.float64), values[above].astype(np.float64)]
+        whole = all(len(side) > 1 for side in sides)
+        found.append(quality(sides, len(values)) if whole else -np.inf)
+    return SCORES[int(np.argmax(found))]
+
+
+def between(sides, n):
+    low, high = sides
+    return len(low) * len(high) / n**2 * (low.mean() - high.mean()) ** 2
+
+
+def likelihood(sides, n):
+    # No part is taken to be narrower than a band of the histogram.
+    deviations = [max(side.std(), 0.02 / np.sqrt(12)) for side in sides]
+    return sum(
+        len(side) / n * (np.log(len(side) / n) - np.log(deviation))
+        for side, deviation in zip(sides, deviations, strict=True)
+    )
+
+
+def test_counts_are_of_values_above_each_score() -> None:
+    counts = band_counts(np.float32([0.0, 0.1, 0.3, 0.3, 0.9]), (0.1, 0.3, 0.5))
+    assert counts.tolist() == [2, 2, 0, 1]
+    assert object_share(counts).tolist() == [0.6, 0.2, 0.2]
+
+
+def test_otsu_and_minimum_error_are_where_their_formulas_say(values: np.ndarray) -> None:
+    counts = band_counts(values, SCORES)
+    width = SCORES[1] - SCORES[0]
+    assert otsu(counts, SCORES) == pytest.approx(naive(values, between), abs=width + 1e-9)
+    found = minimum_error(counts, SCORES)
+    assert found == pytest.approx(naive(values, likelihood), abs=width + 1e-9)
+    # Between unequal humps the flatter one reaches further: not the same thing.
+    assert found < otsu(counts, SCORES)
+
+
+def test_the_calibrated_area_is_the_mean(values: np.ndarray) -> None:
+    counts = band_counts(values, SCORES)
+    score = calibrated_area(counts, SCORES)
+    below = SCORES[SCORES.index(score) - 1]
+    mean = float(values.mean(dtype=np.float64))
+    assert (values > np.float32(score)).mean() <= mean + 0.01
+    assert (values > np.float32(below)).mean() >= mean - 0.01
+
+
+def test_maps_without_any_spread_still_give_a_score() -> None:
+    for value in (0.0, 0.5, 1.0):
+        counts = band_counts(np.full(10, value, np.float32), SCORES)
+        for choose in (otsu, minimum_error, calibrated_area):
+            assert choose(counts, SCORES) in SCORES
+
+
+def test_scores_that_need_no_map() -> None:
+    assert decision_boundary(SCORES) == 0
+    assert power_score(SCORES, 1) == 0.5
+    # (1 - 0.382)^2 = 0.382
+    assert power_score(SCORES, 2) == 0.38

@@ -1,0 +1,165 @@
+"""Background scores chosen without masks, from the values of class maps alone.
+
+All look at the largest class value of each pixel, 0..1, since nothing else decides whether a pixel
+is background, and choose among the same ascending scores. `choose_score` is what `auto` stands for;
+`benchmarks/background_choice.py` compares all with the scores that masks choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from wsss.maps.background import PowerBackground, threshold_of
+
+Counts = npt.NDArray[np.int64]
+
+SCORES: tuple[float, ...] = tuple(round(0.01 * i, 2) for i in range(1, 100))
+"""The background scores that are chosen among."""
+METHOD = "calibrated area"
+"""What chooses them, in words."""
+ALPHA = 1.0
+"""Exponent of `power_score`."""
+
+
+def choose_score(maps: Iterable[npt.NDArray[np.float32]]) -> tuple[float, float]:
+    """Choose the background score of many images' maps, by `calibrated_area`.
+
+    Args:
+        maps: (K, h, w) float32 in 0..1 of each image, K at least 1, all at the same stride.
+
+    Returns:
+        One of `SCORES`, and the share of all pixels above it.
+
+    Raises:
+        ValueError: There are no maps.
+    """
+    counts = np.zeros(len(SCORES) + 1, dtype=np.int64)
+    for each in maps:
+        counts += band_counts(each.max(axis=0), SCORES)
+    if not counts.any():
+        raise ValueError("no maps to choose a background score by")
+    score = calibrated_area(counts, SCORES)
+    return score, float(object_share(counts)[SCORES.index(score)])
+
+
+def band_counts(values: npt.NDArray[np.float32], scores: Sequence[float]) -> Counts:
+    """Count values by band: band b holds those above exactly b of the scores.
+
+    Args:
+        values: The largest class value of pixels, any shape.
+        scores: (T,) background scores, ascending; a tie with one is background.
+
+    Returns:
+        (T + 1,) int64.
+    """
+    bands = np.searchsorted(np.asarray(scores, np.float32), values.ravel(), side="left")
+    return np.bincount(bands, minlength=len(scores) + 1)
+
+
+def object_share(counts: Counts) -> npt.NDArray[np.float64]:
+    """Return the share of values above each score, (T,) float64, never rising.
+
+    Args:
+        counts: (T + 1,) values by band, one of them at least.
+    """
+    above = counts[::-1].cumsum()[::-1][1:]
+    return np.asarray(above / counts.sum(), dtype=np.float64)
+
+
+def decision_boundary(scores: Sequence[float]) -> float:
+    """Return the score at which a map's class logit is 0.
+
+    A CAM is the logit's map, less its bias: above 0 it speaks for the class. The export takes its
+    positive part, divided by its range, so that this place is the lowest score, whatever the map;
+    where the classifier has a bias, a map store does not hold by how much it moves the boundary.
+    """
+    return min(scores)
+
+
+def power_score(scores: Sequence[float], alpha: float = ALPHA) -> float:
+    """Return the score nearest to where (1 - v)^alpha = v (CLIP-ES, CVPR 2023)."""
+    wanted = threshold_of(PowerBackground(alpha=alpha))
+    return min(scores, key=lambda score: abs(score - wanted))
+
+
+def otsu(counts: Counts, scores: Sequence[float]) -> float:
+    """Return the score that separates the values with the largest variance between both parts.
+
+    Otsu, *A threshold selection method from gray-level histograms*, IEEE Trans. SMC 1979.
+
+    Args:
+        counts: (T + 1,) values by band.
+        scores: (T,) ascending.
+    """
+    below, above, low, high = _parts(counts, scores)
+    return _best(scores, below * above * (high - low) ** 2)
+
+
+def minimum_error(counts: Counts, scores: Sequence[float]) -> float:
+    """Return the score at which two normal distributions, one a side, explain the values best.
+
+    Kittler and Illingworth, *Minimum error thresholding*, Pattern Recognition 1986, eq. 15.
+
+    Args:
+        counts: (T + 1,) values by band.
+        scores: (T,) ascending.
+    """
+    below, above, low, high = _parts(counts, scores)
+    squares = _parts(counts, scores, power=2)
+    width = float(np.diff(scores).min(initial=1.0))
+    # A part narrower than a band has no measured variance; that of a uniform band stands for it.
+    least = width**2 / 12
+    fit = np.zeros(len(scores))
+    for share, mean, square in ((below, low, squares[2]), (above, high, squares[3])):
+        deviation = np.sqrt(np.maximum(square - mean**2, least))
+        known = np.maximum(share, np.finfo(np.float64).tiny)
+        fit += share * (np.log(deviation) - np.log(known))
+    fit[(below == 0) | (above == 0)] = np.inf
+    return _best(scores, -fit)
+
+
+def calibrated_area(counts: Counts, scores: Sequence[float]) -> float:
+    """Return the lowest score above which no more of the pixels lie than the values' mean.
+
+    Were the values probabilities of an object, their mean would be the objects' share.
+
+    Args:
+        counts: (T + 1,) values by band.
+        scores: (T,) ascending.
+    """
+    mean = float((counts * _centres(scores)).sum() / counts.sum())
+    return float(scores[int(np.argmax(np.append(object_share(counts) <= mean, True)[:-1]))])
+
+
+def _centres(scores: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Return (T + 1,) the middle of every band; the values lie in 0..1."""
+    edges = np.concatenate([[min(0.0, scores[0])], scores, [max(1.0, scores[-1])]])
+    return np.asarray((edges[:-1] + edges[1:]) / 2, dtype=np.float64)
+
+
+def _parts(
+    counts: Counts, scores: Sequence[float], *, power: int = 1
+) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return, for each score, the shares of values at or below it and above it, and both means.
+
+    The means are of a power of the values; of no values it is 0.
+    """
+    total = counts.sum()
+    weighted = counts * _centres(scores) ** power
+    below = counts.cumsum()[:-1]
+    sums = weighted.cumsum()
+    above, rest = total - below, sums[-1] - sums[:-1]
+    return (
+        below / total,
+        above / total,
+        np.divide(sums[:-1], below, out=np.zeros(len(below)), where=below > 0),
+        np.divide(rest, above, out=np.zeros(len(below)), where=above > 0),
+    )
+
+
+def _best(scores: Sequence[float], quality: npt.NDArray[np.float64]) -> float:
+    """Return the score of the highest quality; the lowest of equals."""
+    return float(scores[int(np.argmax(quality))])
