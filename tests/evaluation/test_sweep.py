@@ -13,9 +13,11 @@ from wsss.data.images import read_label, write_label
 from wsss.data.index import ImageRecord, Index, write_index, write_masks
 from wsss.errors import UserError
 from wsss.evaluation import scoring
+from wsss.evaluation.choosing import choose_thresholds
 from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.sweep import SweepCounts, _Bands, as_thresholds
 from wsss.evaluation.tables import collect, format_table, read_notes, read_rows
+from wsss.maps.chosen import read_chosen
 from wsss.maps.map_store import MapStore, MapStoreWriter, upsample
 
 CLASSES = ("ant", "bee", "cat")
@@ -207,6 +209,28 @@ def expected_ious(run, threshold, names=("i0", "i1", "i2", "i3")):
             counts += naive_confusion(truth, prediction, 4)
     true = np.diag(counts)
     return true / (counts.sum(0) + counts.sum(1) - true)
+
+
+def test_a_chosen_score_is_the_configured_one_and_the_table_says_how(run):
+    chosen = run / "thresholds.json"
+    choose_thresholds(cams=run / "cams.h5", index=run / "index.csv", output=chosen)
+    score = read_chosen(chosen, "cam")["score"]
+    auto = {"config": EvaluationConfig(cam_background="auto"), "background": None}
+    scoring.score_maps(**arguments(run, **auto, thresholds=chosen))
+    (configured,) = {
+        row["threshold"] for row in read_rows(run / "cam.csv") if row["selection"] == "configured"
+    }
+    assert configured == f"{score:g}"
+    # Uniform values have half of the pixels above one half, their mean.
+    assert score == pytest.approx(0.5, abs=0.15)
+    (note,) = read_notes(run / "cam.csv")
+    assert note == f"cam: configured is auto, chosen as {score:g} by calibrated area"
+    for both in ({"background": 0.4, "thresholds": chosen}, {"background": None}):
+        with pytest.raises(UserError, match="background score given"):
+            scoring.score_maps(**arguments(run, **both))
+    with pytest.raises(UserError, match="its scores are of cam maps"):
+        changes = {"stage": "pseudo_label", "background": None, "thresholds": chosen}
+        scoring.score_maps(**arguments(run, **changes))
 
 
 def test_score_maps_writes_rows_curve_and_plot(run):

@@ -16,11 +16,13 @@ from wsss.errors import UserError
 from wsss.irn import edges
 from wsss.irn.config import IrnConfig, LabelsConfig, PseudoLabelsConfig
 from wsss.irn.inputs import label_values
+from wsss.irn.label_stage import make_labels
 from wsss.irn.labels import confident_labels, mine_labels
 from wsss.irn.model_file import IRNET
-from wsss.irn.pseudo_labels import make_pseudo_labels
 from wsss.irn.training import labels_at_stride, train_irn
+from wsss.irn.walk_choice import choose_walk_threshold
 from wsss.irn.walked import walked_scores
+from wsss.maps.chosen import chosen_entry, read_chosen, write_chosen
 from wsss.maps.map_store import MapStore, MapStoreWriter, map_size
 from wsss.models.config import BackboneConfig
 from wsss.runtime.compute import Compute
@@ -76,13 +78,21 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path, tmp_path / "index.csv", cams)
 
 
-def mine(folder: Folder, output: str, workers: int = 0) -> Path:
+def mine(
+    folder: Folder,
+    output: str,
+    workers: int = 0,
+    *,
+    config: LabelsConfig | None = None,
+    thresholds: Path | None = None,
+) -> Path:
     mine_labels(
-        config=LabelsConfig(),
+        config=config or LabelsConfig(),
         cams=folder.cams,
         index=folder.index,
         root=folder.root,
         output=folder.root / output,
+        thresholds=thresholds,
         workers=workers,
     )
     return folder.root / output
@@ -194,9 +204,17 @@ def square_edges(network: object, image: torch.Tensor, *, mirror: bool) -> torch
     return edge
 
 
-def pseudo(folder: Folder, model: Path, output: str, workers: int) -> None:
-    make_pseudo_labels(
-        config=PseudoLabelsConfig(),
+def pseudo(
+    folder: Folder,
+    model: Path,
+    output: str,
+    workers: int,
+    *,
+    config: PseudoLabelsConfig | None = None,
+    thresholds: Path | None = None,
+) -> None:
+    make_labels(
+        config=config or PseudoLabelsConfig(),
         cams=folder.cams,
         model=model,
         index=folder.index,
@@ -204,7 +222,51 @@ def pseudo(folder: Folder, model: Path, output: str, workers: int) -> None:
         output=folder.root / output,
         maps=folder.root / f"{output}.h5",
         compute=dataclasses.replace(COMPUTE, workers=workers),
+        thresholds=thresholds,
     )
+
+
+def test_scores_that_are_auto_come_from_the_maps(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cam, walked = folder.root / "thresholds.json", folder.root / "walk_thresholds.json"
+    write_chosen(cam, {"cam": chosen_entry("cam", 0.4, method="test")})
+    model = train(folder, mine(folder, "labels"))
+    same = {}
+    for name, config, file in (
+        ("auto", LabelsConfig(foreground_threshold="auto", background_threshold="auto"), cam),
+        ("number", LabelsConfig(foreground_threshold=0.5, background_threshold=0.21), None),
+    ):
+        same[name] = mine(folder, name, config=config, thresholds=file)
+    for path in same["auto"].glob("[!.]*"):
+        assert path.read_bytes() == (same["number"] / path.name).read_bytes()
+
+    monkeypatch.setattr(edges, "edge_map", square_edges)
+    auto = PseudoLabelsConfig(background="auto")
+    choose_walk_threshold(
+        config=auto,
+        cams=folder.cams,
+        model=model,
+        index=folder.index,
+        root=folder.root,
+        output=walked,
+        compute=COMPUTE,
+    )
+    chosen = read_chosen(walked, "walked")
+    assert chosen["sample"] == ["a", "b", "c"]
+    # The walked maps, as the stage that labels keeps them.
+    pseudo(folder, model, "kept", workers=0)
+    with MapStore(folder.root / "kept.h5") as store:
+        values = np.concatenate([store.read(n).maps.max(axis=0).ravel() for n in store.names])
+    assert (values > np.float32(chosen["score"])).mean() <= values.mean() + 0.01
+    assert (values > np.float32(chosen["score"] - 0.01)).mean() >= values.mean() - 0.01
+    pseudo(folder, model, "auto_labels", workers=0, config=auto, thresholds=walked)
+    number = PseudoLabelsConfig(background=chosen["score"])
+    pseudo(folder, model, "number_labels", workers=0, config=number)
+    for path in (folder.root / "auto_labels").glob("[!.]*"):
+        assert path.read_bytes() == (folder.root / "number_labels" / path.name).read_bytes()
+    with pytest.raises(UserError, match="its scores are of cam maps"):
+        pseudo(folder, model, "wrong", workers=0, config=auto, thresholds=cam)
 
 
 def test_missing_labels_and_foreign_cams_are_named(folder: Folder) -> None:

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsss.errors import UserError
+from wsss.maps.background import AUTO, Background, threshold_of
+from wsss.maps.chosen import Maps, chosen_entry, read_chosen, write_chosen
 
 if TYPE_CHECKING:
     from wsss.project.config import ProjectConfig
 
-# Map store of a run -> the setting that its background score is.
-STORES = {
-    "cams.h5": ("evaluation", "cam_background"),
-    "walked.h5": ("pseudo_labels", "background"),
+# Map store of a run -> the setting that its background score is, what its maps are, and the file
+# of the score where that setting is `auto`.
+STORES: Mapping[str, tuple[str, str, Maps, str]] = {
+    "cams.h5": ("evaluation", "cam_background", "cam", "thresholds.json"),
+    "walked.h5": ("pseudo_labels", "background", "walked", "walk_thresholds.json"),
 }
 
 
@@ -27,6 +30,12 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="put the chosen scores into the run, in config.local.yaml",
     )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write the chosen scores here (JSON), as choose-thresholds does without masks",
+    )
     parser.set_defaults(run=_thresholds)
 
 
@@ -34,7 +43,6 @@ def _thresholds(options: argparse.Namespace) -> None:
     from wsss.data.build import build_masks
     from wsss.data.index import read_index
     from wsss.evaluation.thresholds import choose, count_images, describe
-    from wsss.maps.background import threshold_of
     from wsss.project.config import load_config
 
     config, folder = load_config(), options.folder
@@ -52,22 +60,37 @@ def _thresholds(options: argparse.Namespace) -> None:
     # Of the data set as it is now: masks are mostly drawn when there is something to correct.
     masks = build_masks(run.stages["index"], root, index)
     changes: dict[str, dict[str, float]] = {}
+    entries: dict[Maps, Mapping[str, Any]] = {}
     for store in found:
-        section, key = STORES[store]
+        section, key, kind, file = STORES[store]
         if section == "pseudo_labels" and run.stages[section].method != "irn":
             # Refined after the background came in: another one would refine other maps.
             continue
-        configured = threshold_of(getattr(run.stages[section], key))
+        configured = _configured(getattr(run.stages[section], key), folder / file, kind)
         values = run.stages["evaluation"].thresholds(configured)
         known = _masks_of(folder / store, masks, config, name)
         counts = count_images(folder / store, known, len(index.classes), values)
         choice = choose(counts, values, configured)
         print(describe(choice, f"{section}.{key}"))
         changes.setdefault(section, {})[key] = choice.best
+        interval = [choice.low, choice.high]
+        entries[kind] = chosen_entry(
+            kind, choice.best, method="masks", images=choice.images, interval=interval
+        )
+    if options.output is not None:
+        write_chosen(options.output, entries)
+        print(f"wrote them into {options.output}, which --thresholds takes")
     if options.write:
         _write(name, changes)
-    else:
+    elif options.output is None:
         print("to put these scores into the run, in config.local.yaml, add --write")
+
+
+def _configured(background: Background, file: Path, kind: Maps) -> float:
+    """Return the background score that a run has now."""
+    if background == AUTO:
+        return float(read_chosen(file, kind)["score"])
+    return threshold_of(background)
 
 
 def _masks_of(

@@ -50,8 +50,9 @@ def surely_background(score: float) -> float:
 
 
 def _at_odds(score: float, factor: float) -> float:
-    odds = factor * score / (1 - score)
-    # Two digits, and never on the ends, where nothing would be labelled.
+    # Never on the ends, where nothing would be labelled.
+    inner = min(max(score, 0.01), 0.99)
+    odds = factor * inner / (1 - inner)
     return min(max(round(odds / (1 + odds), 2), 0.01), 0.99)
 
 

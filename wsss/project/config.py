@@ -20,7 +20,7 @@ from wsss.irn.label_methods import LABEL_METHODS
 from wsss.models.config import BY_NAME, NO_FILE, PACKAGES, BackboneConfig
 from wsss.project import methods as comparison
 from wsss.project.ablations import INFIX, Table
-from wsss.project.file import ConfigFile
+from wsss.project.file import ConfigFile, StopAfter
 from wsss.project.lenders import check_lenders, with_lent_classifiers
 from wsss.project.local import LocalCompute, ShardCounts
 from wsss.project.runs import (
@@ -112,7 +112,7 @@ class ProjectConfig:
                 expected="seeds and rows",
                 fix="methods: {seeds: [0, 1, 2], rows: {plain: OTHER_RUN, mine: {}}}",
             )
-        order, owner = get_args(comparison.StopAfter), self.index_owner(name)
+        order, owner = get_args(StopAfter), self.index_owner(name)
         found: dict[str, dict[int, str]] = {}
         for row, changes in run.methods.rows.items():
             base = self.runs[changes] if isinstance(changes, str) else run
