@@ -94,6 +94,9 @@ def candidates(maps: Maps) -> dict[str, Callable[[], float]]:
         "Otsu": lambda: choice.otsu(counts, scores),
         "two normals (minimum error)": lambda: choice.minimum_error(counts, scores),
         "calibrated area": lambda: choice.calibrated_area(counts, scores),
+        "mean": lambda: choice.mean_value(counts, scores),
+        "quadratic mean": lambda: choice.quadratic_mean(counts, scores),
+        "40 % of the pixels": lambda: choice.object_area(counts, scores),
         "agreement with its CRF": maps.crf_score,
     }
 

@@ -22,6 +22,8 @@ METHOD = "calibrated area"
 """What chooses them, in words."""
 ALPHA = 1.0
 """Exponent of `power_score`."""
+SHARE = 0.4
+"""The objects' share of the pixels in `object_area`."""
 
 
 def choose_score(maps: Iterable[npt.NDArray[np.float32]]) -> tuple[float, float]:
@@ -81,8 +83,7 @@ def decision_boundary(scores: Sequence[float]) -> float:
 
 def power_score(scores: Sequence[float], alpha: float = ALPHA) -> float:
     """Return the score nearest to where (1 - v)^alpha = v (CLIP-ES, CVPR 2023)."""
-    wanted = threshold_of(PowerBackground(alpha=alpha))
-    return min(scores, key=lambda score: abs(score - wanted))
+    return _nearest(threshold_of(PowerBackground(alpha=alpha)), scores)
 
 
 def otsu(counts: Counts, scores: Sequence[float]) -> float:
@@ -131,7 +132,43 @@ def calibrated_area(counts: Counts, scores: Sequence[float]) -> float:
         scores: (T,) ascending.
     """
     mean = float((counts * _centres(scores)).sum() / counts.sum())
-    return float(scores[int(np.argmax(np.append(object_share(counts) <= mean, True)[:-1]))])
+    return object_area(counts, scores, mean)
+
+
+def mean_value(counts: Counts, scores: Sequence[float]) -> float:
+    """Return the score nearest to the mean of all values.
+
+    Args:
+        counts: (T + 1,) values by band.
+        scores: (T,) ascending.
+    """
+    return _nearest(float((counts * _centres(scores)).sum() / counts.sum()), scores)
+
+
+def quadratic_mean(counts: Counts, scores: Sequence[float]) -> float:
+    """Return the score nearest to the root of the values' mean square.
+
+    Args:
+        counts: (T + 1,) values by band.
+        scores: (T,) ascending.
+    """
+    squares = counts * _centres(scores) ** 2
+    return _nearest(float(np.sqrt(squares.sum() / counts.sum())), scores)
+
+
+def object_area(counts: Counts, scores: Sequence[float], share: float = SHARE) -> float:
+    """Return the lowest score above which no more than a fixed share of the pixels lies.
+
+    Args:
+        counts: (T + 1,) values by band.
+        scores: (T,) ascending.
+        share: That share, 0..1.
+    """
+    return float(scores[int(np.argmax(np.append(object_share(counts)[:-1] <= share, True)))])
+
+
+def _nearest(wanted: float, scores: Sequence[float]) -> float:
+    return min(scores, key=lambda score: abs(score - wanted))
 
 
 def _centres(scores: Sequence[float]) -> npt.NDArray[np.float64]:
