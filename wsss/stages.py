@@ -225,7 +225,12 @@ _ALL: Sequence[Stage] = (
         "choose the background score of walked maps from a sample of them, without masks",
         "wsss.irn.walk_choice:choose_walk_threshold",
         settings="pseudo_labels",
-        inputs={"cams": "cams.h5", "model": "irn/model.safetensors", **_LIST},
+        inputs={
+            "cams": "cams.h5",
+            "model": "irn/model.safetensors",
+            "labels": "irn/labels/",
+            **_LIST,
+        },
         outputs={"output": "walk_thresholds.json"},
         machine=INFERENCE,
         chosen_by=("pseudo_labels", "irn"),
