@@ -15,6 +15,7 @@ from PIL import Image
 from wsss.cli import main
 from wsss.data.images import read_label, write_label
 from wsss.data.index import read_index
+from wsss.maps.background import PowerBackground
 from wsss.project.config import load_config
 
 
@@ -44,10 +45,19 @@ def test_init_writes_a_run_and_says_what_it_understood(project, capsys):
     assert run.settings("index") == {"format": "class_folders", "val_share": 0.4}
     assert load_config().root_folder("mine") == (project / "../photos").resolve()
     assert run.parents == ("voc-lite",)
+    # Pictures nobody has masks of: their maps choose the background scores.
+    assert run.stages["evaluation"].cam_background == "auto"
+    assert run.stages["labels"].foreground_threshold == "auto"
+    assert run.stages["labels"].background_threshold == "auto"
+    assert run.stages["pseudo_labels"].background == "auto"
     assert main(["init", "../photos"]) == 2
     assert "there is a run 'mine' already" in capsys.readouterr().err
     assert main(["init", "../photos", "--name", "plain", "--method", "cam"]) == 0
     assert load_config().run("plain").stages["cam"].method == "cam"
+    assert main(["init", "../photos", "--name", "by-words", "--extends", "clip"]) == 0
+    by_words = load_config().run("by-words").stages
+    assert by_words["pseudo_labels"].background == PowerBackground(alpha=1)
+    assert by_words["evaluation"].cam_background == PowerBackground(alpha=1)
 
 
 def test_config_check_says_what_the_index_would(project, capsys):

@@ -8,11 +8,15 @@ import pytest
 from wsss.maps.background_choice import (
     band_counts,
     calibrated_area,
+    choose_score,
     decision_boundary,
+    mean_value,
     minimum_error,
+    object_area,
     object_share,
     otsu,
     power_score,
+    quadratic_mean,
 )
 
 SCORES = tuple(round(0.02 * i, 6) for i in range(50))
@@ -65,6 +69,27 @@ def test_otsu_and_minimum_error_are_where_their_formulas_say(values: np.ndarray)
     assert found == pytest.approx(naive(values, likelihood), abs=width + 1e-9)
     # Between unequal humps the flatter one reaches further: not the same thing.
     assert found < otsu(counts, SCORES)
+
+
+def test_means_and_areas_are_those_of_the_values(values: np.ndarray) -> None:
+    counts = band_counts(values, SCORES)
+    assert mean_value(counts, SCORES) == pytest.approx(values.mean(), abs=0.02)
+    squares = (values.astype(np.float64) ** 2).mean()
+    assert quadratic_mean(counts, SCORES) == pytest.approx(np.sqrt(squares), abs=0.02)
+    score = object_area(counts, SCORES, 0.25)
+    below = SCORES[SCORES.index(score) - 1]
+    assert (values > np.float32(score)).mean() <= 0.25 < (values > np.float32(below)).mean()
+
+
+def test_what_auto_stands_for_is_the_mean_over_all_images() -> None:
+    rng = np.random.default_rng(1)
+    maps = [rng.random((k, 9, 8 + k), np.float32) ** k for k in (1, 2, 3)]
+    values = np.concatenate([each.max(axis=0).ravel() for each in maps])
+    score, share = choose_score(maps)
+    assert score == pytest.approx(values.mean(), abs=0.01)
+    assert share == pytest.approx((values > np.float32(score)).mean())
+    with pytest.raises(ValueError, match="no maps"):
+        choose_score([])
 
 
 def test_the_calibrated_area_is_the_mean(values: np.ndarray) -> None:

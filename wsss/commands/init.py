@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from wsss.errors import UserError
+from wsss.maps.background import AUTO
+from wsss.maps.chosen import KEYS
 
 VAL_SHARE = 0.2
 # The run whose settings suit photographs on small machines.
@@ -76,6 +78,22 @@ def recognised(root: Path) -> Mapping[str, Any]:
     )
 
 
+def automatic(stages: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that let the maps choose their background scores.
+
+    A run's numbers suit the pictures that they were chosen on; where background is a power of
+    what the classes leave, it follows the maps by itself.
+
+    Args:
+        stages: Settings by stage of the run that is extended.
+    """
+    return {
+        section: chosen
+        for section, keys in KEYS.items()
+        if (chosen := {k: AUTO for k in keys if isinstance(getattr(stages[section], k), float)})
+    }
+
+
 def _add_run(options: argparse.Namespace, project: Path) -> None:
     from wsss.cam.methods.registry import METHODS
     from wsss.data.build import build_index, build_masks
@@ -109,6 +127,7 @@ def _add_run(options: argparse.Namespace, project: Path) -> None:
     needed = (parent.stages["evaluation"].seed_split, parent.stages["prediction"].split)
     check_sets(index, needed)
     run: dict[str, Any] = {"extends": options.extends, "root": name, "index": values}
+    run |= automatic(parent.stages)
     if options.method is not None:
         run["cam"] = {"method": options.method}
     update_local(project / LOCAL_FILE, {"roots": {name: str(root)}, "runs": {name: run}})

@@ -18,7 +18,7 @@ Counts = npt.NDArray[np.int64]
 
 SCORES: tuple[float, ...] = tuple(round(0.01 * i, 2) for i in range(1, 100))
 """The background scores that are chosen among."""
-METHOD = "calibrated area"
+METHOD = "mean of the maps"
 """What chooses them, in words."""
 ALPHA = 1.0
 """Exponent of `power_score`."""
@@ -27,7 +27,7 @@ SHARE = 0.4
 
 
 def choose_score(maps: Iterable[npt.NDArray[np.float32]]) -> tuple[float, float]:
-    """Choose the background score of many images' maps, by `calibrated_area`.
+    """Choose the background score of many images' maps, by `mean_value`.
 
     Args:
         maps: (K, h, w) float32 in 0..1 of each image, K at least 1, all at the same stride.
@@ -43,7 +43,7 @@ def choose_score(maps: Iterable[npt.NDArray[np.float32]]) -> tuple[float, float]
         counts += band_counts(each.max(axis=0), SCORES)
     if not counts.any():
         raise ValueError("no maps to choose a background score by")
-    score = calibrated_area(counts, SCORES)
+    score = mean_value(counts, SCORES)
     return score, float(object_share(counts)[SCORES.index(score)])
 
 
@@ -137,6 +137,8 @@ def calibrated_area(counts: Counts, scores: Sequence[float]) -> float:
 
 def mean_value(counts: Counts, scores: Sequence[float]) -> float:
     """Return the score nearest to the mean of all values.
+
+    Glasbey, *An analysis of histogram-based thresholding algorithms*, CVGIP 1993.
 
     Args:
         counts: (T + 1,) values by band.
