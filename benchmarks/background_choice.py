@@ -67,6 +67,10 @@ class Maps:
         found = (self.store.read(record.name).maps.max(axis=0) for record in self.choosing)
         return np.sum([choice.band_counts(values, choice.SCORES) for values in found], axis=0)
 
+    def edge_score(self) -> float:
+        """Return the mean of the values where they change."""
+        return choice.edge_score(self.store.read(record.name).maps for record in self.choosing)
+
     def crf_score(self) -> float:
         """Return the score whose labels agree best with what the CRF makes of them."""
         step = max(1, len(self.choosing) // CRF_PICTURES)
@@ -97,6 +101,7 @@ def candidates(maps: Maps) -> dict[str, Callable[[], float]]:
         "mean": lambda: choice.mean_value(counts, scores),
         "quadratic mean": lambda: choice.quadratic_mean(counts, scores),
         "40 % of the pixels": lambda: choice.object_area(counts, scores),
+        "mean at the edges": maps.edge_score,
         "agreement with its CRF": maps.crf_score,
     }
 

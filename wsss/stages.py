@@ -228,7 +228,6 @@ _ALL: Sequence[Stage] = (
         inputs={
             "cams": "cams.h5",
             "model": "irn/model.safetensors",
-            "labels": "irn/labels/",
             **_LIST,
         },
         outputs={"output": "walk_thresholds.json"},

@@ -10,8 +10,6 @@ from wsss.data.map_agreement import (
     crf_agreement,
     label_agreement,
     labels_at,
-    mean_overlap,
-    overlap_counts,
     scaled_crf,
 )
 
@@ -29,36 +27,6 @@ def test_a_label_in_neither_map_counts_as_none_found() -> None:
     assert label_agreement(first, second, 2) == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert label_agreement(first, second, 3) == pytest.approx((1 / 2 + 2 / 3) / 3)
     assert label_agreement(first * 0, first * 0, 2) == 0.5
-
-
-def test_overlaps_are_those_of_counting_every_pixel() -> None:
-    rng = np.random.default_rng(2)
-    total = np.zeros((len(SCORES), 3, 5), dtype=np.int64)
-    here = {score: [] for score in SCORES}
-    there = []
-    for indices in ((0, 3), (2,)):
-        maps = rng.integers(0, 11, (len(indices), 9, 7)).astype(np.float32) / 10
-        labels = rng.choice(np.array([0, 1, 3, 4, 255], np.uint8), size=(9, 7))
-        total += overlap_counts(maps, np.array(indices), labels, SCORES, 5)
-        there += labels.ravel().tolist()
-        for score in SCORES:
-            for column in maps.reshape(len(indices), -1).T:
-                best = int(column.argmax())
-                is_object = column[best] > np.float32(score)
-                here[score].append(indices[best] + 1 if is_object else 0)
-    for row, score in enumerate(SCORES):
-        pairs = [(a, b) for a, b in zip(here[score], there, strict=True) if b != 255]
-        for label in range(5):
-            expected = [
-                sum(a == label for a, _ in pairs),
-                sum(b == label for _, b in pairs),
-                sum(a == b == label for a, b in pairs),
-            ]
-            assert total[row, :, label].tolist() == expected
-        ious = []
-        for a, b, both in total[row].T.tolist():
-            ious += [both / (a + b - both)] if a + b - both else []
-        assert mean_overlap(total)[row] == pytest.approx(np.mean(ious))
 
 
 def test_the_crf_agrees_most_where_the_object_ends() -> None:

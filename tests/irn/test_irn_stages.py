@@ -22,9 +22,9 @@ from wsss.irn.model_file import IRNET
 from wsss.irn.training import labels_at_stride, train_irn
 from wsss.irn.walk_choice import choose_walk_threshold
 from wsss.irn.walked import walked_scores
-from wsss.maps.background_choice import SCORES
+from wsss.maps.background_choice import edge_score
 from wsss.maps.chosen import chosen_entry, read_chosen, write_chosen
-from wsss.maps.map_store import MapStore, MapStoreWriter, map_size, upsample
+from wsss.maps.map_store import MapStore, MapStoreWriter, map_size
 from wsss.models.config import BackboneConfig
 from wsss.runtime.compute import Compute
 
@@ -232,8 +232,7 @@ def test_scores_that_are_auto_come_from_the_maps(
 ) -> None:
     cam, walked = folder.root / "thresholds.json", folder.root / "walk_thresholds.json"
     write_chosen(cam, {"cam": chosen_entry("cam", 0.4, method="test")})
-    labels = mine(folder, "labels")
-    model, same = train(folder, labels), {}
+    model, same = train(folder, mine(folder, "labels")), {}
     for name, config, file in (
         ("auto", LabelsConfig(foreground_threshold="auto", background_threshold="auto"), cam),
         ("number", LabelsConfig(foreground_threshold=0.5, background_threshold=0.21), None),
@@ -248,7 +247,6 @@ def test_scores_that_are_auto_come_from_the_maps(
         config=auto,
         cams=folder.cams,
         model=model,
-        labels=labels,
         index=folder.index,
         root=folder.root,
         output=walked,
@@ -258,21 +256,9 @@ def test_scores_that_are_auto_come_from_the_maps(
     assert chosen["sample"] == ["a", "b", "c"]
     # The walked maps, as the stage that labels keeps them.
     pseudo(folder, model, "kept", workers=0)
-    agreements = []
     with MapStore(folder.root / "kept.h5") as store:
-        for score in SCORES:
-            found, sure = [], []
-            for name in store.names:
-                stored = store.read(name)
-                scores = upsample(stored.maps, stored.size, store.upsampling)
-                found.append(label_values(scores, score, stored.class_indices).ravel())
-                sure.append(read_label(labels / f"{name}.png").ravel())
-            pairs = np.stack([np.concatenate(found), np.concatenate(sure)])
-            a, b = pairs[:, pairs[1] != 255]
-            ious = [((a == i) & (b == i)).sum() / ((a == i) | (b == i)).sum() for i in set(a)]
-            agreements.append(np.mean(ious) if set(a) == set(b) else 0)
-    assert chosen["agreement"] == pytest.approx(max(agreements), abs=0.02)
-    assert agreements[SCORES.index(chosen["score"])] == pytest.approx(max(agreements), abs=0.02)
+        expected = edge_score(store.read(name).maps for name in store.names)
+    assert chosen["score"] == pytest.approx(expected, abs=0.011)
     pseudo(folder, model, "auto_labels", workers=0, config=auto, thresholds=walked)
     number = PseudoLabelsConfig(background=chosen["score"])
     pseudo(folder, model, "number_labels", workers=0, config=number)

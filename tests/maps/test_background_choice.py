@@ -10,6 +10,7 @@ from wsss.maps.background_choice import (
     calibrated_area,
     choose_score,
     decision_boundary,
+    edge_score,
     mean_value,
     minimum_error,
     object_area,
@@ -90,6 +91,26 @@ def test_what_auto_stands_for_is_the_mean_over_all_images() -> None:
     assert share == pytest.approx((values > np.float32(score)).mean())
     with pytest.raises(ValueError, match="no maps"):
         choose_score([])
+
+
+def test_edges_choose_the_middle_of_their_slopes() -> None:
+    # A hill from 0.2 to 0.8 on a wide plain of 0.2, whose values alone say 0.2.
+    distance = np.maximum(*np.abs(np.indices((60, 60)) - 29.5))
+    hill = (0.2 + 0.6 / (1 + np.exp(2 * (distance - 10)))).astype(np.float32)
+    flat = np.full((2, 7, 1), 0.9, np.float32)
+    assert edge_score([hill[None], flat]) == pytest.approx(0.5, abs=0.02)
+    assert edge_score([flat]) == 0.5
+    # Written out: central differences, one-sided halves at the border.
+    rng = np.random.default_rng(0)
+    value = rng.random((4, 5))
+    total = weighted = 0.0
+    for i in range(4):
+        for j in range(5):
+            down = (value[min(i + 1, 3), j] - value[max(i - 1, 0), j]) / 2
+            right = (value[i, min(j + 1, 4)] - value[i, max(j - 1, 0)]) / 2
+            total += down**2 + right**2
+            weighted += (down**2 + right**2) * value[i, j]
+    assert edge_score([value[None].astype(np.float32)]) == round(weighted / total, 2)
 
 
 def test_the_calibrated_area_is_the_mean(values: np.ndarray) -> None:

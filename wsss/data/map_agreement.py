@@ -1,21 +1,18 @@
-"""How well class maps, labelled at a background score, agree with their pictures, or other labels.
+"""How well class maps, labelled at a background score, agree with their pictures.
 
 A label map and what a dense CRF makes of it differ where its edges lie beside the picture's; at the
-score that suits the maps best, least has to be moved. Or the labels are at hand that the maps come
-from, of their sure pixels alone. No mask is looked at.
+score that suits the maps best, least has to be moved. No mask is looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from wsss.data.crf import crf_from_label_maps
 from wsss.data.crf_config import LabelCrfConfig
-from wsss.data.images import IGNORE
 from wsss.maps.background import winner
 
 
@@ -83,57 +80,3 @@ def crf_agreement(
     refined = crf_from_label_maps(image_u8, found, n_labels, settings)
     pairs = zip(found, refined, strict=True)
     return np.array([label_agreement(first, second, n_labels) for first, second in pairs])
-
-
-def overlap_counts(
-    maps: npt.NDArray[np.float32],
-    class_indices: npt.NDArray[np.integer],
-    labels: npt.NDArray[np.integer],
-    scores: Sequence[float],
-    n_labels: int,
-) -> npt.NDArray[np.int64]:
-    """Count, at each background score, the pixels of each label here, there, and in both.
-
-    Args:
-        maps: (K, h, w) float32, one map a class.
-        class_indices: (K,) positions of these classes in the class list, K at least 1.
-        labels: (h, w) labels to agree with, 0..n_labels-1; 255 is left out.
-        scores: (T,) background scores, ascending; a tie with one is background.
-        n_labels: Classes and background.
-
-    Returns:
-        (T, 3, n_labels) int64: in the maps' labels, in `labels`, in both at one pixel.
-    """
-    known = labels != IGNORE
-    there = labels[known]
-    strongest = np.asarray(class_indices)[maps.argmax(axis=0)[known]] + 1
-    # Above so many of the scores: a pixel is of its strongest class at those, and background after.
-    bands = np.searchsorted(np.asarray(scores, np.float32), maps.max(axis=0)[known], side="left")
-
-    def above(of_label: npt.NDArray[np.integer], bands: npt.NDArray[np.intp]) -> Any:
-        width = len(scores) + 1
-        found = np.bincount(of_label * width + bands, minlength=n_labels * width)
-        return found.reshape(n_labels, width)[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:].T
-
-    right, empty = strongest == there, there == 0
-    here, both = above(strongest, bands), above(strongest[right], bands[right])
-    here[:, 0] = len(there) - here.sum(axis=1)
-    both[:, 0] = empty.sum() - above(there[empty], bands[empty])[:, 0]
-    counts = np.bincount(there, minlength=n_labels)
-    return np.stack([here, np.broadcast_to(counts, here.shape), both], axis=1)
-
-
-def mean_overlap(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return the mean IoU at each background score; a label in neither is out of the mean.
-
-    Args:
-        counts: (T, 3, n_labels) of `overlap_counts`, added up over images.
-
-    Returns:
-        (T,) float64; 0 where no pixel is known.
-    """
-    here, there, both = counts.transpose(1, 0, 2)
-    union = here + there - both
-    defined = union > 0
-    ious = np.divide(both, union, out=np.zeros(union.shape), where=defined)
-    return np.asarray(ious.sum(axis=1) / np.maximum(defined.sum(axis=1), 1), dtype=np.float64)
