@@ -37,7 +37,9 @@ LARGEST_COMMAND = 1 << 20
 
 def _serve(listener: socket.socket) -> None:
     import wsss
+    from wsss.runtime.compiler import leave_compiler_out
 
+    leave_compiler_out()
     for module in pkgutil.walk_packages(wsss.__path__, "wsss."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)

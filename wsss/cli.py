@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from wsss import __version__
 from wsss.errors import PartlyDone, UserError
+from wsss.runtime.compiler import leave_compiler_out
 from wsss.runtime.stage_process import explained
 from wsss.stages import COMMANDS as STAGE_COMMANDS
 
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Under `| tee` Python would hold lines back until a block is full.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
+    leave_compiler_out()
     try:
         if os.environ.get("WSSS_PLUGINS"):
             importlib.import_module("wsss.runtime.plugins").load_named_plugins()

@@ -31,6 +31,7 @@ OUTSIDE = frozenset(
         "wsss.errors",
         "wsss.marks",
         "wsss.provenance",
+        "wsss.runtime.compiler",
         "wsss.runtime.faults",
         "wsss.runtime.heartbeat",
         "wsss.runtime.locks",

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from wsss.models.backbones import IMAGENET
 
@@ -34,6 +33,9 @@ def rand_augment(
     """
     if operations == 0:
         return image
+    # Here, as it takes long to import and few trainings want it.
+    from torchvision.transforms import v2
+
     transform = v2.RandAugment(num_ops=operations, magnitude=magnitude, fill=_FILL)
     # torchvision draws from PyTorch's global generator, which is put back afterwards.
     with torch.random.fork_rng(devices=[]):

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as tvf
 
 from wsss.data.images import IGNORE
 from wsss.models.backbones import Normalisation
@@ -48,18 +47,16 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (3, H, W) uint8 to `size` (height, width), bicubic with antialiasing."""
     if tuple(image.shape[-2:]) == size:
         return image
-    out: Tensor = tvf.resize(
-        image, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True
-    )
-    return out
+    # One picture of a batch whose pixels lie as the picture's do, so that the result's do, too.
+    batch = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
+    return F.interpolate(batch, size=size, mode="bicubic", antialias=True)[0]
 
 
 def resize_label(label: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (1, H, W) labels to `size` (height, width), nearest."""
     if tuple(label.shape[-2:]) == size:
         return label
-    out: Tensor = tvf.resize(label, list(size), interpolation=InterpolationMode.NEAREST_EXACT)
-    return out
+    return F.interpolate(label[None], size=size, mode="nearest-exact")[0]
 
 
 def random_long_side(

@@ -22,8 +22,6 @@ from urllib.parse import quote, unquote
 
 import h5py
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from wsss.errors import UserError
 from wsss.files import atomic_file
@@ -270,6 +268,11 @@ def upsample(maps: np.ndarray, size: tuple[int, int], how: str) -> np.ndarray:
     """
     if maps.shape[0] == 0:
         return np.zeros((0, *size), np.float32)
+    # Here, so that what only reads or writes a store starts without it. Nothing else enlarges to
+    # the same last bits, which follow the instructions of the machine.
+    import torch
+    import torch.nn.functional as F
+
     tensor = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32))[None]
     if how == "resize":
         big = F.interpolate(tensor, size=size, mode="bilinear", align_corners=False)

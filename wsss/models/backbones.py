@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -133,14 +132,21 @@ def build_backbone(config: BackboneConfig, weights_file: Path | None = None) -> 
     )
 
 
+def _timm() -> Any:
+    # Here, as it takes long to import and ResNet-38 and CLIP go without.
+    import timm
+
+    return timm
+
+
 def known_to_timm(name: str) -> None:
     """Check that timm has a network.
 
     Raises:
         UserError: It has not; the message names the nearest that it has.
     """
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, [*OWN_BACKBONES, *timm.list_models()], n=3)
+    if not _timm().is_model(name):
+        near = difflib.get_close_matches(name, [*OWN_BACKBONES, *_timm().list_models()], n=3)
         raise UserError(
             f"backbone.name is '{name}', which timm does not know",
             expected=f"{', '.join(OWN_BACKBONES)} or a model name of timm",
@@ -150,10 +156,10 @@ def known_to_timm(name: str) -> None:
 
 def is_vit(name: str) -> bool:
     """Say whether timm's network `name` is a plain transformer: patches of one size, no pyramid."""
-    if not timm.is_model(name):
+    if not _timm().is_model(name):
         return False
     with torch.device("meta"):
-        model = timm.create_model(name, pretrained=False, num_classes=0)
+        model = _timm().create_model(name, pretrained=False, num_classes=0)
     parts = ("blocks", "patch_embed", "embed_dim", "forward_intermediates")
     return all(hasattr(model, part) for part in parts)
 
@@ -172,7 +178,7 @@ def _timm_features(config: BackboneConfig) -> Any:
         {} if config.output_stride == 32 else {"output_stride": config.output_stride}
     )
     try:
-        features: Any = timm.create_model(
+        features: Any = _timm().create_model(
             config.name, pretrained=False, features_only=True, **options
         )
     except (TypeError, NotImplementedError, AssertionError, RuntimeError, AttributeError) as error:
@@ -194,7 +200,7 @@ def _timm_features(config: BackboneConfig) -> Any:
 
 def _add_final_conv(features: Any, name: str) -> None:
     """Give a feature pyramid the whole network's last convolution, under its own names."""
-    whole: Any = timm.create_model(name, pretrained=False, num_classes=0)
+    whole: Any = _timm().create_model(name, pretrained=False, num_classes=0)
     if not isinstance(getattr(whole, "conv_head", None), nn.Conv2d) or not hasattr(whole, "bn2"):
         raise UserError(
             f"{name} has no wide 1x1 convolution before its classifier",
@@ -209,7 +215,7 @@ def timm_normalisation(name: str) -> Normalisation:
     """Return what a network of timm wants its input normalised with."""
     if name.startswith("tf_efficientnet_lite"):
         return EFFICIENTNET_LITE
-    settings = timm.get_pretrained_cfg(name)
+    settings = _timm().get_pretrained_cfg(name)
     if settings is None:
         return IMAGENET
     mean, std = settings.mean, settings.std
@@ -218,7 +224,7 @@ def timm_normalisation(name: str) -> Normalisation:
 
 def _full_model_names(name: str) -> list[str]:
     with torch.device("meta"):
-        return list(timm.create_model(name, pretrained=False).state_dict())
+        return list(_timm().create_model(name, pretrained=False).state_dict())
 
 
 def load_package(features: nn.Module, name: str) -> LoadReport:

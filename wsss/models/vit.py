@@ -8,9 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
-import timm
 import torch
-from timm.models import vision_transformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -165,6 +163,10 @@ class MCTformerV2(nn.Module):
 
 
 def _plain_vision_transformer(name: str, drop_path: float, depth: int | None) -> Any:
+    # Here, as maps are refined without a transformer's own code, too.
+    import timm
+    from timm.models import vision_transformer
+
     # dynamic_img_size makes patch_embed accept any multiple of the patch and keep the grid.
     options: dict[str, Any] = {
         "num_classes": 0,
@@ -202,6 +204,8 @@ def _plain_vision_transformer(name: str, drop_path: float, depth: int | None) ->
 
 def _is_plain(attention: nn.Module) -> bool:
     # `norm` and `gate` stand between the heads and the projection in newer variants only.
+    from timm.models import vision_transformer
+
     plain = vision_transformer.Attention  # type: ignore[attr-defined]  # moved within timm
     return (
         isinstance(attention, plain)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -86,6 +85,8 @@ class VitFeatures(nn.Module):
 
 
 def _create(name: str, weights_file: Path | None) -> Any:
+    import timm  # here, as what only looks for such networks needs none
+
     overlay = None if weights_file is None else {"file": str(weights_file)}
     try:
         return timm.create_model(

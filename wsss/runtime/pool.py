@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
+from wsss.runtime.compiler import leave_compiler_out
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -83,7 +85,11 @@ def ordered_map(
         pool = ThreadPoolExecutor(workers, thread_name_prefix="ordered_map")
     else:
         # Not fork: a copy of a process whose libraries run threads (OpenMP, HDF5) can hang.
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        pool = ProcessPoolExecutor(
+            workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=leave_compiler_out,
+        )
     waiting: deque[Future[list[R]]] = deque()
     try:
         for part in chunks:

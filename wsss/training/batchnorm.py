@@ -6,11 +6,11 @@ timm's; this one works on both and changes the modules in place, so that names i
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -37,7 +37,8 @@ def synchronise_batchnorm(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, _BatchNorm) and part.training and not isinstance(part, _Synchronised):
             kind = type(part)
-            if kind.forward not in (_BatchNorm.forward, BatchNormAct2d.forward):
+            activates = _is_timms(kind)
+            if kind.forward is not _BatchNorm.forward and not activates:
                 raise UserError(
                     f"{kind.__name__} of {type(module).__name__} is a BatchNorm of its own kind, "
                     "whose statistics several processes cannot share",
@@ -45,15 +46,31 @@ def synchronise_batchnorm(module: nn.Module) -> None:
                     fix="set freeze_batchnorm, choose another backbone, or compute.gpus: 1",
                 )
             if kind not in _classes:
-                _classes[kind] = type(f"Synchronised{kind.__name__}", (_Synchronised, kind), {})
+                _classes[kind] = type(
+                    f"Synchronised{kind.__name__}",
+                    (_Synchronised, kind),
+                    {"activates": activates},
+                )
             part.__class__ = _classes[kind]
 
 
 _classes: dict[type, Any] = {}
 
 
+def _is_timms(kind: type[_BatchNorm]) -> bool:
+    """Say whether a BatchNorm is timm's with an activation behind it, where timm is loaded."""
+    module = sys.modules.get("timm.layers.norm_act")
+    return module is not None and kind.forward is module.BatchNormAct2d.forward
+
+
 class _Synchronised:
-    """Mixed in before a BatchNorm class."""
+    """Mixed in before a BatchNorm class.
+
+    Attributes:
+        activates: Whether that is timm's, with an activation behind it.
+    """
+
+    activates: bool
 
     def forward(self: Any, x: Tensor) -> Tensor:
         processes = Processes.here()
@@ -63,7 +80,7 @@ class _Synchronised:
         y, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps, processes)
         if self.track_running_stats:
             self._track(mean, variance * (count / (count - 1)))
-        if isinstance(self, BatchNormAct2d):
+        if self.activates:
             y = self.act(self.drop(y))
         out: Tensor = y
         return out
