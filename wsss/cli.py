@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from wsss import __version__
 from wsss.errors import PartlyDone, UserError
 from wsss.runtime.compiler import leave_compiler_out
+from wsss.runtime.openmp import wait_politely
 from wsss.runtime.stage_process import explained
 from wsss.stages import COMMANDS as STAGE_COMMANDS
 
@@ -79,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Under `| tee` Python would hold lines back until a block is full.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
+    # Before anything loads PyTorch, and OpenMP with it.
+    wait_politely()
     leave_compiler_out()
     try:
         if os.environ.get("WSSS_PLUGINS"):

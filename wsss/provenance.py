@@ -36,6 +36,7 @@ OUTSIDE = frozenset(
         "wsss.runtime.heartbeat",
         "wsss.runtime.locks",
         "wsss.runtime.memory",
+        "wsss.runtime.openmp",
         "wsss.runtime.progress",
         "wsss.runtime.stage_process",
         "wsss.training.metrics",

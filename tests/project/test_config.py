@@ -182,6 +182,8 @@ def test_local_compute_has_what_stages_take() -> None:
     assert ours.pop("gpus") == 1  # processes, each of which has what stages take
     per_stage = ours.pop("micro_batch")
     assert set(per_stage.values()) == {theirs.pop("micro_batch")}
+    # What a run begins with is settled before a stage hears of it.
+    assert (ours.pop("threads"), theirs.pop("threads")) == ("auto", 2)
     assert ours == theirs
 
 
@@ -234,6 +236,7 @@ def test_another_index_is_not_shared() -> None:
         ({"run": {}}, "run", ["'runs'?"]),
         ({"compute": {"thread": 1}}, "compute.thread", ["'threads'?"]),
         ({"compute": {"threads": 0}}, "compute.threads", ["1 or more"]),
+        ({"compute": {"threads": "all"}}, "compute.threads", ["auto"]),
         ({"compute": {"device": "gpu"}}, "compute.device", ["auto, cpu, cuda"]),
         ({"roots": {"voc": 3}}, "roots.voc", ["a path"]),
         ({"defaults": {"cams": {}}}, "defaults.cams", ["'cam'?"]),

@@ -52,7 +52,7 @@ def words(folder: Path) -> list[str]:
 @contextmanager
 def launched(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Start the training as a rule does with two processes; wait until it has taken ten steps."""
-    program = LocalCompute(device="cpu", threads=1, gpus=2).training_program()
+    program = LocalCompute(device="cpu", gpus=2).training_program(threads=1)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     process = subprocess.Popen(
         ["bash", "-c", f"exec env {program} {shlex.join(words(folder))}"],
@@ -151,7 +151,7 @@ def test_a_rule_trains_with_two_processes(project: Project) -> None:
 
 
 def test_impossible_numbers_of_gpus() -> None:
-    assert LocalCompute().training_program() == "wsss"
+    assert LocalCompute().training_program(threads=2) == "wsss"
     with pytest.raises(UserError, match="gpus is 0"):
         LocalCompute(gpus=0)
     with pytest.raises(UserError, match="with device 'cuda:1'"):

@@ -81,7 +81,7 @@ rule coco_masks:
         benchmark_of("coco_masks")
     conda:
         ENVIRONMENT
-    threads: whole_machine
+    threads: all_cores
     resources:
         **resources("coco_masks", mem_mb=8000, runtime=240, all_threads=True),
     params:

@@ -32,6 +32,7 @@ onstart:
     check_device()
     if workflow.is_main_process:
         check_folders(workflow.dag)
+        keep_threads(workflow.dag)
         for folder, jobs in planned_jobs(workflow.dag).items():
             try:
                 write_plan(

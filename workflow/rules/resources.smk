@@ -4,6 +4,9 @@ import signal
 import threading
 
 from wsss.errors import UserError
+from wsss.project.ablations import INFIX
+from wsss.project.threads import BEFORE_RECORDS, record_threads, threads_of
+from wsss.runtime.cores import usable_cores
 
 # A scheduler announces a job's end to all of its processes at once, with SIGTERM or SIGUSR1. Only
 # the stage may act on it, which then saves what it has: what stands around it, the shell that waits
@@ -14,21 +17,50 @@ shell.prefix(
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGUSR1, lambda number, frame: None)
 
-# What starts a training: `wsss`, or that under torchrun.
-TRAIN = CONFIG.compute.training_program()
-
 
 def submits():
     """Say whether this Snakemake hands jobs to a cluster, rather than running them."""
     return workflow.non_local_exec and not workflow.remote_exec
 
 
+def run_folder(run):
+    """Return the folder of a run; of one row of its ablations, the run's own."""
+    return Path("results", run.partition(INFIX)[0])
+
+
+def settled_threads(wildcards):
+    """Return the CPU threads of a run's stages: `auto` is what the run began with. Where jobs are
+    submitted, nobody can tell what the nodes have."""
+    elsewhere = workflow.non_local_exec or workflow.remote_exec
+    here = BEFORE_RECORDS if elsewhere else max(1, usable_cores() // CONFIG.compute.gpus)
+    return threads_of(run_folder(wildcards.run), CONFIG.compute.threads, here=here)
+
+
+def keep_threads(dag):
+    """Record the CPU threads of the runs that this start works on."""
+    for job in dag.needrun_jobs():
+        if "run" in job.wildcards_dict:
+            record_threads(run_folder(job.wildcards.run), settled_threads(job.wildcards))
+
+
+def training_program(wildcards):
+    """Return what starts a training: `wsss`, or that under torchrun."""
+    return CONFIG.compute.training_program(settled_threads(wildcards))
+
+
 def whole_machine(wildcards, processes=1):
-    """Threads: a training takes the whole machine, so that no two run side by side on it. On a
-    cluster a job has its cores to itself and asks for those that its processes use."""
-    if workflow.non_local_exec or workflow.remote_exec:
-        return processes * (CONFIG.compute.threads + CONFIG.compute.workers)
-    return workflow.cores
+    """Threads: those that a job's processes use. On a GPU here it takes the whole machine, so that
+    no two of them run side by side on it."""
+    if CONFIG.compute.wants_gpu() and not (workflow.non_local_exec or workflow.remote_exec):
+        return workflow.cores
+    return processes * (settled_threads(wildcards) + CONFIG.compute.workers)
+
+
+def all_cores(wildcards):
+    """Threads: of a job that shares its work among as many processes as it is given cores; on a
+    cluster as many as other jobs ask for."""
+    elsewhere = workflow.non_local_exec or workflow.remote_exec
+    return whole_machine(wildcards) if elsewhere else workflow.cores
 
 
 def training_threads(wildcards):

@@ -125,7 +125,7 @@ def resources(name, mem_mb, runtime, all_threads=False):
         "mem_mb": computing_memory(mem_mb) if stage.shardable else memory(mem_mb),
         "runtime": runtime,
         "gpu": on_gpu if "device" in stage.machine else 0,
-        "program": TRAIN if stage.trains else "wsss",
+        "program": training_program if stage.trains else "wsss",
         "local": partial(local_options, stage, all_threads),
     }
 
@@ -134,7 +134,9 @@ def local_options(stage, all_threads, wildcards, threads):
     """Resource: the words of a command that are this machine's."""
     found = {"root": CONFIG.root_folder(wildcards.run)} if stage.has_root else {}
     for key in stage.machine:
-        found[key] = getattr(CONFIG.compute, key)
+        found[key] = (
+            settled_threads(wildcards) if key == "threads" else getattr(CONFIG.compute, key)
+        )
         if key == "micro_batch":
             found[key] = getattr(found[key], stage.name)
         elif isinstance(found[key], bool):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from wsss.runtime.device_names import DEVICES, is_device
 from wsss.runtime.settings import Count, Number, Settings, impossible
@@ -40,8 +40,12 @@ class LocalCompute(Settings):
 
     device: Annotated[str, AfterValidator(_device)] = "auto"
     """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:<number>` or `mps` (Apple's)."""
-    threads: Count = 2
-    """CPU threads of a stage: a setting, as the order of summation and so the bytes follow it."""
+    threads: Annotated[
+        Annotated[Literal["auto"], Tag("<text>")] | Annotated[Count, Tag("<number>")],
+        Discriminator(lambda value: "<text>" if isinstance(value, str) else "<number>"),
+    ] = "auto"
+    """CPU threads of a stage: a number, as the order of summation and so the bytes follow it.
+    `auto`: all physical cores when a run begins, which it keeps to (results/<run>/threads.json)."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Helper processes: they load images, and on a CPU they share the images of IRN labels,
     pseudo-labels and prediction, one thread each; never changes a result."""
@@ -71,16 +75,19 @@ class LocalCompute(Settings):
             return Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
         return self.device != "cpu"
 
-    def training_program(self) -> str:
+    def training_program(self, threads: int) -> str:
         """Return the shell words that stand for `wsss` where a training is started.
 
         Several GPUs have one process each, under torchrun. It passes on the signals that
         schedulers send, and leaves the processes time to save; its own limit is 30 s.
+
+        Args:
+            threads: Of each process.
         """
         if self.gpus == 1:
             return "wsss"
         return (
-            f"OMP_NUM_THREADS={self.threads} TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120"
+            f"OMP_NUM_THREADS={threads} TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120"
             " PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
             f" torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node {self.gpus}"
             " --module wsss"

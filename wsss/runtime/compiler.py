@@ -13,9 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any, TypeVar
-
-F = TypeVar("F", bound=Callable[..., Any])
+from typing import Any
 
 PACKAGE = "torch._dynamo"
 
@@ -42,24 +40,28 @@ class _Package(_Absent):
     def __init__(self) -> None:
         super().__init__(PACKAGE)
         self.spared: list[Callable[..., Any]] = []
+        self.disable, self.graph_break = self._disable, self._graph_break
 
-    def disable(self, function: F | None = None, *settings: Any, **more: Any) -> Any:
-        """Return the function as it is: nothing is compiled."""
+    def _disable(self, function: Any = None, *settings: Any, **more: Any) -> Any:
+        # The function as it is: nothing is compiled.
         if function is None:
             _load()
-            return sys.modules[PACKAGE].disable(*settings, **more)
+            return sys.modules[PACKAGE].disable(function, *settings, **more)
         self.spared.append(function)
         return function
 
-    def graph_break(self, *_: Any, **__: Any) -> None:
-        """Do nothing: there is no graph."""
+    def _graph_break(self, *_: Any, **__: Any) -> None:
+        pass  # there is no graph
 
 
 class _Utilities(_Absent):
     """What torchvision asks whether it may compile, when it would."""
 
-    def is_compile_supported(self, device_type: Any) -> Any:
-        """Return what the compiler says."""
+    def __init__(self) -> None:
+        super().__init__(f"{PACKAGE}.utils")
+        self.is_compile_supported = self._is_compile_supported
+
+    def _is_compile_supported(self, device_type: Any) -> Any:
         return self.__getattr__("is_compile_supported")(device_type)
 
 
@@ -73,7 +75,7 @@ class _Found(Loader):
         return self._module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec
+        self._module.__spec__ = self._spec
 
 
 class _Submodules(MetaPathFinder):
@@ -112,7 +114,7 @@ def leave_compiler_out() -> None:
     if PACKAGE in sys.modules:
         return
     sys.modules[PACKAGE] = _Package()
-    sys.modules[f"{PACKAGE}.utils"] = _Utilities(f"{PACKAGE}.utils")
+    sys.modules[f"{PACKAGE}.utils"] = _Utilities()
     if not any(isinstance(finder, _Submodules) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Submodules())
 
