@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from benchmarks.harness import ROOT, RESULTS
+from benchmarks.harness import RESULTS, ROOT
 from benchmarks.machine import machine
 from wsss.files import write_text
 from wsss.runtime.cores import usable_cores
