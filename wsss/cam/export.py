@@ -261,7 +261,11 @@ def cam_source(
     for network in filter(None, (classifier, attention_from)):
         network.to(device).to(memory_format=torch.channels_last)
     if attention_from is not classifier:
+        if device.type == "mps":
+            # BatchNorm is folded in float64, which Apple's GPUs do not have.
+            classifier.cpu()
         classifier = lean_classifier(classifier, dtype=convolution_dtype(device, precision))
+        classifier.to(device)
         release_freed_memory()
     return CamSource(
         classifier=classifier,

@@ -60,12 +60,18 @@ class LocalCompute(Settings):
     two steps."""
 
     @model_validator(mode="after")
-    def _several_gpus_have_no_name(self) -> Self:
+    def _device_can_what_is_asked(self) -> Self:
         if self.gpus > 1 and (self.device.startswith("cuda:") or self.device == "mps"):
             raise impossible(
                 f"gpus is {self.gpus} with device '{self.device}'",
                 key="gpus",
                 expected="1 with a GPU that is named, device 'cuda' otherwise",
+            )
+        if self.device == "mps" and self.deterministic:
+            raise impossible(
+                "deterministic is true with device 'mps', for which there are no such kernels",
+                key="deterministic",
+                expected="false on an Apple GPU, where a run does not repeat to the byte",
             )
         return self
 

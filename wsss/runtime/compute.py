@@ -33,7 +33,7 @@ class Device:
         device: auto (CUDA if there is one), cpu, cuda, cuda:<number>, or mps (Apple's GPU).
         threads: Threads of one process for CPU arithmetic. A setting rather than the number of
             cores at hand, because the order of summation, hence the bytes, depends on it.
-        deterministic: On CUDA, restrict PyTorch to deterministic kernels.
+        deterministic: On CUDA, restrict PyTorch to deterministic kernels. There are none for mps.
     """
 
     device: str = "auto"
@@ -146,6 +146,13 @@ def setup(compute: Device, seed: int, *, trains: bool = False) -> torch.device:
     device = compute.torch_device()
     if processes.size > 1 and device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL and allocations without a name follow it
+    if device.type == "mps" and compute.deterministic:
+        raise UserError(
+            "deterministic is true, and PyTorch has no deterministic kernels for 'mps'",
+            where="compute.deterministic",
+            expected="false on an Apple GPU, where a run does not repeat to the byte",
+            fix="set compute.deterministic to false, or compute.device to cpu",
+        )
     torch.set_num_threads(compute.threads)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - only to pin libraries that use the global state
     torch.manual_seed(seed)

@@ -19,6 +19,10 @@ _NEEDED = re.compile(r"Tried to allocate ([\d.]+ \w+)")
 _CAPACITY = re.compile(
     r"GPU (\d+) has a total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free"
 )
+# Of the driver, of cuBLAS and of Apple's GPUs, which raise errors of other types.
+_GPU_MEMORY = re.compile(
+    r"CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|MPS backend out of memory"
+)
 _HOST_MEMORY = re.compile(r"DefaultCPUAllocator: (?:can't allocate|not enough) memory")
 _HOST_NEEDED = re.compile(r"you tried to allocate (\d+) bytes")
 
@@ -38,8 +42,8 @@ def explain(error: BaseException, doing: str) -> UserError | None:
 
 
 def gpu_memory(error: BaseException, doing: str, *, fix: str | None = None) -> UserError | None:
-    """Return the message for `torch.OutOfMemoryError`."""
-    if type(error).__name__ != "OutOfMemoryError":
+    """Return the message for `torch.OutOfMemoryError`, and for what the driver says of it."""
+    if type(error).__name__ != "OutOfMemoryError" and not _GPU_MEMORY.search(str(error)):
         return None
     needed, capacity = _NEEDED.search(str(error)), _CAPACITY.search(str(error))
     found = "the GPU ran out of memory"

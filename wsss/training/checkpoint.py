@@ -44,7 +44,6 @@ def load_checkpoint(
     identity: Mapping[str, Any],
     modules: Mapping[str, nn.Module],
     optimizers: Mapping[str, Optimizer],
-    device: torch.device,
 ) -> int:
     """Restore modules and optimisers from `path`; return the step to go on with (0: no file).
 
@@ -55,7 +54,9 @@ def load_checkpoint(
         return 0
     remedy = f"delete {os.fspath(path)} to train from the start, or restore what it was made with"
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        # To the CPU: what is kept there, as Adam's counts are, stays there, and no second copy of
+        # the rest fills a GPU. Modules and optimisers take it to their own device.
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
         raise UserError(
             f"this checkpoint cannot be read ({type(error).__name__})", where=path, fix=remedy

@@ -187,7 +187,7 @@ def train(
             per_epoch=per_epoch,
             seed=seed,
             start=load_checkpoint(
-                checkpoint, identity=identity, modules=modules, optimizers=optimizers, device=device
+                checkpoint, identity=identity, modules=modules, optimizers=optimizers
             ),
             log_every=log_every,
             factors=_factors(optimizers, schedule, lr_power),

@@ -98,7 +98,8 @@ class AcrMethod(ClassifierTask[AdversarialSettings]):
             self.modules = {**self.modules, **copied}
         self._watch: Watch | None = None
         if config.acr.guard.watches:
-            self._watch = Watch(config.acr.guard).to(device)
+            # It sums in float64, which Apple's GPUs do not have.
+            self._watch = Watch(config.acr.guard).to("cpu" if device.type == "mps" else device)
             self.modules = {**self.modules, "watch": self._watch}
         schedule = config.acr.schedule
         if schedule.has_phases:

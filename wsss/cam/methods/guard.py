@@ -47,7 +47,7 @@ class Watch(nn.Module):
         """
         if self._seen is None:  # after a restart the checkpoint's
             self._seen = int(self.steps)
-        self.sums += torch.stack([map_mean.detach().double(), class_loss.detach().double()])
+        self.sums += torch.stack([map_mean.detach(), class_loss.detach()]).to(self.sums)
         self.steps += 1
         self._seen += 1
         window = self._config.window_steps
