@@ -192,16 +192,49 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, canonical_json(value))
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read JSON; a missing or malformed file is a `UserError` naming the place."""
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read UTF-8 text.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or is no UTF-8.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError("this file does not exist", where=path) from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"this file is not UTF-8 text (byte {error.start}: {error.reason})",
+            where=path,
+            fix="save it as UTF-8; if wsss wrote it, it is damaged: delete it and start again",
+        ) from None
+    except (OSError, ValueError) as error:  # a ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read this file: {reason}", where=repr(str(path))) from None
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read JSON.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or is no JSON, or one that holds half of a
+            character.
+    """
+    text = read_text(path)
+    try:
+        value = json.loads(text)
+        if "\\ud" in text.lower():
+            # Half of a surrogate pair: nobody can print it, and no file can be named so.
+            json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise UserError(
             f"this is not valid JSON: {error.msg}", where=f"{path}, line {error.lineno}"
         ) from None
+    except RecursionError:
+        raise UserError("this JSON is nested too deeply", where=path) from None
+    except ValueError as error:
+        raise UserError(f"this is not valid JSON: {error}", where=path) from None
+    return value
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:

@@ -76,6 +76,14 @@ def test_unknown_set_names_the_known_ones() -> None:
         ("name,sets,tags,width,height,path\na,train,zebra,4\n", "4 cells"),
         ("name,sets,tags,width,height,path\na,train,yak,4,3,x.png\n", "'yak'"),
         ("name,sets,tags,width,height,path\na,train,zebra,4,-3,x.png\n", "size"),
+        ("name,sets,tags,width,height,path\na,train,zebra,4,0,x.png\n", "size"),
+        (f"name,sets,tags,width,height,path\na,train,zebra,4,{'9' * 5000},x.png\n", "size '4' x"),
+        ("name,sets,tags,width,height,path\na,train,zebra,4,3,x.png\n" * 2, "'width' x"),
+        ("name,sets,tags,width,height,path\n" + "a,train,zebra,4,3,x.png\n" * 2, "twice"),
+        ('name,sets,tags,width,height,path\n"a,train,zebra,4,3,x.png\n', "not a table"),
+        (f"name,sets,tags,width,height,path\n{'a' * 200_000},,,4,3,x.png\n", "not a table"),
+        ("name,sets,tags,width,height,path\na\0,train,zebra,4,3,x.png\n", "no name of a file"),
+        ("", "first line"),
     ],
 )
 def test_damaged_index_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
@@ -86,10 +94,19 @@ def test_damaged_index_is_refused_with_its_place(tmp_path: Path, text: str, mess
     assert "index.csv" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["index.csv", "classes.txt"])
+def test_an_index_of_another_encoding_is_named(tmp_path: Path, name: str) -> None:
+    write_index(INDEX, tmp_path / "index.csv")
+    content = (tmp_path / name).read_bytes() + "Löwe\n".encode("latin-1")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"not UTF-8 text(.|\n)*{name}"):
+        read_index(tmp_path / "index.csv")
+
+
 def test_missing_files_are_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="class list"):
         read_index(tmp_path / "index.csv")
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="does not exist"):
         read_masks(tmp_path / "masks.csv")
 
 

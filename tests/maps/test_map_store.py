@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -166,3 +170,141 @@ def test_a_writer_that_opens_its_file_again_writes_all_of_it(
         assert store.names == names
         for name in names:
             np.testing.assert_allclose(store.read(name).maps, written[name], atol=1e-3)
+
+
+def forged(path: Path, libver: str = "latest") -> h5py.File:
+    """Begin a store by hand, with everything but its maps."""
+    file = h5py.File(path, "w", libver=libver)
+    file.attrs.update({"format": "wsss-maps", "format_version": 1, "upsampling": "resize"})
+    file.attrs["classes"] = np.array(CLASSES, dtype=h5py.string_dtype())
+    return file
+
+
+def describe(data: h5py.Dataset, size: tuple[int, int], classes: tuple[int, ...] = (0,)) -> None:
+    data.attrs["classes"] = np.array(classes, np.int64)
+    data.attrs["size"] = np.array(size, np.int64)
+
+
+def test_what_a_store_claims_is_not_read_before_it_is_believed(tmp_path: Path) -> None:
+    """Of a few kilobytes each, they would take gigabytes."""
+    path = tmp_path / "s.h5"
+    half = np.float16
+    with forged(path) as file:
+        group = file.create_group("maps")
+        # Written nowhere, and read as zeros.
+        huge = group.create_dataset("huge", (1, 60_000, 60_000), half, chunks=(1, 1000, 1000))
+        describe(huge, (60_000, 60_000))
+        packed = {"compression": "gzip", "chunks": (1, 4000, 4000)}
+        describe(group.create_dataset("packed", (1, 4000, 4000), half, **packed), (300, 400))
+        describe(group.create_dataset("many", (99, 9, 9), half), (9, 9), tuple(range(99)))
+        describe(group.create_dataset("other", (1, 9, 9), half), (9, 9), (3,))
+        describe(group.create_dataset("flat", (9, 9), half), (9, 9))
+        describe(group.create_dataset("texts", (1, 9, 9), h5py.string_dtype()), (9, 9))
+        describe(group.create_dataset("big", (1, 400, 400), half, fillvalue=1), (400, 400))
+        group.create_dataset("bare", (1, 9, 9), half)
+    assert path.stat().st_size < 100_000
+    with MapStore(path) as store:
+        for name in ("huge", "packed", "many", "other", "flat", "texts", "bare"):
+            with pytest.raises(UserError, match=f"image '{name}' cannot be read"):
+                store.read(name)
+        # Possible as such, but not for the picture that the index has.
+        assert store.read("big", (400, 400)).maps.shape == (1, 400, 400)
+        with pytest.raises(UserError, match="40 x 30 pixels, its maps 400 x 400"):
+            store.read("big", (30, 40))
+
+
+def test_what_lies_in_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(bytes(range(200)))
+    write(tmp_path / "sound.h5", ["a"])
+    with forged(tmp_path / "s.h5") as file:
+        group = file.create_group("maps")
+        outside = [(str(tmp_path / "secret"), 0, 200)]
+        describe(group.create_dataset("raw", (1, 9, 9), np.float16, external=outside), (9, 9))
+        layout = h5py.VirtualLayout((2, 8, 11), np.float16)
+        layout[:] = h5py.VirtualSource(tmp_path / "sound.h5", "maps/a", (2, 8, 11))
+        describe(group.create_virtual_dataset("virtual", layout), (30, 41), (0, 2))
+        group["linked"] = h5py.ExternalLink(str(tmp_path / "sound.h5"), "maps/a")
+        group["soft"] = h5py.SoftLink("/maps/raw")
+    with MapStore(tmp_path / "s.h5") as store:
+        for name in store.names:
+            with pytest.raises(UserError, match=r"another file|is a link"):
+                store.read(name)
+    with forged(tmp_path / "t.h5") as file:
+        file["maps"] = h5py.ExternalLink(str(tmp_path / "sound.h5"), "maps")
+    with pytest.raises(UserError, match="maps is a link"):
+        MapStore(tmp_path / "t.h5")
+
+
+def test_the_form_without_checksums_is_refused(tmp_path: Path) -> None:
+    with forged(tmp_path / "s.h5", libver="earliest") as file:
+        file.create_group("maps")
+    with pytest.raises(UserError, match="HDF5's oldest, without checksums"):
+        MapStore(tmp_path / "s.h5")
+
+
+def test_every_flipped_bit_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    sound = write(path, ["a", "b"])
+    content = path.read_bytes()
+    for position in range(0, len(content), 7):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        try:
+            with MapStore(path) as store:
+                found = {name: store.read(name).maps for name in store.names}
+        except UserError as error:
+            assert "s.h5" in str(error)
+            continue
+        assert found.keys() == sound.keys()
+        for name, maps in sound.items():
+            np.testing.assert_allclose(found[name], maps, atol=1e-3)
+
+
+HOLD = """
+import sys, h5py
+with h5py.File(sys.argv[1], "a", libver="latest") as file:
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_store_that_is_in_use_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.h5"
+    write(path, ["a"])
+    command = [sys.executable, "-c", HOLD, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as notebook:
+        assert notebook.stdout.readline() == "open\n"
+        with pytest.raises(UserError, match="open for writing elsewhere") as caught:
+            MapStore(path)
+        assert "stage runs again" in caught.value.fix and "need not be damaged" in str(caught.value)
+        # Who asks for locks in the environment gets them.
+        monkeypatch.setenv("HDF5_USE_FILE_LOCKING", "TRUE")
+        with pytest.raises(UserError, match="open for writing elsewhere"):
+            MapStore(path)
+        notebook.communicate("")
+    # To read, a lock is no hindrance, nor is a file system without any.
+    monkeypatch.delenv("HDF5_USE_FILE_LOCKING")
+    with open(path, "r+b") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="unable to lock file"):
+            h5py.File(path, "r")
+        with MapStore(path) as store:
+            assert store.names == ["a"]
+
+
+def test_a_store_that_may_not_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "s.h5", ["a"])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)  # root may read everything
+    with pytest.raises(UserError, match="permission denied") as caught:
+        MapStore(tmp_path / "s.h5")
+    assert "delete" not in str(caught.value)

@@ -24,7 +24,7 @@ def test_model_file_round_trip_and_same_bytes(tmp_path):
     bytes_ = [(tmp_path / f"{name}.safetensors").read_bytes() for name in "ab"]
     assert bytes_[0] == bytes_[1]
     state, read = load_model_file(tmp_path / "a.safetensors", "cam")
-    assert read == {**metadata, "stage": "cam", "format_version": 1}
+    assert read == {**metadata, "stage": "cam", "format_version": 2}
     assert state.keys() == net.state_dict().keys()
     assert all(torch.equal(state[key], value) for key, value in net.state_dict().items())
 
@@ -41,7 +41,7 @@ def test_a_foreign_or_damaged_model_file_is_an_error(tmp_path):
 
 def test_a_model_of_another_stage_is_an_error(tmp_path):
     save_model(tmp_path / "m.safetensors", network().state_dict(), stage="irn", metadata={})
-    with pytest.raises(UserError, match="of stage 'irn', version 1"):
+    with pytest.raises(UserError, match="of stage 'irn', version 2"):
         load_model_file(tmp_path / "m.safetensors", "cam")
 
 

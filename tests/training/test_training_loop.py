@@ -205,3 +205,44 @@ def test_too_few_images_for_a_batch(tmp_path: Path) -> None:
             identity={},
             description="test",
         )
+
+
+def test_a_checkpoint_that_is_not_what_was_written_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        run(Task(stop_at=4), tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    sound = path.read_bytes()
+    # A bit in the stored momentum, as a disk would flip it: PyTorch itself does not look.
+    state = torch.load(path, weights_only=True)
+    momentum = state["optimizers"]["sgd"]["state"][0]["momentum_buffer"].numpy().tobytes()
+    damaged = bytearray(sound)
+    damaged[sound.index(momentum)] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match="cannot be read"):
+        run(Task(), tmp_path)
+    # In memory, before it was written: the archive's own checksums are right then.
+    state["modules"]["net"]["0.weight"][0, 0] += 2**-20
+    torch.save(state, path)
+    with pytest.raises(UserError, match="damaged: it does not hold what was written"):
+        run(Task(), tmp_path)
+    del state["sha256"]
+    torch.save(state, path)
+    with pytest.raises(UserError, match="damaged"):
+        run(Task(), tmp_path)
+    path.write_bytes(sound)
+    run(Task(), tmp_path)
+
+
+def test_any_damage_to_a_checkpoint_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        run(Task(stop_at=4), tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    sound = path.read_bytes()
+    for length in range(0, len(sound), 997):
+        path.write_bytes(sound[:length])
+        with pytest.raises(UserError, match="cannot be read"):
+            run(Task(), tmp_path)
+    for other in (3, {"step": 1}, {"identity": 3}, []):
+        torch.save(other, path)
+        with pytest.raises(UserError, match="no checkpoint"):
+            run(Task(), tmp_path)

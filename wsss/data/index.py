@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.errors import UserError
-from wsss.files import checked_name, write_text
+from wsss.files import checked_name, read_text, write_text
 
 INDEX_COLUMNS = ("name", "sets", "tags", "width", "height", "path")
 MASK_COLUMNS = ("name", "mask")
+_SIDE = re.compile(r"[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,8 @@ def _table_text(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, cells) of a CSV file with exactly these columns."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read this file: {error.strerror}", where=path) from None
-    reader = csv.reader(io.StringIO(text, newline=""))
-    header = next(reader, [])
+    rows = _rows(path)
+    _, header = next(rows, (0, []))
     if tuple(header) != columns:
         raise UserError(
             f"the first line is {','.join(header)!r}",
@@ -126,14 +124,25 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, lis
             expected=",".join(columns),
             fix="let the index stage write this file again",
         )
-    for cells in reader:
+    for line, cells in rows:
         if len(cells) != len(columns):
             raise UserError(
                 f"a line with {len(cells)} cells",
-                where=f"{path}, line {reader.line_num}",
+                where=f"{path}, line {line}",
                 expected=f"{len(columns)}: {','.join(columns)}",
             )
-        yield reader.line_num, cells
+        yield line, cells
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        for cells in reader:
+            yield reader.line_num, cells
+    except csv.Error as error:
+        raise UserError(
+            f"this is not a table: {error}", where=f"{path}, line {reader.line_num}"
+        ) from None
 
 
 def _split(cell: str) -> tuple[str, ...]:
@@ -157,20 +166,31 @@ def read_index(path: str | PathLike[str]) -> Index:
         UserError: A file is missing or was not written by `write_index`.
     """
     try:
-        classes = tuple(classes_path(path).read_text(encoding="utf-8").splitlines())
-    except OSError as error:
+        classes = tuple(read_text(classes_path(path)).splitlines())
+    except UserError as error:
         raise UserError(
-            f"cannot read the class list: {error.strerror}", where=classes_path(path)
+            f"cannot read the class list: {error.found}", where=error.where, fix=error.fix
         ) from None
     known = set(classes)
     records = []
+    lines: dict[str, int] = {}
     for line, (name, sets, tags, width, height, image) in _read_table(Path(path), INDEX_COLUMNS):
-        if not (width.isdecimal() and height.isdecimal()):
-            raise UserError(f"the size {width!r} x {height!r}", where=f"{path}, line {line}")
+        if not (_SIDE.fullmatch(width) and _SIDE.fullmatch(height)):
+            raise UserError(
+                f"the size {width[:20]!r} x {height[:20]!r}",
+                where=f"{path}, line {line}",
+                expected="pixels",
+            )
         unknown = [tag for tag in _split(tags) if tag not in known]
         if unknown:
             raise UserError(
                 f"tag {unknown[0]!r} is not in classes.txt", where=f"{path}, line {line}"
+            )
+        if lines.setdefault(name, line) != line:
+            raise UserError(
+                f"the picture {name!r} stands twice",
+                where=f"{path}, line {lines[name]} and line {line}",
+                fix="let the index stage write this file again",
             )
         for file in (name, image):
             checked_name(file, where=f"{path}, line {line}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsss.errors import UserError
 from wsss.evaluation.confusion import Scores
-from wsss.files import write_text
+from wsss.files import read_text, write_text
 
 COLUMNS = (
     "run",
@@ -25,6 +25,7 @@ COLUMNS = (
     "precision",
     "recall",
 )
+SCORES = ("threshold", "iou", "precision", "recall")
 STAGES = (
     "cam",
     "cam_crf",
@@ -135,12 +136,11 @@ def read_notes(path: Path) -> list[str]:
 
 def _read(path: Path) -> tuple[list[str], list[str]]:
     """Return notes and lines of a CSV of scores."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except FileNotFoundError:
+    if not path.exists():
         raise UserError(
             "this table of scores does not exist", where=path, fix="run the evaluation first"
-        ) from None
+        )
+    lines = list(io.StringIO(read_text(path), newline=""))
     count = next((i for i, line in enumerate(lines) if not line.startswith(NOTE)), len(lines))
     return [line.removeprefix(NOTE).strip() for line in lines[:count]], lines[count:]
 
@@ -149,17 +149,59 @@ def read_rows(path: Path) -> list[Row]:
     """Read a CSV of scores.
 
     Raises:
-        UserError: The file is missing or has other columns.
+        UserError: The file is missing, has other columns, or a score that is no number.
     """
-    reader = csv.DictReader(_read(path)[1])
-    rows: list[Row] = list(reader)
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    return read_table(path, _read(path)[1], COLUMNS, SCORES)
+
+
+def read_table(
+    path: Path, lines: Sequence[str], columns: Sequence[str], scores: Collection[str]
+) -> list[Row]:
+    """Read the lines of a CSV.
+
+    Args:
+        path: Where they are from.
+        lines: Its lines, ends kept.
+        columns: The columns that it must have.
+        scores: Those whose cells are numbers, or empty.
+
+    Raises:
+        UserError: It has other columns, or a cell that does not fit its column.
+    """
+    again = "delete it and start again: the stage that writes it runs again"
+    reader = csv.DictReader(lines, strict=True)
+    try:
+        found = tuple(reader.fieldnames or ())
+        rows = list(reader)
+    except csv.Error as error:
+        raise UserError(f"this is not a table: {error}", where=path, fix=again) from None
+    if found != tuple(columns):
         raise UserError(
-            f"its columns are {', '.join(reader.fieldnames or ()) or 'missing'}",
+            f"its columns are {', '.join(found)[:200] or 'missing'}",
             where=path,
-            expected=", ".join(COLUMNS),
+            expected=", ".join(columns),
+            fix=again,
         )
-    return rows
+    for number, row in enumerate(rows, 1):
+        # None stands for cells that a line lacks, and as the name of those that it has too many of.
+        bad = [key for key in scores if not _is_score(row.get(key))]
+        if None in row or None in row.values() or bad:
+            raise UserError(
+                f"row {number} does not fit the columns" + (f": {bad[0]}" if bad else ""),
+                where=path,
+                expected=", ".join(columns),
+                fix=again,
+            )
+    return list(rows)
+
+
+def _is_score(cell: str | None) -> bool:
+    if not cell:
+        return cell is not None
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
 
 
 def collect(*, scores: Sequence[Path], output: Path) -> None:

@@ -16,8 +16,8 @@ from wsss.data.index import Index, read_index
 from wsss.errors import UserError, listed
 from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.confusion import defined_mean
-from wsss.evaluation.tables import number, percent, text_table
-from wsss.files import write_text
+from wsss.evaluation.tables import Row, number, percent, read_table, text_table
+from wsss.files import read_text, write_text
 
 COLUMNS = (
     *("run", "stage", "split", "class", "images", "tagged", "predicted", "correct"),
@@ -166,22 +166,14 @@ def score_tags(
     print(format_tags(output))
 
 
-def read_tags(path: Path) -> list[dict[str, str]]:
+def read_tags(path: Path) -> list[Row]:
     """Read a table that `score_tags` wrote.
 
     Raises:
-        UserError: It is missing, or has other columns.
+        UserError: It is missing, has other columns, or cells that do not fit them.
     """
-    try:
-        with open(path, encoding="utf-8", newline="") as handle:
-            reader = csv.DictReader(handle)
-            rows = list(reader)
-    except FileNotFoundError:
-        raise UserError("this table does not exist", where=path) from None
-    if tuple(reader.fieldnames or ()) != COLUMNS:
-        found = ", ".join(reader.fieldnames or ())
-        raise UserError(f"its columns are {found}", where=path, expected=", ".join(COLUMNS))
-    return rows
+    lines = list(io.StringIO(read_text(path), newline=""))
+    return read_table(path, lines, COLUMNS, ("precision", "recall", "f1", "area"))
 
 
 def format_tags(path: Path) -> str:

@@ -115,7 +115,7 @@ def make_crf_labels(
 
         def jobs() -> Iterator[MapJob]:
             for record in records:
-                stored = store.read(record.name)
+                stored = store.read(record.name, (record.height, record.width))
                 yield MapJob(record, stored.class_indices, stored.maps, store.upsampling)
 
         finished = ordered_map(label, jobs(), 1 if on_gpu else compute.workers)

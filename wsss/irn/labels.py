@@ -106,7 +106,8 @@ def mine_labels(
 
         def items() -> Iterator[tuple[ImageRecord, StoredMaps, str]]:
             for record in mine:
-                yield record, store.read(record.name), store.upsampling
+                size = (record.height, record.width)
+                yield record, store.read(record.name, size), store.upsampling
 
         miner = _Miner(config, root, folder)
         done = ordered_map(miner, items(), workers)

@@ -99,7 +99,7 @@ def job_of(store: MapStore, record: ImageRecord) -> WalkJob:
     Raises:
         UserError: They are not at stride 4 of the image.
     """
-    stored = store.read(record.name)
+    stored = store.read(record.name, (record.height, record.width))
     _check_stride(record, stored)
     return WalkJob(record, stored.class_indices, stored.maps)
 

@@ -13,8 +13,8 @@ Names are percent-encoded where they hold a slash, since HDF5 reads that as a gr
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,15 @@ import numpy as np
 from wsss.errors import UserError
 from wsss.files import atomic_file
 from wsss.maps.hdf5_sink import Hdf5Sink
+from wsss.maps.store_checks import (
+    Unsound,
+    check_form,
+    checked_maps,
+    class_list,
+    damaged,
+    maps_group,
+    open_error,
+)
 
 FORMAT = "wsss-maps"
 FORMAT_VERSION = 1
@@ -68,13 +77,15 @@ def _on_disk(file: h5py.File) -> os.stat_result:
     return os.fstat(file.id.get_vfd_handle())
 
 
-def _damaged(path: object, what: str, error: Exception) -> UserError:
-    return UserError(
-        f"{what} cannot be read ({error})",
-        where=path,
-        expected="a complete HDF5 file",
-        fix=f"delete it (rm {path}) and start again: the stage that writes it runs again",
-    )
+@contextmanager
+def _whole(path: Path, what: str) -> Iterator[None]:
+    """Raise whatever HDF5 meets in a damaged file as an error that names the file."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise damaged(path, what, error) from None
 
 
 class MapStoreWriter:
@@ -164,26 +175,46 @@ class MapStore:
         self._files: list[h5py.File] = []
         self._groups: list[h5py.Group] = []
         self._reads = 0
-        self._open_all()
-        # By image, in which of the files its maps are.
-        self._where = {unquote(key): i for i, group in enumerate(self._groups) for key in group}
-        self.names: list[str] = sorted(self._where)
-        first = self._files[0]
-        self.classes: tuple[str, ...] = tuple(str(c) for c in first.attrs["classes"])
-        self.attributes: dict[str, Attribute] = {
-            key: value.item() if isinstance(value, np.generic) else value
-            for key, value in first.attrs.items()
-            if key != "classes"
-        }
-        self.upsampling = str(self.attributes["upsampling"])
-        for file, path in zip(self._files[1:], self._paths[1:], strict=True):
-            if tuple(file.attrs["classes"]) != self.classes:
-                raise UserError("shards of different class lists", where=path)
+        self._where: dict[str, int] = {}
+        try:
+            self._open_all()
+            self._describe()
+        except BaseException:
+            self.close()
+            raise
+
+    def _describe(self) -> None:
+        """Read which images there are, and what the files say of themselves."""
+        lists: list[tuple[str, ...]] = []
+        for number, (path, file, group) in enumerate(
+            zip(self._paths, self._files, self._groups, strict=True)
+        ):
+            with _whole(path, "this map store"):
+                # By image, in which of the files its maps are.
+                keys = list(group)
+                if not all(key.isascii() for key in keys):
+                    raise Unsound("names that wsss never writes")
+                self._where |= {unquote(key): number for key in keys}
+                lists.append(class_list(file))
+        if lists.count(lists[0]) < len(lists):
+            other = next(i for i, classes in enumerate(lists) if classes != lists[0])
+            raise UserError("shards of different class lists", where=self._paths[other])
+        with _whole(self._paths[0], "this map store"):
+            self.names: list[str] = sorted(self._where)
+            self.classes = lists[0]
+            self.attributes: dict[str, Attribute] = {
+                key: value.item() if isinstance(value, np.generic) else value
+                for key, value in self._files[0].attrs.items()
+                if key != "classes"
+            }
+            self.upsampling = str(self.attributes["upsampling"])
 
     def _open_all(self) -> None:
         self.close()
-        self._files = [self._open(path) for path in self._paths]
-        self._groups = [file["maps"] for file in self._files]
+        for path in self._paths:
+            self._files.append(self._open(path))
+            with _whole(path, "this map store"):
+                self._groups.append(maps_group(self._files[-1]))
 
     def _renew(self) -> None:
         """Close the files and open them again, the same ones."""
@@ -201,23 +232,38 @@ class MapStore:
     def _open(path: Path) -> h5py.File:
         if not path.exists():
             raise UserError("this map store does not exist", where=path)
+        check_form(path)
         try:
-            file = h5py.File(path, "r")
-        except OSError as error:
-            raise _damaged(path, "this map store", error) from None
-        if file.attrs.get("format") != FORMAT or file.attrs.get("format_version") != FORMAT_VERSION:
-            found = (file.attrs.get("format"), file.attrs.get("format_version"))
+            # Nobody writes to a store that has its name; and not every file system has locks.
+            file = h5py.File(path, "r", locking=False)
+        except Exception as error:
+            raise open_error(path, error) from None
+        try:
+            with _whole(path, "this map store"):
+                found = (file.attrs.get("format"), file.attrs.get("format_version"))
+                ours = bool(
+                    np.array_equal(found[0], FORMAT) and np.array_equal(found[1], FORMAT_VERSION)
+                )
+        except UserError:
+            file.close()
+            raise
+        if not ours:
             file.close()
             raise UserError(
-                f"this HDF5 file is not a map store of this version: {found}",
+                f"this HDF5 file is not a map store of this version: {str(found)[:200]}",
                 where=path,
                 expected=f"format {FORMAT!r}, version {FORMAT_VERSION}",
                 fix="run the stage that writes it again",
             )
         return file
 
-    def read(self, name: str) -> StoredMaps:
+    def read(self, name: str, size: tuple[int, int] | None = None) -> StoredMaps:
         """Return the maps of one image as float32.
+
+        Args:
+            name: The image.
+            size: (H, W) of it in pixels, where that is known: maps of another size are refused
+                before they are read.
 
         Raises:
             UserError: The store has none of this name, is damaged, or was replaced meanwhile.
@@ -233,18 +279,18 @@ class MapStore:
         if self._reads % RENEW_AFTER == 0:
             self._renew()
         group = self._groups[position]
-        try:
-            data = group[_key(name)]
-            height, width = (int(v) for v in data.attrs["size"])
-            indices = np.asarray(data.attrs["classes"], np.int64)
-            return StoredMaps(indices, np.asarray(data[()], np.float32), (height, width))
-        except (OSError, RuntimeError, KeyError) as error:
-            raise _damaged(group.file.filename, f"the maps of image {name!r}", error) from None
+        with _whole(self._paths[position], f"the maps of image {name!r}"):
+            data, indices, stored = checked_maps(
+                group, _key(name), n_classes=len(self.classes), size=size
+            )
+            return StoredMaps(indices, np.asarray(data[()], np.float32), stored)
 
     def close(self) -> None:
         """Close the files."""
         for file in self._files:
-            file.close()
+            # Closing a file that is damaged may fail, too; nothing is lost by that.
+            with suppress(Exception):
+                file.close()
         self._files, self._groups = [], []
 
     def __enter__(self) -> MapStore:

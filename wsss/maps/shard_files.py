@@ -113,7 +113,10 @@ def _read(folder: Path, made_of: Mapping[str, str]) -> _Found:
             expected=f"a folder with {RECORD}, which a finished job leaves",
             fix=_again(folder),
         )
-    record: Any = read_json(folder / RECORD)
+    try:
+        record: Any = read_json(folder / RECORD)
+    except UserError as error:
+        raise UserError(error.found, where=error.where, fix=_again(folder)) from None
     if not isinstance(record, dict) or record.get("version") != RECORD_VERSION:
         raise UserError(
             "this shard is of another version", where=folder / RECORD, fix=_again(folder)
@@ -133,7 +136,11 @@ def _read(folder: Path, made_of: Mapping[str, str]) -> _Found:
             expected="the settings, code and inputs that the shards are put together with",
             fix=_again(folder),
         )
-    return _Found(folder, parse_shard(record["shard"]), files)
+    try:
+        shard = parse_shard(record["shard"])
+    except UserError as error:
+        raise UserError(error.found, where=folder / RECORD, fix=_again(folder)) from None
+    return _Found(folder, shard, files)
 
 
 def _texts(values: Any) -> TypeGuard[dict[str, str]]:

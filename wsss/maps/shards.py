@@ -53,7 +53,7 @@ def parse_shard(text: str) -> Shard:
     Raises:
         UserError: It has another form, or I is not in 1..N.
     """
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     if match is None:
         raise UserError(f"'{text}' is no shard", expected="I/N with I from 1 to N, such as 2/8")
     return Shard(int(match[1]), int(match[2]))

@@ -8,11 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import nn
 
+from wsss.errors import UserError
 from wsss.files import content_hash
 from wsss.models.backbones import weights_by_name
-from wsss.models.weights import load_model_file, load_strict, save_model
+from wsss.models.weights import check_fits, load_model_file, load_strict, save_model
 from wsss.runtime.registry import Kind, parse_kind
 from wsss.runtime.settings import Settings, replace, to_dict
 
@@ -96,8 +98,16 @@ class ModelKind(Generic[N, S]):
             UserError: It is missing, damaged, of another kind of network, or of another version.
         """
         state, metadata = load_model_file(path, self.stage)
-        settings: Any = parse_kind(self.settings, metadata["settings"], where=f"settings in {path}")
         classes = metadata.get("classes", [])
+        if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+            raise UserError("this model names no list of classes", where=path)
+        if not isinstance(metadata.get("settings"), dict):
+            raise UserError("this model does not say what it was trained with", where=path)
+        settings: Any = parse_kind(self.settings, metadata["settings"], where=f"settings in {path}")
+        # First without memory: settings that are not the tensors' could ask for any amount.
+        with torch.device("meta"):
+            outline = self.untrained(settings, len(classes))
+        check_fits(outline, state, where=path)
         network = self.untrained(settings, len(classes))
         load_strict(network, state, where=path)
         identity = content_hash([metadata["settings"], classes])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import pickle
-import zipfile
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,15 @@ from torch import Tensor, nn
 
 from wsss.errors import UserError, listed
 from wsss.files import atomic_file
+from wsss.models.digests import FLOATS, content_digest, unusable
+from wsss.models.pickles import read_pickle
 from wsss.models.published.mxnet import read_mxnet_params
 
 METADATA_KEY = "wsss"
-MODEL_FORMAT_VERSION = 1
+MODEL_FORMAT_VERSION = 2
+# Version 1 had no digest. Its files load, as nothing else is different in them.
+_WITHOUT_DIGEST = 1
+_DIGEST_KEY = "sha256"
 _SHOWN = 8
 # What publishers wrap a state dict in: Lightning, timm and DeiT training scripts, many others.
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -66,9 +71,35 @@ def load_strict(
         The names used and left out.
 
     Raises:
-        UserError: A tensor is missing, unknown, given twice or of another shape. Then nothing
-            was copied.
+        UserError: A tensor is missing, unknown, given twice, of another shape, of a type that is
+            no plain number, or not finite. Then nothing was copied.
     """
+    chosen, report = _matched(module, state, rename=rename, leave_out=leave_out, where=where)
+    target = module.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, tensor in chosen.items():
+            target[name].copy_(tensor)
+    return report
+
+
+def check_fits(module: nn.Module, state: Mapping[str, Tensor], *, where: object) -> None:
+    """Refuse tensors that `load_strict` would refuse; `module` may be on the meta device.
+
+    Raises:
+        UserError: As `load_strict` does.
+    """
+    _matched(module, state, rename=None, leave_out=(), where=where)
+
+
+def _matched(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    rename: Callable[[str], str] | Mapping[str, str] | None,
+    leave_out: Collection[str] | Callable[[str], bool],
+    where: object | None,
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Return the tensors to copy, by their names in `module`."""
     left = leave_out if callable(leave_out) else set(leave_out).__contains__
     target = module.state_dict(keep_vars=True)
     chosen: dict[str, Tensor] = {}
@@ -91,6 +122,8 @@ def load_strict(
         elif tensor.shape != target[renamed].shape:
             wanted = tuple(target[renamed].shape)
             problems.append(f"{name} has shape {tuple(tensor.shape)}, not {wanted}")
+        elif problem := unusable(name, tensor, as_float=target[renamed].is_floating_point()):
+            problems.append(problem)
         else:
             chosen[renamed], source_of[renamed] = tensor, name
     missing = [name for name in target if name not in chosen and not _is_counter(name)]
@@ -105,10 +138,7 @@ def load_strict(
             expected=f"all {len(target)} tensors of {type(module).__name__}, and no others",
             fix="give the weight file of exactly this network, or another network's name",
         )
-    with torch.no_grad():
-        for name, tensor in chosen.items():
-            target[name].copy_(tensor)
-    return LoadReport(tuple(source_of.values()), tuple(left_out))
+    return chosen, LoadReport(tuple(source_of.values()), tuple(left_out))
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -148,36 +178,25 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: handle.get_tensor(name) for name in handle.keys()}, dict(  # noqa: SIM118
                 handle.metadata() or {}
             )
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+    except Exception as error:
+        # Whatever Rust and PyTorch meet in damaged bytes.
         raise UserError(
-            f"this is not a readable safetensors file: {error}",
+            f"this is not a readable safetensors file: {str(error)[:300]}",
             where=file,
             fix="fetch or write it again",
         ) from None
 
 
 def _read_pickle(file: Path) -> dict[str, Tensor]:
-    try:
-        loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else "damaged"
-        raise UserError(
-            f"PyTorch refuses to read this file as plain weights: {first}",
-            where=file,
-            expected="a pickle of tensors and plain values (weights_only=True)",
-            fix=(
-                "if you trust its source, convert it once, elsewhere: "
-                "d = torch.load(FILE, map_location='cpu', weights_only=False); "
-                "safetensors.torch.save_file("
-                "{k: v.contiguous() for k, v in d['state_dict'].items()}, 'FILE.safetensors')"
-            ),
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"this weight file is damaged or something else: {error}",
-            where=file,
-            fix="fetch it again",
-        ) from None
+    loaded = read_pickle(
+        file,
+        what="this weight file",
+        fix="fetch it again",
+        if_more="if you trust its source, convert it once, elsewhere: "
+        "d = torch.load(FILE, map_location='cpu', weights_only=False); "
+        "safetensors.torch.save_file("
+        "{k: v.contiguous() for k, v in d['state_dict'].items()}, 'FILE.safetensors')",
+    )
     for key in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
@@ -186,7 +205,11 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
         raise UserError(
             f"this file holds a {type(loaded).__name__}", where=file, expected="a state dict"
         )
-    others = [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]
+    others = [
+        str(key)[:80] if isinstance(key, str) else f"a {type(key).__name__} as a name"
+        for key, value in loaded.items()
+        if not (isinstance(key, str) and isinstance(value, Tensor))
+    ]
     if others or not loaded:
         raise UserError(
             "not all of this file's entries are tensors: "
@@ -194,7 +217,7 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
             where=file,
             expected="a state dict, bare or under 'state_dict' or 'model'",
         )
-    return {str(key): value.detach() for key, value in loaded.items()}
+    return {key: value.detach() for key, value in loaded.items()}
 
 
 def save_model(
@@ -206,12 +229,17 @@ def save_model(
 ) -> None:
     """Write a model file atomically: same tensors and metadata, same bytes.
 
+    The metadata hold a SHA-256 over themselves and all tensors, which loading checks.
+
     Args:
         path: Output, `.safetensors`.
         module_state: Tensors by name; saved on the CPU, contiguous.
         stage: What kind of model this is; checked on loading.
         metadata: JSON-serialisable; kept as sorted JSON under one key, because safetensors
             writes several keys in an order that varies.
+
+    Raises:
+        UserError: A weight is not finite; nothing was written.
     """
     state = {
         name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
@@ -219,11 +247,33 @@ def save_model(
         else tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in sorted(module_state.items())
     }
+    broken = _not_finite(state)
+    if broken:
+        raise UserError(
+            f"the trained weights are not finite: {listed(broken, _SHOWN)}",
+            where=path,
+            fix="the training diverged: lower its learning rate, or use precision float32",
+        )
     described = {**metadata, "stage": stage, "format_version": MODEL_FORMAT_VERSION}
+    described[_DIGEST_KEY] = _model_digest(state, described)
     text = json.dumps(described, sort_keys=True, ensure_ascii=False)
     with atomic_file(path) as temporary:
         # Its own writing goes through a file of a random name, which a kill would leave behind.
         temporary.write_bytes(safetensors.torch.save(state, metadata={METADATA_KEY: text}))
+
+
+def _not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    return [
+        name
+        for name, tensor in state.items()
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    ]
+
+
+def _model_digest(state: Mapping[str, Tensor], described: Mapping[str, Any]) -> str:
+    # As JSON gives it back: tuples are lists then.
+    plain = json.loads(json.dumps({k: v for k, v in described.items() if k != _DIGEST_KEY}))
+    return content_digest({"metadata": plain, "tensors": dict(state)})
 
 
 def load_model_file(path: str | Path, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -237,8 +287,8 @@ def load_model_file(path: str | Path, stage: str) -> tuple[dict[str, Tensor], di
         Tensors by name, on the CPU, and the metadata.
 
     Raises:
-        UserError: The file is missing, damaged, not one of ours, of another kind, or of another
-            version.
+        UserError: The file is missing, damaged, not one of ours, of another kind or version, or
+            not all of its numbers are finite.
     """
     file = Path(path)
     if not file.is_file():
@@ -246,7 +296,7 @@ def load_model_file(path: str | Path, stage: str) -> tuple[dict[str, Tensor], di
     state, metadata = _read_safetensors(file)
     try:
         decoded = json.loads(metadata[METADATA_KEY])
-    except (KeyError, json.JSONDecodeError):
+    except (KeyError, ValueError, RecursionError):
         decoded = None
     if not isinstance(decoded, dict):
         raise UserError(
@@ -254,11 +304,42 @@ def load_model_file(path: str | Path, stage: str) -> tuple[dict[str, Tensor], di
             where=file,
             expected=f"JSON under the metadata key '{METADATA_KEY}'",
         )
-    found = (decoded.get("stage"), decoded.get("format_version"))
-    if found != (stage, MODEL_FORMAT_VERSION):
+    kind, version = decoded.get("stage"), decoded.get("format_version")
+    if kind != stage or version not in (_WITHOUT_DIGEST, MODEL_FORMAT_VERSION):
         raise UserError(
-            f"this model file is of stage {found[0]!r}, version {found[1]!r}",
+            f"this model file is of stage {kind!r}, version {version!r}",
             where=file,
             expected=f"stage {stage!r}, version {MODEL_FORMAT_VERSION}",
         )
+    if version == _WITHOUT_DIGEST:
+        _tell_of_no_digest(file)
+    elif decoded.pop(_DIGEST_KEY, None) != _model_digest(state, decoded):
+        raise UserError(
+            "this model file is damaged: its tensors or metadata are not what was written",
+            where=file,
+            expected="the SHA-256 that its metadata name",
+            fix=f"copy it again, or delete it (rm {file}) and start again: its stage runs again",
+        )
+    problems = [
+        problem
+        for name, tensor in state.items()
+        if (problem := unusable(name, tensor, as_float=tensor.dtype in FLOATS))
+    ]
+    if problems:
+        raise UserError(
+            f"this model cannot be used: {listed(problems, _SHOWN)}",
+            where=file,
+            expected="finite numbers",
+            fix="train it again",
+        )
     return state, decoded
+
+
+@lru_cache
+def _tell_of_no_digest(file: Path) -> None:
+    """Say it once a process and file."""
+    print(
+        f"{file}: written by an earlier version, without a SHA-256 of its weights; whether it is "
+        "damaged cannot be told",
+        file=sys.stderr,
+    )

@@ -16,6 +16,7 @@ from typing import Any
 
 from wsss.errors import UserError
 from wsss.files import is_below, read_json, write_json
+from wsss.monitor.beats import is_time
 
 PLAN_FILE = "plan.json"
 PLAN_VERSION = 1
@@ -95,14 +96,31 @@ def read_plan(run_folder: Path) -> Plan | None:
     """Return the plan of a run; None: there is none that this version can read."""
     try:
         values: Any = read_json(run_folder / PLAN_FILE)
-        if values["version"] != PLAN_VERSION:
-            return None
-        jobs = [PlannedJob(**{**job, "outputs": tuple(job["outputs"])}) for job in values["jobs"]]
-        if not all(map(_stays, jobs)):
-            return None
-        return Plan(jobs=tuple(jobs), written=float(values["written"]))
-    except (UserError, KeyError, TypeError, ValueError, OSError):
+    except UserError:
         return None
+    if not isinstance(values, dict) or values.get("version") != PLAN_VERSION:
+        return None
+    jobs, written = values.get("jobs"), values.get("written")
+    if not isinstance(jobs, list) or written is None or not is_time(written):
+        return None
+    found = [_job(job) for job in jobs]
+    sound = tuple(job for job in found if job is not None and _stays(job))
+    return Plan(jobs=sound, written=float(written)) if len(sound) == len(found) else None
+
+
+def _job(values: Any) -> PlannedJob | None:
+    """Return a job as it was written; None: it is something else."""
+    if not isinstance(values, dict):
+        return None
+    rule, outputs = values.get("rule"), values.get("outputs")
+    log, benchmark = values.get("log"), values.get("benchmark")
+    must_run = values.get("must_run", True)
+    if not (isinstance(rule, str) and isinstance(outputs, list) and isinstance(must_run, bool)):
+        return None
+    texts = [*outputs, *(path for path in (log, benchmark) if path is not None)]
+    if not all(isinstance(path, str) for path in texts):
+        return None
+    return PlannedJob(rule, tuple(outputs), log, benchmark, must_run)
 
 
 def _stays(job: PlannedJob) -> bool:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from wsss.errors import UserError
-from wsss.files import read_json
+from wsss.files import read_json, read_text
+from wsss.monitor.beats import is_time, number, read_beat
 from wsss.monitor.plan import PlannedJob, read_plan
-from wsss.runtime.heartbeat import ALIVE_INTERVAL_S, heartbeat_file, host_identity, process_identity
+from wsss.runtime.heartbeat import ALIVE_INTERVAL_S, host_identity, process_identity
 
 State = Literal["done", "running", "stalled?", "waiting", "stopped", "failed"]
 
@@ -28,6 +30,8 @@ IDLE_ITEMS = 20
 LOG_LINES = 8
 _LOG_TAIL_BYTES = 16384
 _PARTS = "shards"
+# More jobs than any stage is shared by; each is looked for.
+_MOST_PARTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def _found_jobs(folder: Path) -> list[PlannedJob]:
         output = path.with_name(path.name.removeprefix(".").removesuffix(".heartbeat.json"))
         if output.relative_to(folder).parts[0] == _PARTS:
             continue
-        name = _stage(_heartbeat(output)) or output.name
+        name = _stage(read_beat(output)) or output.name
         found.append(PlannedJob(name, (output.relative_to(folder).as_posix(),), must_run=False))
     return found
 
@@ -126,11 +130,13 @@ def _parts(folder: Path) -> list[PlannedJob]:
     found = []
     for note in sorted((folder / _PARTS).glob("*.json")):
         try:
-            total = int(read_json(note)["shards"])
-        except (UserError, KeyError, TypeError, ValueError):
+            total = read_json(note)["shards"]
+        except (UserError, KeyError, TypeError):
+            continue
+        if not isinstance(total, int) or total > _MOST_PARTS:
             continue
         outputs = [f"{_PARTS}/{note.stem}/{part}-of-{total}" for part in range(1, total + 1)]
-        beats = [_heartbeat(folder / output) for output in outputs]
+        beats = [read_beat(folder / output) for output in outputs]
         if total < 2 or not any(beats) or all(beat.get("state") == "done" for beat in beats):
             continue
         for output in outputs:
@@ -144,18 +150,10 @@ def _stage(beat: Mapping[str, Any]) -> str:
     return str(beat.get("command", "")).replace("-", "_")
 
 
-def _heartbeat(output: Path) -> dict[str, Any]:
-    try:
-        values = read_json(heartbeat_file(output))
-        return values if isinstance(values, dict) and "state" in values else {}
-    except (UserError, OSError):
-        return {}
-
-
 def _job_status(folder: Path, job: PlannedJob, written: float | None, now: float) -> JobStatus:
     outputs = [folder / output for output in job.outputs]
-    beats = [_heartbeat(output) for output in outputs]
-    beat = max(beats, key=lambda values: float(values.get("time", 0)), default={})
+    beats = [read_beat(output) for output in outputs]
+    beat = max(beats, key=lambda values: number(values, "time"), default={})
     made = min((path.stat().st_mtime if path.exists() else 0.0 for path in outputs), default=0.0)
     state, note = _state(job, beat, made, written, now)
     return JobStatus(
@@ -183,17 +181,17 @@ def _state(
         now: The time.
     """
     state = beat.get("state")
-    last = float(beat.get("time", 0))
+    last = number(beat, "time")
     if state == "running":
         running = _running(beat, now)
         # Outputs are renamed into place at the very end: whole, even if the process is gone.
-        if running[0] != "failed" or made < float(beat.get("started", now)):
+        if running[0] != "failed" or made < number(beat, "started", now):
             return running
     if made and not (state in ("failed", "stopped") and last > made):
         if job.must_run and written is not None and max(made, last) < written:
             return "waiting", "to be made again; what is there is of an earlier start"
         return "done", ""
-    if state == "done" and job.outputs[0].startswith(f"{_PARTS}/"):
+    if state == "done" and job.outputs[:1] and job.outputs[0].startswith(f"{_PARTS}/"):
         return "done", ""  # a part goes when all are put together
     if state == "failed":
         return "failed", (str(beat.get("message", "")).splitlines() or [""])[0]
@@ -204,7 +202,8 @@ def _state(
 
 def _running(beat: Mapping[str, Any], now: float) -> tuple[State, str]:
     """Return the state of a stage whose heartbeat says that it runs."""
-    silent, idle = now - float(beat["time"]), now - float(beat.get("progressed", beat["time"]))
+    last = number(beat, "time")
+    silent, idle = now - last, now - number(beat, "progressed", last)
     host = str(beat.get("host", "")).partition(" ")[0]
     if beat.get("host") == host_identity():
         if process_identity(int(beat["pid"])) != beat.get("process"):
@@ -219,8 +218,8 @@ def _running(beat: Mapping[str, Any], now: float) -> tuple[State, str]:
 
 
 def _seconds_an_item(beat: Mapping[str, Any]) -> float:
-    left = int(beat.get("total") or 0) - int(beat.get("done") or 0)
-    return float(beat.get("eta_s") or 0) / left if left > 0 else 0.0
+    left = number(beat, "total") - number(beat, "done")
+    return number(beat, "eta_s") / left if left > 0 else 0.0
 
 
 def progress_line(beat: Mapping[str, Any]) -> str:
@@ -228,27 +227,29 @@ def progress_line(beat: Mapping[str, Any]) -> str:
     parts = []
     if "epoch" in beat and "epochs" in beat:
         parts.append(f"epoch {beat['epoch'] + 1}/{beat['epochs']}")
-    if beat.get("total"):
+    if beat.get("total") and "done" in beat:
         share = 100 * beat["done"] / beat["total"]
         parts.append(f"{beat.get('unit', '')} {beat['done']}/{beat['total']} ({share:.0f} %)")
     if "loss" in beat:
         parts.append(f"loss {beat['loss']:.4f}")
     if beat.get("images_per_s"):
         parts.append(f"{beat['images_per_s']:.1f} images/s")
-    if beat.get("eta_s") is not None:
-        parts.append(f"ETA {clock(beat['eta_s'])}")
+    if "eta_s" in beat:
+        parts.append(f"ETA {clock(number(beat, 'eta_s'))}")
     host = str(beat.get("host", "")).partition(" ")[0]
     return ", ".join([*parts, f"on {host}, pid {beat.get('pid')}"])
 
 
 def _seconds(folder: Path, job: PlannedJob, beat: Mapping[str, Any]) -> float | None:
     if job.benchmark is not None and (folder / job.benchmark).is_file():
-        with open(folder / job.benchmark, encoding="utf-8", newline="") as handle:
-            rows = list(csv.DictReader(handle, delimiter="\t"))
-        if rows and rows[-1].get("s"):
-            return float(rows[-1]["s"])
+        # Snakemake's, half written on a full disk: then the heartbeat must do.
+        with suppress(UserError, csv.Error, ValueError):
+            lines = read_text(folder / job.benchmark).splitlines()
+            rows = list(csv.DictReader(lines, delimiter="\t"))
+            if rows and rows[-1].get("s") and is_time(taken := float(rows[-1]["s"])):
+                return taken
     if beat.get("state") == "done":
-        return float(beat["time"]) - float(beat["started"])
+        return number(beat, "time") - number(beat, "started")
     return None
 
 

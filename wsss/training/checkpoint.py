@@ -1,9 +1,12 @@
-"""Checkpoints: where a killed training goes on, refused when they belong to another one."""
+"""Checkpoints: where a killed training goes on, refused when they belong to another one.
+
+They are read without running anything in them, and hold a SHA-256 of all that they hold: PyTorch
+does not look at the checksums in its own files, and a training would go on from damaged weights.
+"""
 
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,10 @@ from torch.optim import Optimizer
 
 from wsss.errors import UserError
 from wsss.files import atomic_file
+from wsss.models.digests import content_digest
+from wsss.models.pickles import read_pickle
+
+_DIGEST = "sha256"
 
 
 def save_checkpoint(
@@ -25,17 +32,16 @@ def save_checkpoint(
     optimizers: Mapping[str, Optimizer],
 ) -> None:
     """Write all that the next step depends on; random state is a function of the step itself."""
+    state: dict[str, Any] = {
+        "identity": dict(identity),
+        "step": step,
+        "modules": {name: module.state_dict() for name, module in modules.items()},
+        "optimizers": {name: opt.state_dict() for name, opt in optimizers.items()},
+    }
+    state[_DIGEST] = content_digest(state)
     # Through Python's file object, whose errors say that the disk is full; PyTorch's do not.
     with atomic_file(path) as temporary, open(temporary, "wb") as handle:
-        torch.save(
-            {
-                "identity": dict(identity),
-                "step": step,
-                "modules": {name: module.state_dict() for name, module in modules.items()},
-                "optimizers": {name: opt.state_dict() for name, opt in optimizers.items()},
-            },
-            handle,
-        )
+        torch.save(state, handle)
 
 
 def load_checkpoint(
@@ -53,32 +59,40 @@ def load_checkpoint(
     if not path.exists():
         return 0
     remedy = f"delete {os.fspath(path)} to train from the start, or restore what it was made with"
-    try:
-        # To the CPU: what is kept there, as Adam's counts are, stays there, and no second copy of
-        # the rest fills a GPU. Modules and optimisers take it to their own device.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
-        raise UserError(
-            f"this checkpoint cannot be read ({type(error).__name__})", where=path, fix=remedy
-        ) from None
-    differing = sorted(
-        key
-        for key in {*identity, *state["identity"]}
-        if identity.get(key) != state["identity"].get(key)
-    )
+    # To the CPU: what is kept there, as Adam's counts are, stays there, and no second copy of the
+    # rest fills a GPU. Modules and optimisers take it to their own device.
+    state = read_pickle(path, what="this checkpoint", fix=remedy)
+    kept = state.get("identity") if isinstance(state, dict) else None
+    if not isinstance(kept, dict):
+        raise UserError("this checkpoint cannot be read: it is no checkpoint", where=path)
+    differing = sorted(str(key) for key in {*identity, *kept} if identity.get(key) != kept.get(key))
     if differing:
         raise UserError(
             "this checkpoint belongs to another training: "
             + ", ".join(
-                f"{key} was {state['identity'].get(key)!r}, is {identity.get(key)!r}"
-                for key in differing
+                f"{key} was {kept.get(key)!r}, is {identity.get(key)!r}" for key in differing
             ),
             where=path,
             expected="the same settings, code, classes and images",
             fix=remedy,
+        )
+    # One without a digest was written by other code, and is refused above.
+    if not _is_whole(state):
+        raise UserError(
+            "this checkpoint is damaged: it does not hold what was written",
+            where=path,
+            expected="the SHA-256 that it names",
+            fix=f"copy it again, or delete {os.fspath(path)} to train from the start",
         )
     for name, module in modules.items():
         module.load_state_dict(state["modules"][name])
     for name, optimizer in optimizers.items():
         optimizer.load_state_dict(state["optimizers"][name])
     return int(state["step"])
+
+
+def _is_whole(state: dict[str, Any]) -> bool:
+    try:
+        return bool(state.pop(_DIGEST, None) == content_digest(state))
+    except (TypeError, ValueError, RuntimeError):
+        return False
