@@ -8,6 +8,7 @@ checksum, so that a damaged tree can lead it round in circles. So the form is lo
 from __future__ import annotations
 
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Since version 2 of the superblock and of objects' headers, all that HDF5 itself writes of a file's
 # structure has checksums.
 _OLDEST = 2
+# All but the texts of attributes, which lie in heaps at the start: they are written first.
+_HEAP = re.compile(rb"GCOL\x01")
+_HEAP_HEADER = 16
+_TEXTS_END = 1 << 20
 # Where no index says how large a picture is: 16384 x 16384 pixels, and 1 GB of maps of one.
 MOST_PIXELS = 1 << 28
 MOST_VALUES = 1 << 28
@@ -40,12 +45,12 @@ def check_form(path: Path) -> None:
     """
     try:
         with open(path, "rb") as handle:
-            start = handle.read(len(_SIGNATURE) + 1)
+            start = handle.read(_TEXTS_END)
     except OSError as error:
         raise open_error(path, error) from None
     if start[: len(_SIGNATURE)] != _SIGNATURE or len(start) <= len(_SIGNATURE):
         raise damaged(path, "this map store", "it does not begin as HDF5 does")
-    if start[-1] < _OLDEST:
+    if start[len(_SIGNATURE)] < _OLDEST:
         raise UserError(
             "this HDF5 file is not a map store that wsss wrote: its form is HDF5's oldest, "
             "without checksums",
@@ -53,6 +58,25 @@ def check_form(path: Path) -> None:
             expected="a file with superblock 2 or later (h5py: libver='latest')",
             fix="run the stage that writes it again",
         )
+    for heap in _HEAP.finditer(start):
+        if not _heap_ends(start[heap.start() :]):
+            raise damaged(path, "this map store", "the texts in its attributes are broken")
+
+
+def _heap_ends(heap: bytes) -> bool:
+    """Say whether a walk along a global heap ends, where HDF5's own might go round in circles."""
+    (size,) = struct.unpack_from("<Q", heap, _HEAP_HEADER // 2) if len(heap) >= 16 else (0,)
+    if not _HEAP_HEADER <= size <= len(heap):
+        return False
+    place = _HEAP_HEADER
+    while place + _HEAP_HEADER <= size:
+        index, _, _, length = struct.unpack_from("<HHIQ", heap, place)
+        # Number 0 is the free rest, whose length counts its own header.
+        step = length if index == 0 else _HEAP_HEADER + (length + 7) // 8 * 8
+        if not _HEAP_HEADER <= step <= size - place:
+            return False
+        place += step
+    return True
 
 
 def damaged(path: object, what: str, reason: object) -> UserError:
