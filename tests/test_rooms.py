@@ -13,6 +13,7 @@ PACKAGE = REPOSITORY / "wsss"
 LEVELS = (
     ("errors",),
     ("marks",),
+    ("temporaries",),
     ("files",),
     ("provenance",),
     ("runtime",),
@@ -63,7 +64,7 @@ def test_no_room_imports_one_above_it() -> None:
 
 def test_nothing_lies_loose_at_the_root() -> None:
     loose = {path.stem for path in PACKAGE.glob("*.py")}
-    bottom = {"errors", "marks", "files", "provenance"}
+    bottom = {"errors", "marks", "temporaries", "files", "provenance"}
     assert loose <= {"__init__", "__main__", "stages", "cli"} | bottom
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"}
     assert rooms <= set(LEVEL)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import errno
-import glob
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from wsss.errors import UserError
 from wsss.marks import check_replaceable, write_mark
+from wsss.temporaries import remove, temporary_sibling
 
+_SYNC_THREADS = 8
 # The storage itself refused: full, over quota, read-only, file too large, broken.
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 # How libraries that are not written in Python say so in the text of another exception: HDF5
@@ -67,37 +69,13 @@ def _free_space(path: object) -> str:
     return ""
 
 
-def _temporary_sibling(path: Path, ending: str = "tmp") -> Path:
-    # Same folder, so that the rename stays within one file system; hidden, so that no glob for
-    # results picks it up; with the process id, so that two processes never share one.
-    return path.parent / f".{path.name}.{os.getpid()}.{ending}"
-
-
-def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove what killed writers of `path` have left beside it; only for who alone writes it."""
-    final = Path(path)
-    for left in final.parent.glob(f".{glob.escape(final.name)}.*"):
-        number, _, ending = left.name.removeprefix(f".{final.name}.").partition(".")
-        if number.isdigit() and ending in ("tmp", "old"):
-            _remove(left)
-
-
-def _remove(path: Path) -> None:
-    # Called while an error is on its way, which another one may not hide.
-    with suppress(OSError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
 @contextmanager
 def _explained(final: Path, temporary: Path) -> Iterator[None]:
     """Remove the temporary on any error; raise one that the file system made as `UserError`."""
     try:
         yield
     except BaseException as error:
-        _remove(temporary)
+        remove(temporary)
         if isinstance(error, UserError) or not isinstance(error, Exception):
             raise
         named = str(getattr(error, "filename", None) or "")
@@ -117,8 +95,11 @@ def _explained(final: Path, temporary: Path) -> Iterator[None]:
 
 
 def _make_folder(folder: Path) -> None:
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for place in missing:
+            _sync(place.parent)
     except OSError as error:
         if storage_failure(error) is not None:
             raise storage_error(int(error.errno or 0), folder) from error
@@ -133,17 +114,53 @@ def _make_folder(folder: Path) -> None:
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path; on success it is synced and renamed to `path`, on error removed.
 
+    The folder is synced, too: after a power cut, what has its final name is whole.
+
     Raises:
         UserError: The file system refused (full, read-only, not permitted).
     """
     final = Path(path)
-    temporary = _temporary_sibling(final)
+    temporary = temporary_sibling(final)
     _make_folder(final.parent)
     with _explained(final, temporary):
         yield temporary
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
+        _sync(temporary)
         os.replace(temporary, final)
+        _sync(final.parent)
+
+
+def _sync(path: Path) -> None:
+    """Have the storage keep a file's content, or which names a folder holds, over a power cut.
+
+    Raises:
+        OSError: The storage refused, or what was written before could not be kept.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        # A folder that may be written in and not be listed.
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems cannot do it for folders; nothing more can be done there.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _sync_all(folder: Path) -> None:
+    """Sync all files in a folder, then the folders."""
+    files, folders = [], []
+    for place, _, names in os.walk(folder):
+        folders.append(Path(place))
+        files += [Path(place, name) for name in names if not Path(place, name).is_symlink()]
+    # One after the other, each would wait for the disk; together, they share its writes.
+    with ThreadPoolExecutor(_SYNC_THREADS) as threads:
+        list(threads.map(_sync, files))
+    for place in reversed(folders):
+        _sync(place)
 
 
 @contextmanager
@@ -151,7 +168,8 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary folder; on success it replaces `path`, on error it is removed.
 
     A folder cannot be swapped in one call everywhere, so an old one is moved aside first and
-    deleted last: at no moment does a half-written folder carry the final name. Only a folder that
+    deleted last: at no moment does a half-written folder carry the final name, nor does one after
+    a power cut, as all files are synced first, and the folders after them. Only a folder that
     was written in this way, and holds nothing else, is ever replaced: see `wsss.marks`.
 
     Raises:
@@ -159,21 +177,23 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
             read-only, not permitted).
     """
     final = Path(path)
-    temporary = _temporary_sibling(final)
-    aside = _temporary_sibling(final, "old")
+    temporary = temporary_sibling(final)
+    aside = temporary_sibling(final, "old")
     check_replaceable(final)
     _make_folder(final.parent)
     with _explained(final, temporary):
-        _remove(temporary)
+        remove(temporary)
         temporary.mkdir()
         yield temporary
         write_mark(temporary)
+        _sync_all(temporary)
         # The work may have taken days, in which somebody used the folder.
         check_replaceable(final)
         if os.path.lexists(final):
             os.replace(final, aside)
         os.replace(temporary, final)
-        _remove(aside)
+        _sync(final.parent)
+        remove(aside)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -39,6 +39,7 @@ OUTSIDE = frozenset(
         "wsss.runtime.openmp",
         "wsss.runtime.progress",
         "wsss.runtime.stage_process",
+        "wsss.temporaries",
         "wsss.training.metrics",
         "wsss.training.out_of_memory",
         "wsss.training.reporting",

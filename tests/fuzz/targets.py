@@ -207,7 +207,7 @@ runs:
 def _configs(folder: Path) -> list[tuple[Path, tuple[Damage, ...]]]:
     (folder / "config.yaml").write_text(_CONFIG)
     (folder / "config.local.yaml").write_text("shards: 2\nruns: {own: {cam: {seed: 3}}}\n")
-    (folder / "stage.json").write_text(json.dumps({"method": "cam", "epochs": 2, "scale_min": 0.5}))
+    (folder / "stage.json").write_text(json.dumps({"method": "cam", "epochs": 2, "crop_px": 64}))
     return [
         (folder / "config.yaml", (damaged, damaged, _damaged_yaml)),
         (folder / "config.local.yaml", (damaged, _damaged_yaml)),

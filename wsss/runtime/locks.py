@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,13 @@ def lock_file(output: str | os.PathLike[str]) -> Path:
 @contextmanager
 def output_lock(
     output: str | os.PathLike[str], command: str, *, wait_s: float | None = None
-) -> Iterator[None]:
+) -> Iterator[bool]:
     """Hold the lock on `output`; where another process holds it, wait a little for that to end.
 
-    On a file system without locks the work goes on without one, and says so.
+    On a file system without locks the work goes on without one, and says so once.
+
+    Yields:
+        Whether it is locked, so that nobody else writes there.
 
     Args:
         output: File or folder that will be written.
@@ -57,11 +61,11 @@ def output_lock(
     path = lock_file(output)
     descriptor = _acquire(path, Path(output), WAIT_S if wait_s is None else wait_s)
     if descriptor is None:
-        yield
+        yield False
         return
     try:
         _sign(descriptor, command)
-        yield
+        yield True
     finally:
         # Removed while it is held: who waits for it sees that its file is gone, and starts over.
         with suppress(OSError):
@@ -81,11 +85,7 @@ def _acquire(path: Path, output: Path, wait_s: float) -> int | None:
             holder = _holder(descriptor)
             os.close(descriptor)
             if error.errno in _UNSUPPORTED:
-                print(
-                    f"{path.parent}: this file system has no locks ({error.strerror}); make sure "
-                    f"that no other process writes {output}",
-                    file=sys.stderr,
-                )
+                _tell_of_no_locks(path.parent, error.strerror)
                 with suppress(OSError):
                     path.unlink()
                 return None
@@ -106,6 +106,16 @@ def _acquire(path: Path, output: Path, wait_s: float) -> int | None:
             return descriptor
         # Its last holder removed the file between our opening and our locking it.
         os.close(descriptor)
+
+
+@cache
+def _tell_of_no_locks(folder: Path, reason: str | None) -> None:
+    """Say it once a process and folder."""
+    print(
+        f"{folder}: this file system has no locks ({reason}); make sure that no other process "
+        "writes what is written here",
+        file=sys.stderr,
+    )
 
 
 def _open(path: Path) -> int:

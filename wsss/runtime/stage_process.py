@@ -11,10 +11,10 @@ from pathlib import Path
 from types import FrameType
 
 from wsss.errors import UserError
-from wsss.files import remove_leftovers
 from wsss.runtime.faults import explain, signal_name
 from wsss.runtime.heartbeat import Heartbeat, beating
 from wsss.runtime.locks import output_lock
+from wsss.temporaries import remove_leftovers
 
 # What schedulers and people send to end a job, and a terminal that closes.
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -43,9 +43,9 @@ def stage_process(
         with explained(command), _stopping():
             yield
         return
-    with output_lock(output, command), beating(output, command) as heartbeat:
+    with output_lock(output, command) as locked, beating(output, command) as heartbeat:
         for path in (output, *others):
-            remove_leftovers(path)
+            remove_leftovers(path, alone=locked)
         try:
             with explained(command), _stopping():
                 yield

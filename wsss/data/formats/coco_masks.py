@@ -16,9 +16,14 @@ from wsss.data.formats.coco import (
 )
 from wsss.files import write_text
 from wsss.marks import write_mark
+from wsss.runtime.locks import output_lock
+from wsss.temporaries import remove_leftovers
 
 STAMP = "annotations.txt"
 """In the masks' folder: fingerprint of the annotations and the rule they were drawn by."""
+
+# Another run's drawing takes minutes, and saves this one its own.
+_WAIT_S = 3600.0
 
 
 def draw_once(*, root: Path, output: Path | None = None, workers: int = 2) -> bool:
@@ -38,16 +43,25 @@ def draw_once(*, root: Path, output: Path | None = None, workers: int = 2) -> bo
     """
     folder = root / MASKS
     fingerprint = mask_fingerprint(CocoSettings(), root)
-    stamp = folder / STAMP
-    drawn = not (folder / CATEGORIES).is_file() or _read(stamp) != fingerprint
-    if drawn:
-        rasterise_masks(root, workers=workers)
-        write_mark(folder, also=(STAMP,))
-        write_text(stamp, fingerprint + "\n")
+    drawn = False
+    # Looked at first without the lock: where they are drawn, the folder may be read-only.
+    if not _are_drawn(folder, fingerprint):
+        # The stage's own lock is on its record, of which every run has one.
+        with output_lock(folder, "coco-masks", wait_s=_WAIT_S) as locked:
+            remove_leftovers(folder, alone=locked)
+            drawn = not _are_drawn(folder, fingerprint)
+            if drawn:
+                rasterise_masks(root, workers=workers)
+                write_mark(folder, also=(STAMP,))
+                write_text(folder / STAMP, fingerprint + "\n")
     if output is not None:
         write_text(output, (folder / CATEGORIES).read_text(encoding="utf-8"))
     print(f"{folder}: " + ("drawn" if drawn else "already drawn from these annotations"))
     return drawn
+
+
+def _are_drawn(folder: Path, fingerprint: str) -> bool:
+    return (folder / CATEGORIES).is_file() and _read(folder / STAMP) == fingerprint
 
 
 def _read(path: Path) -> str:
