@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help environment demo demo-compare test test-all lint bench docs gpu
+.PHONY: help environment demo demo-compare test test-all lint bench docs gpu lock
 
 PYTHON ?= python3.11
 CORES ?= all
@@ -19,21 +19,44 @@ help:
 	@echo "make gpu           what only a GPU can show: agreement with the CPU, speed, memory"
 	@echo "make docs          the pages, into site/; warnings are errors"
 	@echo "make environment   only set up .venv; then: source .venv/bin/activate"
+	@echo "make lock          renew requirements.lock after a change of pyproject.toml or constraints.txt"
 
 environment: $(INSTALLED)
+
+# requirements.lock holds all packages with the SHA-256 of their files, for what it was made for:
+# Python 3.11 on Linux, x86_64. Elsewhere, or with LOCKED=no (an own PyTorch), constraints.txt alone
+# decides.
+LOCKED ?= $(shell $(PYTHON) -c 'import platform, sys; print("yes" if (*sys.version_info[:2], \
+  sys.platform, platform.machine()) == (3, 11, "linux", "x86_64") else "no")' 2> /dev/null)
 
 # uv takes a minute where pip takes several. It does not read pip's configuration, so that pip
 # takes over on machines which only reach their packages through that. Compiled here, as pip does
 # by itself: where PYTHONDONTWRITEBYTECODE is set, every stage would compile PyTorch anew (4 s).
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt requirements.lock envs/uv.lock
 	@command -v $(PYTHON) > /dev/null || { \
 	  echo "make: $(PYTHON) is not here; name a Python of 3.11 or later: make PYTHON=python3.12 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/uv.lock
+ifeq ($(LOCKED),yes)
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
+	  --require-hashes -r requirements.lock \
+	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+else
+	@echo "make: not Python 3.11 on Linux x86_64: constraints.txt instead of requirements.lock"
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
 	  -c constraints.txt -e '.[dev]' \
 	  || $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+endif
 	touch $@
+
+# What is in the lock files already stays as it is, unless pyproject.toml or constraints.txt want
+# something else; newer versions are for who deletes them first.
+UV_LOCK = $(BIN)/uv pip compile --quiet --generate-hashes --no-header \
+  --python-version 3.11 --python-platform x86_64-manylinux_2_28
+lock: $(INSTALLED)
+	$(UV_LOCK) -c constraints.txt --extra dev pyproject.toml --output-file requirements.lock
+	$(UV_LOCK) envs/uv.in --output-file envs/uv.lock
 
 demo: $(INSTALLED)
 	@start=$$SECONDS; \

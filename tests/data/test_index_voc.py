@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -298,3 +300,50 @@ def test_real_devkit() -> None:
         (root / "ImageSets/Segmentation/train.txt").read_text().split()
     )
     assert build_masks(VOC, root, index).keys() == {record.name for record in index.records}
+
+
+_ONE_OBJECT = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }"
+
+
+def _npy(content: bytes, header: bytes = _ONE_OBJECT) -> bytes:
+    text = header + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + content
+
+
+_NESTED = b"{'descr': " + b"[('a', " * 60 + b"'|O'" + b")]" * 60 + b", 'shape': (), }"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        # A value remembered under the number 2**31: gigabytes of room for what may come before it.
+        _npy(b"\x80\x02}r\xff\xff\xff\x7f."),
+        # A number of bytes in the place of bytes.
+        _npy(
+            b"\x80\x04cnumpy.core.numeric\n_frombuffer\n"
+            b"(\x8a\x06\x00\x00\x00\x00\x00\x01cnumpy\ndtype\n\x8c\x02f4\x85RK\x01\x8c\x01CtR."
+        ),
+        # The name of a type, of tuples that hold each other twice, 60 deep.
+        _npy(b"\x80\x02cnumpy\ndtype\n)" + b"2\x86" * 60 + b"\x85R."),
+        _npy(b"\x80\x02}.", _NESTED),
+        _npy(b"\x80\x02}.", _ONE_OBJECT.replace(b"|O", b"<f8").replace(b"()", b"(9999999999,)")),
+        _npy(b""),
+        b"\x93NUMPY\x01\x00\xff\xff",
+    ],
+    ids=["memo", "bytes", "tuples", "types", "numbers", "nothing", "cut"],
+)
+def test_a_small_label_file_takes_little(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.npy").write_bytes(content)
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from wsss.data.formats.cls_labels import read_cls_labels\n"
+        "from wsss.errors import UserError\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))\n"
+        "try: read_cls_labels(Path(sys.argv[1]), 20)\n"
+        "except UserError as error: print(error.found)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "x.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("cannot read this label file"), done.stderr
+    assert "MemoryError" not in done.stdout

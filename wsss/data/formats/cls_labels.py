@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,13 @@ from numpy.typing import NDArray
 
 from wsss.errors import UserError
 
+# As `numpy.save` writes it for one object. Any other header is refused: types nested in
+# each other keep NumPy's parser busy for hours.
+_HEADER = re.compile(
+    rb"\x93NUMPY(?:\x01\x00..|[\x02\x03]\x00....)"
+    rb"\{'descr': '\|O', 'fortran_order': (?:False|True), 'shape': \((?:1,)?\), \} *\n",
+    re.DOTALL,
+)
 _NUMBERS = re.compile(r"[<|]?([biuf][1248]|b1|\?)")
 
 
@@ -26,7 +34,8 @@ class _DtypeStandIn:
     """What `numpy.dtype(code)` unpickles to: remembers the code and the byte order."""
 
     def __init__(self, code: object, *flags: object) -> None:
-        self.code = str(code)
+        # Of tuples within each other, a text would be longer than any memory.
+        self.code = code if isinstance(code, str) else ""
         self.order = "<"
 
     def __setstate__(self, state: object) -> None:
@@ -73,9 +82,11 @@ class _ArrayClass:
 
 
 def _frombuffer_stand_in(
-    data: bytes | bytearray, dtype: object, shape: object, order: object
+    data: object, dtype: object, shape: object, order: object
 ) -> _ArrayStandIn:
-    # How protocol 5 spells an array.
+    # How protocol 5 spells an array. Of a number, `bytes` would make so many.
+    if not isinstance(data, (bytes, bytearray)):
+        raise ValueError("an array whose content is no bytes")
     array = _ArrayStandIn()
     array.state = (1, shape, dtype, False, bytes(data))
     return array
@@ -85,9 +96,9 @@ def _scalar_stand_in(dtype: _DtypeStandIn, data: bytes) -> Any:
     return np.frombuffer(data, dtype=dtype.numpy())[0].item()
 
 
-def _latin1_bytes(text: str, encoding: str) -> bytes:
+def _latin1_bytes(text: object, encoding: object) -> bytes:
     # How protocol 2 spells bytes; the real function would take any codec.
-    if encoding != "latin1":
+    if not isinstance(text, str) or encoding != "latin1":
         raise ValueError(f"bytes in the encoding {encoding!r}")
     return text.encode("latin1")
 
@@ -115,6 +126,16 @@ class _LabelUnpickler(pickle.Unpickler):
             raise _ForbiddenNameError(f"{module_name}.{global_name}") from None
 
 
+def _check_memory(content: bytes) -> None:
+    """Check that unpickling takes no more memory than its content warrants.
+
+    The unpickler makes room for whatever number a value is to be remembered under.
+    """
+    for operation, argument, _ in pickletools.genops(content):
+        if "PUT" in operation.name and int(str(argument)) > len(content):
+            raise ValueError(f"a value remembered under the number {argument}")
+
+
 def _image_name(key: object) -> str:
     if isinstance(key, str):
         return key
@@ -125,17 +146,12 @@ def _image_name(key: object) -> str:
 
 
 def _unpickle(data: bytes) -> dict[Any, Any]:
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    read_header = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    _, _, dtype = read_header(stream)
-    if dtype != np.dtype(object):
-        raise ValueError(f"an array of {dtype}, not a pickled dict")
-    outer = _LabelUnpickler(stream).load()
+    header = _HEADER.match(data)
+    if header is None:
+        raise ValueError("a NumPy file of something else, not a pickled dict")
+    content = data[header.end() :]
+    _check_memory(content)
+    outer = _LabelUnpickler(io.BytesIO(content)).load()
     items = outer.items() if isinstance(outer, _ArrayStandIn) else [outer]
     if len(items) != 1 or not isinstance(items[0], dict):
         raise ValueError("not one dict")
