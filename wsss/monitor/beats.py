@@ -55,7 +55,8 @@ def is_number(value: Any) -> bool:
     """Say whether a value of a JSON file is a number that can be shown; NaN and infinity can."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return not math.isfinite(value) or abs(value) <= LARGEST
+    # Compared before anything else is done to it: a whole number may be too large for a float.
+    return abs(value) <= LARGEST or (isinstance(value, float) and not math.isfinite(value))
 
 
 def is_time(value: Any) -> bool:
