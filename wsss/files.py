@@ -155,12 +155,13 @@ def _sync_all(folder: Path) -> None:
     files, folders = [], []
     for place, _, names in os.walk(folder):
         folders.append(Path(place))
-        files += [Path(place, name) for name in names if not Path(place, name).is_symlink()]
+        paths = [Path(place, name) for name in names]
+        files += [path for path in paths if not path.is_symlink()]
     # One after the other, each would wait for the disk; together, they share its writes.
     with ThreadPoolExecutor(_SYNC_THREADS) as threads:
         list(threads.map(_sync, files))
-    for place in reversed(folders):
-        _sync(place)
+    for inner in reversed(folders):
+        _sync(inner)
 
 
 @contextmanager

@@ -90,9 +90,9 @@ def _watch(name: str, start: int, stop: int, seed: int, result: Result) -> int:
                     result.fault(number, kind, f"{now - since:.1f} s, {extra / 1e6:.0f} MB more")
                     process.kill()
                     return max(number, start) + 1
+            process.wait(timeout=_START_S)
         finally:
             process.kill()
-        process.wait()
         if number < 0:
             raise RuntimeError(f"what is sound of {name!r} cannot be read")
         if process.returncode != 0 or number + 1 < stop:
