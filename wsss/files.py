@@ -19,6 +19,8 @@ from wsss.marks import check_replaceable, write_mark
 from wsss.temporaries import remove, temporary_sibling
 
 _SYNC_THREADS = 8
+# Bytes of a name, and of a path on Linux with room for the folder it is joined to.
+_LONGEST_NAME, _LONGEST_PATH = 255, 2048
 # The storage itself refused: full, over quota, read-only, file too large, broken.
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 # How libraries that are not written in Python say so in the text of another exception: HDF5
@@ -269,11 +271,21 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
+def is_too_long(path: str) -> bool:
+    """Say whether no system takes this for a path."""
+    longest = max(len(part.encode("utf-8", "surrogatepass")) for part in path.split("/"))
+    return longest > _LONGEST_NAME or len(path) > _LONGEST_PATH
+
+
 def is_below(name: str) -> bool:
-    """Say whether a relative path stays below the folder that it is joined to, on any system."""
+    """Say whether a relative path stays below the folder that it is joined to, on any system.
+
+    What no file system takes for a name does not.
+    """
     parts = re.split(r"[/\\]", name)
     return not (
         name == ""
+        or is_too_long(name)
         or "\0" in name
         or parts[0] == ""
         or re.match(r"[A-Za-z]:[/\\]", name)

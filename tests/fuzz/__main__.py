@@ -34,7 +34,7 @@ def main() -> int:
         )
         seen: set[str] = set()
         for number, text in result.faults:
-            last = "\n".join(text.strip().splitlines()[-7:])
+            last = "\n".join(line[:200] for line in text.strip().splitlines()[-7:])
             if last not in seen and len(seen) < 12:
                 print(f"  {number}: {last}", flush=True)
             seen.add(last)

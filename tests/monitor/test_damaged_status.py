@@ -75,6 +75,8 @@ def test_a_value_of_another_kind_is_left_out(run: Path, key: str, value: object)
         *({"written": None}, {"jobs": [{"rule": "x"}]}, {"jobs": [{"rule": 3, "outputs": []}]}),
         *({"jobs": [{"rule": "x", "outputs": "abc"}]}, {"jobs": [{"rule": "x", "outputs": [1]}]}),
         {"jobs": [{"rule": "x", "outputs": [], "log": 3}]},
+        {"jobs": [{"rule": "x", "outputs": ["x" * 5000]}]},
+        {"jobs": [{"rule": "x", "outputs": [], "log": "logs/" + "é" * 130}]},
         {"jobs": [{"rule": "x", "outputs": [], "must_run": "yes"}]},
     ],
 )

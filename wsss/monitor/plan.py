@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.errors import UserError
-from wsss.files import is_below, read_json, write_json
+from wsss.files import is_below, is_too_long, read_json, write_json
 from wsss.monitor.beats import is_time
 
 PLAN_FILE = "plan.json"
@@ -134,4 +134,7 @@ def _stays(job: PlannedJob) -> bool:
             if not is_below(inside):
                 return False
     # Of outputs only the time is looked at; generated data can lie anywhere near.
-    return not any(Path(output).is_absolute() or "\0" in output for output in job.outputs)
+    return not any(
+        Path(output).is_absolute() or "\0" in output or is_too_long(output)
+        for output in job.outputs
+    )
