@@ -164,6 +164,18 @@ def test_a_second_run_has_nothing_to_do(made: Project) -> None:
 
 
 @pytest.mark.slow
+def test_a_removed_intermediate_file_is_made_again_when_it_is_asked_for(made: Project) -> None:
+    store = made.folder / "results" / "tiny" / "cams.h5"
+    aside = store.rename(store.with_name("aside.h5"))
+    try:
+        # What was made of it stands: nobody misses it, as docs/faults.md says.
+        assert made.planned(MIOU) == {}
+        assert set(made.planned("results/tiny/cams.h5")) == {"export"}
+    finally:
+        aside.rename(store)
+
+
+@pytest.mark.slow
 def test_what_a_run_leaves(made: Project) -> None:
     results = made.folder / "results" / "tiny"
     for name in (

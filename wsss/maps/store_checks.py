@@ -85,7 +85,8 @@ def damaged(path: object, what: str, reason: object) -> UserError:
         f"{what} cannot be read ({str(reason)[:300]})",
         where=path,
         expected="a complete HDF5 file",
-        fix=f"delete it (rm {path}) and start again: the stage that writes it runs again",
+        fix="delete it and have it made again; the stage that writes it runs again:  "
+        f"rm {path} && snakemake --cores all {path}",
     )
 
 
