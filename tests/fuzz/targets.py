@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import random
@@ -57,19 +58,22 @@ def _network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
 
 
-def _pickles(folder: Path) -> list[tuple[Path, tuple[Damage, ...]]]:
-    state = {"state_dict": _network().state_dict(), "epoch": 3, "lr": 0.1, "names": ["a", ("b",)]}
-    torch.save(state, folder / "new.pth")
-    torch.save(state, folder / "old.pth", _use_new_zipfile_serialization=False)
-    return [
-        (folder / "new.pth", (damaged, damaged_archive, damaged_archive)),
-        (folder / "old.pth", (damaged,)),
-    ]
+def _weights() -> object:
+    return {"state_dict": _network().state_dict(), "epoch": 3, "lr": 0.1, "names": ["a", ("b",)]}
 
 
-def _load_pickles(folder: Path) -> None:
-    for path in (folder / "new.pth", folder / "old.pth"):
-        load_strict(_network(), read_state_dict(path), where=path)
+def _archives(folder: Path) -> list[tuple[Path, tuple[Damage, ...]]]:
+    torch.save(_weights(), folder / "x.pth")
+    return [(folder / "x.pth", (damaged, damaged_archive, damaged_archive))]
+
+
+def _legacy(folder: Path) -> list[tuple[Path, tuple[Damage, ...]]]:
+    torch.save(_weights(), folder / "x.pth", _use_new_zipfile_serialization=False)
+    return [(folder / "x.pth", (damaged,))]
+
+
+def _load_weights(folder: Path) -> None:
+    load_strict(_network(), read_state_dict(folder / "x.pth"), where="x.pth")
 
 
 def _models(folder: Path) -> list[tuple[Path, tuple[Damage, ...]]]:
@@ -95,6 +99,7 @@ def _load_model(folder: Path) -> None:
     load_strict(_network(), load_model_file(path, "cam")[0], where=path)
 
 
+@functools.cache  # what is loaded into, whatever it held before
 def _training(folder: Path) -> tuple[Path, dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
     network = _network()
     adam = torch.optim.Adam(network.parameters())
@@ -296,7 +301,8 @@ def _labels(folder: Path) -> list[tuple[Path, tuple[Damage, ...]]]:
 
 
 TARGETS = {
-    "weights": Target(_pickles, _load_pickles),
+    "weights": Target(_archives, _load_weights),
+    "weights-legacy": Target(_legacy, _load_weights),
     "model": Target(_models, _load_model),
     "checkpoint": Target(_checkpoints, _load_checkpoint),
     "store": Target(_stores, _read_store),

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from wsss.errors import UserError
 from wsss.models.clip import Clip
@@ -22,7 +24,7 @@ from wsss.models.published.openai_clip import (
     clip_settings,
     read_openai_clip,
 )
-from wsss.models.weights import load_strict, read_state_dict
+from wsss.models.weights import check_fits, load_strict, read_state_dict
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -102,7 +104,7 @@ def _need_extra() -> None:
 
 
 def _from_folder(folder: Path) -> tuple[Any, Path]:
-    from transformers import CLIPConfig, CLIPModel
+    from transformers import CLIPConfig
 
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if weights is None or not (folder / "config.json").is_file():
@@ -118,19 +120,32 @@ def _from_folder(folder: Path) -> tuple[Any, Path]:
             where=folder / "config.json",
             expected="a CLIP ('clip')",
         )
-    model = CLIPModel(config)
     # Older files carry the numbers of the positions along, which are no weights.
-    state = read_state_dict(weights)
-    load_strict(model, state, leave_out=lambda name: name.endswith("position_ids"), where=weights)
-    return model, weights
+    state = {
+        name: tensor
+        for name, tensor in read_state_dict(weights).items()
+        if not name.endswith("position_ids")
+    }
+    return _filled(config, state, weights), weights
 
 
 def _from_openai(file: Path) -> Any:
-    from transformers import CLIPConfig, CLIPModel
+    from transformers import CLIPConfig
 
     state = read_openai_clip(file)
-    model = CLIPModel(CLIPConfig(**clip_settings(state)))
-    load_strict(model, by_transformers_names(state), where=file)
+    config = CLIPConfig(**clip_settings(state, where=file))
+    return _filled(config, by_transformers_names(state), file)
+
+
+def _filled(config: Any, state: Mapping[str, Tensor], where: Path) -> Any:
+    from transformers import CLIPModel
+
+    # First without memory: sizes that are not the tensors' could ask for any amount.
+    with torch.device("meta"):
+        outline = CLIPModel(config)
+    check_fits(outline, state, where=where)
+    model = CLIPModel(config)
+    load_strict(model, state, where=where)
     return model
 
 

@@ -28,6 +28,8 @@ _LEGACY_PICKLES = 4
 _MAKERS = ("bytearray", "Tensor", "UntypedStorage")
 # Tensors may share what is stored; a file of weights does not share everything many times.
 _SHARING = 8
+# Bytes of a TorchScript's source; that of the largest CLIP is far below one million.
+_MOST_SOURCE = 1 << 26
 
 
 class _Unfit(Exception):
@@ -97,12 +99,35 @@ def _check_form(path: Path) -> None:
             _check_calls(handle)
 
 
-def _check_archive(path: Path) -> None:
+def check_torchscript(path: Path, *, what: str, fix: str) -> None:
+    """Look at an archive of TorchScript, whose source texts are compressed, before it is read.
+
+    Args:
+        path: The file.
+        what: What it is, for messages.
+        fix: What to do where it is damaged.
+
+    Raises:
+        UserError: A part is damaged, or they claim to be much more than the file.
+    """
+    try:
+        _check_archive(path, compressed=_MOST_SOURCE)
+    except Exception as error:
+        raise UserError(
+            f"{what} cannot be read: it is damaged or something else ({_first_line(error)})",
+            where=path,
+            fix=fix,
+        ) from None
+
+
+def _check_archive(path: Path, *, compressed: int = 0) -> None:
+    """Check the parts of an archive, which may inflate by `compressed` bytes at most."""
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
         stated = sum(part.file_size for part in parts)
-        if stated > size or any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+        if stated > size + compressed or (packed and not compressed):
             raise _Unfit(f"it is compressed or damaged: {size} bytes claim to hold {stated}")
         for part in parts:
             with archive.open(part) as handle:

@@ -304,7 +304,8 @@ def parse_texts(value: Any) -> Any:
     if isinstance(value, str):
         try:
             parsed = yaml.safe_load(value) if value else value
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError):
+            # PyYAML's own, and how it fails at dates that are none and the like.
             return value
         return parsed if isinstance(parsed, (bool, int, float, type(None))) else value
     return value

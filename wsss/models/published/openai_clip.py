@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from wsss.errors import UserError
+from wsss.models.pickles import check_torchscript
 from wsss.models.weights import read_state_dict
 
 # Settings of the model that the published files carry along as tensors.
@@ -68,22 +69,40 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _read_archive(path: Path) -> dict[str, Tensor]:
+    check_torchscript(path, what="this TorchScript archive", fix="fetch it again")
     with warnings.catch_warnings():
         # Deprecated for programs. For reading published files there is nothing else.
         warnings.simplefilter("ignore")
         try:
             module: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
             return dict(module.state_dict())
-        except (RuntimeError, ValueError, OSError) as error:
+        except Exception as error:
+            # Whatever the reader meets in damaged bytes.
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise UserError(
-                f"this TorchScript archive cannot be read: {str(error).strip().splitlines()[0]}",
+                f"this TorchScript archive cannot be read: {reason}",
                 where=path,
                 fix="fetch it again",
             ) from None
 
 
-def clip_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the keyword arguments of `transformers`' CLIPConfig that fit OpenAI's tensors."""
+def clip_settings(state: Mapping[str, Tensor], *, where: object | None = None) -> dict[str, Any]:
+    """Return the keyword arguments of `transformers`' CLIPConfig that fit OpenAI's tensors.
+
+    Raises:
+        UserError: A tensor that says how large a part is, is missing or of another form.
+    """
+    try:
+        return _settings(state)
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise UserError(
+            f"this file is no CLIP of OpenAI's: a tensor is missing or of another form ({error})",
+            where=where,
+            expected="a file such as ViT-B-16.pt",
+        ) from None
+
+
+def _settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
     width, _, patch, _ = state["visual.conv1.weight"].shape
     side = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
     length, text_width = state["positional_embedding"].shape
