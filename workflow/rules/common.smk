@@ -129,6 +129,18 @@ def listing(wildcards, function_name):
     return getattr(build, function_name)(CONFIG.run(wildcards.run).stages["index"], folder)
 
 
+def image_list(wildcards):
+    """Param: fingerprint of a data set's lists and pictures, for its index.
+
+    Classes that would get other numbers are refused here: Snakemake removes the index that is there
+    before its stage could compare."""
+    from wsss.data import build
+
+    settings, root = CONFIG.run(wildcards.run).stages["index"], CONFIG.existing_root(wildcards.run)
+    build.check_class_order(settings, root, Path(f"results/{wildcards.run}/classes.txt"))
+    return listing(wildcards, "listing_fingerprint")
+
+
 def demo_data(wildcards):
     """Input: the generated data, for runs that use them."""
     return [f"{DEMO_ROOT}.sha256"] if CONFIG.data_format(wildcards.run).generator else []

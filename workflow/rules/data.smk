@@ -66,7 +66,7 @@ rule index:
         **resources("index", mem_mb=4000, runtime=120),
     params:
         **params("index"),
-        listing=partial(listing, function_name="listing_fingerprint"),
+        listing=image_list,
     shell:
         COMMAND
 

@@ -6,15 +6,18 @@ set is mended in one round.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from wsss.data.class_names import check_order, class_warnings
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IGNORE, palette_labels, probe_image, read_label
-from wsss.data.index import ImageRecord, Index
+from wsss.data.index import ImageRecord, Index, read_class_list
 from wsss.data.listing import Entry, Problem, raise_problems
 from wsss.data.mask_check import Seen, check_tags
 from wsss.errors import UserError, listed
@@ -99,7 +102,37 @@ def build_index(settings: IndexSettings, root: Path) -> Index:
     raise_problems(problems, root=root, what="this data set")
     if not records:
         raise UserError("this data set lists no image", where=root)
+    for line in class_warnings(pictures_of(listing.classes, records), chosen=listing.chosen):
+        print(line, file=sys.stderr)
     return Index(listing.classes, tuple(sorted(records, key=lambda record: record.name)))
+
+
+def pictures_of(classes: Sequence[str], records: Iterable[ImageRecord]) -> dict[str, int]:
+    """Return how many pictures have each class, in the classes' order."""
+    counts = Counter(tag for record in records for tag in record.tags)
+    return {name: counts[name] for name in classes}
+
+
+def check_class_order(settings: IndexSettings, root: Path, classes: Path) -> None:
+    """Refuse a data set whose classes would get other numbers than an index that is there has.
+
+    Args:
+        settings: The format and its settings.
+        root: Data root.
+        classes: The class list of that index; there may be none.
+
+    Raises:
+        UserError: Both orders.
+    """
+    chosen = _format(settings)
+    if chosen.fixed_classes or not classes.is_file():
+        return
+    before = read_class_list(classes)
+    try:
+        now = chosen.list_images(settings, root).classes
+    except UserError:
+        return  # what is wrong with the data is for the index stage to say
+    check_order(before, now, where=classes, root=root)
 
 
 def build_masks(settings: IndexSettings, root: Path, index: Index) -> dict[str, str]:

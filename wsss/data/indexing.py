@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from wsss.data.build import build_index, build_masks
+from wsss.data.build import build_index, build_masks, pictures_of
+from wsss.data.class_names import check_order, class_counts
 from wsss.data.formats.registry import IndexSettings
-from wsss.data.index import Index, read_index, write_index, write_masks
+from wsss.data.index import (
+    Index,
+    classes_path,
+    read_class_list,
+    read_index,
+    write_index,
+    write_masks,
+)
 from wsss.data.mask_check import class_table
 from wsss.errors import UserError
 
@@ -25,14 +33,19 @@ def make_index(
 
     Raises:
         UserError: Something is wrong with the data; the message names all of it. Or a set has no
-            image, or none of the training set has a tag.
+            image, or none of the training set has a tag. Or an index that is there numbers the
+            classes in another order.
     """
     index = build_index(config, root)
     check_sets(index, sets)
+    former = classes_path(output)
+    if former.is_file():
+        check_order(read_class_list(former), index.classes, where=former, root=root)
     write_index(index, output)
     print(
         f"{len(index.records)} images, {len(index.classes)} classes; {class_table(index.classes)}"
     )
+    print(class_counts(pictures_of(index.classes, index.records)))
 
 
 def check_sets(index: Index, sets: Sequence[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -50,13 +52,15 @@ class Entry:
 class Listing:
     """The class names (without background), the entries, and the problems found so far.
 
-    `notes` say what was left out or decided, a line each, for people.
+    `notes` say what was left out or decided, a line each, for people. `chosen`: somebody listed
+    the classes, so that names which look alike are meant.
     """
 
     classes: tuple[str, ...]
     entries: list[Entry] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    chosen: bool = False
 
 
 FoundMasks = tuple[dict[str, str], list[Problem]]
@@ -67,11 +71,32 @@ MAX_CLASSES = 254
 """A label is one byte: 0 is background, 255 is "ignore", the rest are classes."""
 
 
+# Control characters, and halves of characters.
+_UNPRINTED = frozenset(("Cc", "Cs"))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return words that ask for the name that was meant; empty: none is near.
+
+    Where it is the same name in other characters, they say so: the two look alike.
+    """
+    names = list(known)
+    composed = unicodedata.normalize("NFC", word)
+    same = [n for n in names if n != word and unicodedata.normalize("NFC", n) == composed]
+    if same:
+        return (
+            f"; there is {same[0]!r}, whose letters are stored in another way: {same[0]!a}, "
+            f"not {word!a} (composed and decomposed Unicode, NFC and NFD): write both alike"
+        )
+    match = difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
 def bad_class_name(name: str) -> str | None:
     """Say why `name` cannot name a class, or return None when it can."""
     if not name or name != name.strip():
         return "is empty or has blanks at its ends"
-    if ";" in name or any(ord(letter) < 32 for letter in name):
+    if ";" in name or any(unicodedata.category(letter) in _UNPRINTED for letter in name):
         return "contains ';' or a control character (tags are joined by ';')"
     if name.lower() in {"background", "mean"}:
         return "is reserved: the background is label 0, and 'mean' a row of the score table"
@@ -87,8 +112,8 @@ def class_problems(classes: Sequence[str], *, file: str | None, root: str = "") 
         root: What too many of these folders are said of.
     """
     problems = []
-    for name in classes:
-        reason = bad_class_name(name)
+    for name, count in Counter(classes).items():
+        reason = bad_class_name(name) or ("stands twice in the list" if count > 1 else None)
         if reason is not None:
             problems.append(Problem(file or name, 0, "bad class name", f"{name!r} {reason}"))
     if len(classes) > MAX_CLASSES:

@@ -7,6 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from wsss.data.class_names import (
+    ALPHABETICAL,
+    FROM_FILE,
+    arranged,
+    in_order,
+    joined_names,
+    order_note,
+)
 from wsss.data.fingerprints import combined
 from wsss.data.formats.folder import find_folder_masks, folder_mask_fingerprint
 from wsss.data.formats.pictures import (
@@ -26,6 +34,7 @@ from wsss.data.listing import (
     Problem,
     class_problems,
 )
+from wsss.data.tags import clean_name
 from wsss.errors import UserError
 from wsss.runtime.settings import BelowOne
 
@@ -71,12 +80,19 @@ def list_class_folders(settings: ClassFoldersSettings, root: Path) -> Listing:
             # Below a class's folder there may be more.
             group = "/".join([*parts[:depth], *parts[depth + 1 :]])
             kept.setdefault(group, []).append(file)
-    classes = tuple(sorted({f.split("/")[depth] for files in kept.values() for f in files}))
-    listing = Listing(classes, problems=class_problems(classes, file=None, root=root.name))
+    found = in_order(
+        clean_name(file.split("/")[depth]) for files in kept.values() for file in files
+    )
+    problems = joined_names(found, file=None)
+    classes, order = arranged(root, found, ALPHABETICAL, problems)
+    problems += class_problems(classes, file=None, root=root.name)
+    listing = Listing(classes, problems=problems, notes=[order_note(order)])
+    listing.chosen = order == FROM_FILE
     for files in kept.values():
         for same in _same_content(root, files):
             set_name = SET_NAMES[same[0].split("/")[0].lower()] if has_sets else "train"
-            tags = tuple(sorted({file.split("/")[depth] for file in same}))
+            names = {clean_name(file.split("/")[depth]) for file in same}
+            tags = tuple(name for name in classes if name in names)
             listing.entries.append(
                 Entry(image_name(same[0]), same[0], (set_name,), tags, same[0], 0, same[0])
             )

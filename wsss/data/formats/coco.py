@@ -161,7 +161,7 @@ def list_coco(settings: CocoSettings, root: Path) -> Listing:
     """
     loaded = dict(_each_set(root, shapes=False))
     categories, file = loaded["train"].categories, loaded["train"].file
-    listing = Listing(tuple(categories[key] for key in sorted(categories)))
+    listing = Listing(tuple(categories[key] for key in sorted(categories)), chosen=True)
     for name in listing.classes:
         reason = bad_class_name(name)
         if reason is None and listing.classes.count(name) > 1:
@@ -386,6 +386,7 @@ FORMATS.register(
     DataFormat(
         name="coco",
         description="MS-COCO 2014",
+        fixed_classes=True,
         settings=CocoSettings,
         list_images=list_coco,
         find_masks=find_coco_masks,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from wsss.data.class_names import arranged, joined_names, order_note
 from wsss.data.fingerprints import combined, content_digest
 from wsss.data.formats.folder import find_folder_masks, folder_mask_fingerprint
 from wsss.data.formats.pictures import (
@@ -27,10 +28,12 @@ from wsss.data.listing import (
     bad_class_name,
     class_problems,
 )
+from wsss.data.tags import clean_name
 from wsss.errors import UserError
 from wsss.runtime.settings import BelowOne
 
 _KEYS = ("images", "annotations", "categories")
+_IDS = ("id", "image_id", "category_id")
 _SHOWN_BYTES = 1 << 16
 
 
@@ -73,6 +76,15 @@ def _read(root: Path, file: str) -> dict[str, Any]:
             where=root / file,
             expected=f"an object with the lists {', '.join(_KEYS)}",
         )
+    for key in _KEYS:
+        for position, each in enumerate(values[key], start=1):
+            ids = [each.get(name) for name in _IDS] if isinstance(each, dict) else [[]]
+            if not all(value is None or isinstance(value, (int, str, float)) for value in ids):
+                raise UserError(
+                    f"entry {position} of its {key} is no object with ids",
+                    where=root / file,
+                    expected="ids that are numbers or text",
+                )
     return values
 
 
@@ -88,7 +100,9 @@ def list_coco_json(settings: CocoJsonSettings, root: Path) -> Listing:
     problems: list[Problem] = []
     for set_name, document in documents.items():
         try:
-            found = sorted((int(c["id"]), str(c["name"])) for c in document["categories"])
+            found = sorted(
+                (int(c["id"]), clean_name(str(c["name"]))) for c in document["categories"]
+            )
         except (KeyError, TypeError, ValueError) as error:
             reason = f"a category without id or name: {error!r}"
             problems.append(Problem(files[set_name], 0, "bad category", reason))
@@ -98,8 +112,11 @@ def list_coco_json(settings: CocoJsonSettings, root: Path) -> Listing:
             # Exports of annotation tools have a "background" that nothing is annotated with.
             if key in used or bad_class_name(name) is None:
                 classes.setdefault(name)
-    problems += class_problems(tuple(classes), file="categories")
-    listing = Listing(tuple(classes), problems=problems)
+    problems += joined_names(tuple(classes), file="categories")
+    order = "that of the categories' ids"
+    arrangement, order = arranged(root, tuple(classes), order, problems)
+    problems += class_problems(arrangement, file="categories")
+    listing = Listing(arrangement, problems=problems, notes=[order_note(order)], chosen=True)
     finder = Finder(root)
     for set_name, document in documents.items():
         _add_set(listing, finder, set_name, files[set_name], document)
@@ -121,7 +138,7 @@ def list_coco_json(settings: CocoJsonSettings, root: Path) -> Listing:
 def _add_set(
     listing: Listing, finder: Finder, set_name: str, file: str, document: dict[str, Any]
 ) -> None:
-    names = {c.get("id"): str(c.get("name")) for c in document["categories"]}
+    names = {c.get("id"): clean_name(str(c.get("name"))) for c in document["categories"]}
     tags: dict[Any, set[str]] = {}
     for annotation in document["annotations"]:
         category = names.get(annotation.get("category_id"))

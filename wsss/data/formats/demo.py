@@ -31,6 +31,7 @@ FORMATS.register(
     DataFormat(
         name="demo",
         description="pictures that are generated",
+        fixed_classes=True,
         settings=DemoSettings,
         list_images=_list,
         find_masks=_masks,

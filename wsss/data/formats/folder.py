@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
+from wsss.data.class_names import (
+    ALPHABETICAL,
+    CLASSES,
+    FROM_FILE,
+    in_order,
+    order_note,
+    read_classes,
+)
 from wsss.data.fingerprints import combined, content_digest, folder_content_digest, folder_digest
 from wsss.data.formats.pictures import split_off_val
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
@@ -23,14 +30,15 @@ from wsss.data.listing import (
     Listing,
     Problem,
     bad_class_name,
+    nearest,
     read_lines,
 )
+from wsss.data.tags import Cell, Tags, clean_name, read_tags
 from wsss.errors import UserError
 from wsss.runtime.settings import BelowOne, impossible
 
 IMAGES = "images"
 LABELS = "labels.csv"
-CLASSES = "classes.txt"
 MASKS = "masks"
 FOLDER_SETS = ("train", "val", "test")
 EXAMPLE = "image,tags,set\nholiday_001.jpg,dog;sofa,train"
@@ -100,11 +108,6 @@ def _pictures(root: Path, problems: list[Problem]) -> dict[str, str]:
     return files
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    match = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {match[0]!r}?" if match else ""
-
-
 def _parse_labels(root: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     path = root / LABELS
     text = "\n".join(read_lines(path)) + "\n"
@@ -126,40 +129,18 @@ def _parse_labels(root: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         ) from None
 
 
-def _read_classes(root: Path, problems: list[Problem]) -> tuple[str, ...]:
-    classes: list[str] = []
-    for line, text in enumerate(read_lines(root / CLASSES), start=1):
-        name = text.strip()
-        if not name:
-            continue
-        reason = "stands twice in the list" if name in classes else bad_class_name(name)
-        if reason is not None:
-            problems.append(Problem(CLASSES, line, "bad class name", f"{name!r} {reason}"))
-        classes.append(name)
-    if not classes:
-        problems.append(Problem(CLASSES, 0, "empty class list", "it names no class"))
-    return tuple(classes)
-
-
-def _classes_from_tags(
-    lines: list[tuple[int, list[str]]], problems: list[Problem]
-) -> tuple[str, ...]:
+def _classes_from_tags(cells: list[Cell], tags: Tags, problems: list[Problem]) -> tuple[str, ...]:
     first_line: dict[str, int] = {}
-    for line, cells in lines:
-        for tag in _tags(cells[1]) if len(cells) > 1 else ():
-            first_line.setdefault(tag, line)
+    for cell, names in zip(cells, tags.of, strict=True):
+        for name in sorted(names):
+            first_line.setdefault(name, cell.line)
     spelling: dict[str, str] = {}
     for tag, line in first_line.items():
         other = spelling.setdefault(tag.casefold(), tag)
         if other != tag:
             reason = f"{tag!r}, but {other!r} in line {first_line[other]}: one class or two?"
             problems.append(Problem(LABELS, line, "tags that differ only in case", reason))
-    return tuple(sorted(first_line))
-
-
-def _tags(cell: str) -> list[str]:
-    tags = (tag.strip() for tag in cell.split(";"))
-    return sorted({tag for tag in tags if tag})
+    return in_order(first_line)
 
 
 def list_folder(settings: FolderSettings, root: Path) -> Listing:
@@ -169,26 +150,32 @@ def list_folder(settings: FolderSettings, root: Path) -> Listing:
     changes the list.
 
     Args:
-        settings: The class names; empty: those of classes.txt, or else all tags, sorted.
+        settings: The class names; empty: those of classes.txt, or else all tags, sorted as a
+            person does.
         root: Folder with images/ and labels.csv.
     """
     require_folder(root)
     problems: list[Problem] = []
     header, lines = _parse_labels(root)
     pictures = _pictures(root, problems)
-    classes = settings.classes
-    if not classes:
-        if (root / CLASSES).is_file():
-            classes = _read_classes(root, problems)
-        else:
-            classes = _classes_from_tags(lines, problems)
+    classes = tuple(map(clean_name, settings.classes)) or read_classes(root, problems)
+    order = "as index.classes has them" if settings.classes else FROM_FILE
+    cells = [Cell(line, values[1] if len(values) > 1 else "") for line, values in lines]
+    tags = read_tags(cells, classes, file=LABELS)
+    problems += tags.problems
+    chosen = bool(classes) or (root / CLASSES).is_file()
+    if not chosen:
+        classes, order = _classes_from_tags(cells, tags, problems), ALPHABETICAL
     if len(classes) > MAX_CLASSES:
         reason = f"{len(classes)} classes, but a label picture holds at most {MAX_CLASSES}"
         problems.append(Problem(LABELS, 0, "too many classes", reason))
-    listing = Listing(classes, problems=problems)
+    listing = Listing(classes, problems=problems, chosen=chosen, notes=[order_note(order)])
     listed: dict[str, int] = {}
-    for line, cells in lines:
-        _add_line(listing, header, line, [cell.strip() for cell in cells], pictures, listed)
+    doubtful = {problem.line for problem in tags.problems}
+    for (line, values), names in zip(lines, tags.of, strict=True):
+        texts = [value.strip() for value in values]
+        found = None if line in doubtful else sorted(names)
+        _add_line(listing, header, line, texts, found, pictures, listed)
     for name in pictures.keys() - listed.keys():
         reason = f"not listed in {LABELS}: add it there with its tags, or take it away"
         file = f"{IMAGES}/{pictures[name]}"
@@ -202,10 +189,14 @@ def _add_line(
     header: list[str],
     line: int,
     cells: list[str],
+    tags: list[str] | None,
     pictures: dict[str, str],
     listed: dict[str, int],
 ) -> None:
-    """Add the entry of one line of labels.csv, or say what is wrong with it."""
+    """Add the entry of one line of labels.csv, or say what is wrong with it.
+
+    Its tags are None where something is wrong with them that has been said.
+    """
 
     def problem(kind: str, reason: str) -> None:
         listing.problems.append(Problem(LABELS, line, kind, reason))
@@ -216,27 +207,24 @@ def _add_line(
     image, set_name = cells[0], cells[2] if len(header) == 3 else "train"
     name = image if image in pictures else Path(image).stem
     if name not in pictures or image not in (name, pictures[name]):
-        problem(
-            "missing image", f"there is no {IMAGES}/{image}{_nearest(image, pictures.values())}"
-        )
+        problem("missing image", f"there is no {IMAGES}/{image}{nearest(image, pictures.values())}")
         return
     if name in listed:
         problem("image listed twice", f"{name} is listed twice, first in line {listed[name]}")
         return
     listed[name] = line
-    tags = _tags(cells[1])
-    for tag in tags:
+    for tag in tags or ():
         reason = bad_class_name(tag)
         if reason is not None:
             problem("bad class name", f"{tag!r} {reason}")
         elif tag not in listing.classes:
-            hint = _nearest(tag, listing.classes)
+            hint = nearest(tag, listing.classes)
             problem("unknown tag", f"{tag!r} is not in the class list{hint}")
     if set_name not in FOLDER_SETS:
-        hint = _nearest(set_name, FOLDER_SETS)
+        hint = nearest(set_name, FOLDER_SETS)
         problem("unknown set", f"{set_name!r} is none of {', '.join(FOLDER_SETS)}{hint}")
         return
-    known = [tag for tag in tags if tag in listing.classes]
+    known = [tag for tag in tags or () if tag in listing.classes]
     listing.entries.append(
         Entry(
             name=name,
@@ -246,8 +234,8 @@ def _add_line(
             file=LABELS,
             line=line,
             tags_file=LABELS,
-            # An unknown tag is reported as such, not a second time as "no tags".
-            may_be_untagged=set_name != "train" or bool(tags),
+            # What is reported as unknown or in doubt is not reported again as "no tags".
+            may_be_untagged=set_name != "train" or tags is None or bool(tags),
         )
     )
 
@@ -271,7 +259,7 @@ def find_folder_masks(settings: IndexSettings, root: Path, index: Index) -> Foun
             reason = "masks are PNG files (a lossy format would change the labels)"
             problems.append(Problem(file, 0, "mask that is no PNG", reason))
         elif path.stem not in known:
-            reason = f"no image has this name{_nearest(path.stem, known)}"
+            reason = f"no image has this name{nearest(path.stem, known)}"
             problems.append(Problem(file, 0, "mask without an image", reason))
         else:
             masks[path.stem] = file

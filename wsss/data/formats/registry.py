@@ -39,6 +39,7 @@ class DataFormat(Record):
         generator: What draws the data, as `module:function`, for data that are generated where
             they are not there yet; both fingerprints are then constant.
         draws_masks: Whether its masks are drawn into the root by a step of the run.
+        fixed_classes: Whether the format itself says which classes there are, and their order.
         recognise: Takes the data root; returns the settings that fit it, or None: it has another
             layout. What `wsss init` asks.
     """
@@ -50,6 +51,7 @@ class DataFormat(Record):
     source: str = "the data set"
     generator: str | None = None
     draws_masks: bool = False
+    fixed_classes: bool = False
     recognise: Callable[[Path], Mapping[str, Any] | None] | None = None
 
 

@@ -6,6 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from wsss.data.class_names import (
+    ALPHABETICAL,
+    FROM_FILE,
+    arranged,
+    in_order,
+    joined_names,
+    order_note,
+    read_classes,
+)
 from wsss.data.fingerprints import combined, content_digest
 from wsss.data.formats.folder import find_folder_masks, folder_mask_fingerprint
 from wsss.data.formats.pictures import (
@@ -24,7 +33,9 @@ from wsss.data.listing import (
     Listing,
     Problem,
     class_problems,
+    nearest,
 )
+from wsss.data.tags import Cell, clean_name, read_tags
 from wsss.errors import UserError
 from wsss.runtime.settings import BelowOne
 
@@ -45,16 +56,33 @@ class TableSettings(IndexSettings):
 
 
 def list_table(settings: TableSettings, root: Path) -> Listing:
-    """List the pictures of a table; classes are all tags, or the columns of a one-hot table."""
+    """List the pictures of a table.
+
+    Classes are those of classes.txt where there is one, else the columns of a one-hot table in
+    their order, else all tags, sorted as a person does.
+    """
     table = read_rows(root / settings.file)
-    classes = table.classes or tuple(sorted({tag for row in table.rows for tag in row.tags}))
-    listing = Listing(classes, notes=list(table.notes))
+    cells = [Cell(row.line, row.tags) for row in table.rows]
+    columns = tuple(map(clean_name, table.classes))
+    tags = read_tags(cells, columns or read_classes(root, []), file=settings.file)
+    problems = list(tags.problems)
+    if columns:
+        problems += joined_names(columns, file=settings.file)
+        classes, order = arranged(root, columns, "that of the columns", problems)
+    else:
+        found = in_order(name for names in tags.of for name in names)
+        classes, order = arranged(root, found, ALPHABETICAL, problems)
+    listing = Listing(classes, problems=problems, notes=[*table.notes, order_note(order)])
+    listing.chosen = bool(columns) or order == FROM_FILE
     listing.problems += class_problems(classes, file=settings.file)
     finder = Finder(root)
     first: dict[str, int] = {}
     without: list[str] = []
-    for row in table.rows:
-        _add(listing, finder, settings.file, row, first, without)
+    doubtful = {problem.line for problem in tags.problems}
+    for row, names in zip(table.rows, tags.of, strict=True):
+        _add(listing, finder, settings.file, row, names, first)
+        if not names and row.line not in doubtful:
+            without.append(row.image)
     note_left_out(listing, without, "without tags, not trained on")
     note_left_out(listing, finder.unlisted(), f"pictures that {settings.file} does not list")
     split_off_val(listing, settings.val_share)
@@ -66,8 +94,8 @@ def _add(
     finder: Finder,
     file: str,
     row: Row,
+    names: frozenset[str],
     first: dict[str, int],
-    without: list[str],
 ) -> None:
     path = finder.find(row.image, file, row.line, listing.problems)
     if path is None:
@@ -82,9 +110,10 @@ def _add(
         reason = f"{row.set_name!r} is none of {', '.join(SET_NAMES)}"
         listing.problems.append(Problem(file, row.line, "unknown set", reason))
         return
-    if not row.tags:
-        without.append(path)
-    tags = tuple(tag for tag in listing.classes if tag in row.tags)
+    for tag in sorted(names.difference(listing.classes)):
+        reason = f"{tag!r} is not in the class list{nearest(tag, listing.classes)}"
+        listing.problems.append(Problem(file, row.line, "unknown tag", reason))
+    tags = tuple(tag for tag in listing.classes if tag in names)
     listing.entries.append(
         Entry(name, path, (set_name,), tags, file, row.line, file, may_be_untagged=True)
     )

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,22 @@ TAG_KEYS = ("tags", "labels", "label", "tag", "classes", "class", "categories", 
 SET_KEYS = ("set", "split", "subset")
 _YES = {"1", "1.0", "true", "yes", "x"}
 _NO = {"", "0", "0.0", "false", "no", "nan", "-1"}
-_SEPARATORS = re.compile(r"[;,|]")
 _NUMBERED = re.compile(r"(?:tag|label|class|category)[ _-]?\d+")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A picture as a table names it: its text, tags, set (empty: none is named), and line."""
+    """A picture as a table names it.
+
+    Attributes:
+        image: Its text.
+        tags: Text with all of its tags, or one name each, as `wsss.data.tags` takes them.
+        set_name: Its set; empty: none is named.
+        line: Its line.
+    """
 
     image: str
-    tags: frozenset[str]
+    tags: str | tuple[str, ...]
     set_name: str
     line: int
 
@@ -46,9 +52,10 @@ def read_rows(path: Path) -> Rows:
     """Read a table.
 
     CSV: one column is the picture (`image`, `file_name`, ... or the first). Tags are in a column
-    `tags` or `labels` and so on, separated by `;`, `,` or `|`; or in columns `tag1`, `tag2`, ...;
-    or each other column is a class, with 1 or 0 in it. JSON: a list of objects with `file_name`
-    and `labels`, or one object with a list of tags a picture; JSON lines: an object a line.
+    `tags` or `labels` and so on, separated by one of `;`, `,` and `|`; or in columns `tag1`,
+    `tag2`, ...; or each other column is a class, with 1 or 0 in it. JSON: a list of objects with
+    `file_name` and `labels`, or one object with a list of tags a picture; JSON lines: an object a
+    line.
 
     Raises:
         UserError: The file is none of these.
@@ -58,12 +65,11 @@ def read_rows(path: Path) -> Rows:
     return _json_rows(path)
 
 
+_TagsOf = Callable[[list[str]], str | tuple[str, ...]]
+
+
 def _first(keys: Sequence[str], known: Mapping[str, Any]) -> str | None:
     return next((key for key in keys if key in known), None)
-
-
-def _split(text: str) -> frozenset[str]:
-    return frozenset(part.strip() for part in _SEPARATORS.split(text) if part.strip())
 
 
 def _csv_rows(path: Path) -> Rows:
@@ -87,7 +93,7 @@ def _csv_rows(path: Path) -> Rows:
     set_key = _first(SET_KEYS, columns)
     others = [i for i in range(len(header)) if i not in (image, columns.get(set_key or "", image))]
 
-    def rows(tags_of: Any) -> list[Row]:
+    def rows(tags_of: _TagsOf) -> list[Row]:
         return [
             Row(cells[image], tags_of(cells), cells[columns[set_key]] if set_key else "", line)
             for line, cells in lines
@@ -97,11 +103,11 @@ def _csv_rows(path: Path) -> Rows:
     if tag_key is not None:
         place = columns[tag_key]
         left = [header[i] for i in others if i != place]
-        return Rows(rows(lambda cells: _split(cells[place])), notes=_columns_left_out(left))
+        return Rows(rows(lambda cells: cells[place]), notes=_columns_left_out(left))
     numbered = [i for i in others if _NUMBERED.fullmatch(header[i].lower())]
     if numbered:
         left = [header[i] for i in others if i not in numbered]
-        tags = rows(lambda cells: frozenset(cells[i] for i in numbered if cells[i]))
+        tags = rows(lambda cells: tuple(cells[i] for i in numbered if cells[i]))
         return Rows(tags, notes=_columns_left_out(left))
     return _one_hot(path, header, others, lines, rows)
 
@@ -111,7 +117,7 @@ def _one_hot(
     header: list[str],
     others: list[int],
     lines: list[tuple[int, list[str]]],
-    rows: Any,
+    rows: Callable[[_TagsOf], list[Row]],
 ) -> Rows:
     hot = [i for i in others if all(cells[i].lower() in _YES | _NO for _, cells in lines)]
     if not hot:
@@ -121,7 +127,7 @@ def _one_hot(
             expected=f"a column called {', '.join(TAG_KEYS[:3])} ...; or columns of 0 and 1",
         )
     left = [header[i] for i in others if i not in hot]
-    tags = rows(lambda cells: frozenset(header[i] for i in hot if cells[i].lower() in _YES))
+    tags = rows(lambda cells: tuple(header[i] for i in hot if cells[i].lower() in _YES))
     return Rows(tags, tuple(header[i] for i in hot), _columns_left_out(left))
 
 
@@ -152,12 +158,27 @@ def _json_rows(path: Path) -> Rows:
             )
         set_key = _first(SET_KEYS, known)
         left |= dict.fromkeys(known.keys() - {image, tags, set_key})
-        found = known[tags]
-        names = _split(found) if isinstance(found, str) else frozenset(map(str, found or ()))
+        names = _json_tags(known[tags])
+        if names is None:
+            raise UserError(
+                f"the {tags} of entry {line} are {json.dumps(known[tags])[:60]}",
+                where=path,
+                expected='a list of names, or a text with one separator: ["dog", "sofa"]',
+            )
         set_name = str(known[set_key]) if set_key else ""
         rows.append(Row(str(known[image]), names, set_name, line))
     notes = [f"left out, keys of the entries: {listed(sorted(left), 8)}"] if left else []
     return Rows(rows, notes=notes)
+
+
+def _json_tags(found: Any) -> str | tuple[str, ...] | None:
+    """Return what a JSON value says of tags; None: it is something else."""
+    if isinstance(found, str):
+        return found
+    values = found if isinstance(found, list) else [] if found is None else [found]
+    if any(isinstance(each, bool) or not isinstance(each, (str, int)) for each in values):
+        return None
+    return tuple(map(str, values))
 
 
 def _json_objects(values: Any) -> list[tuple[int, Any]]:

@@ -13,6 +13,7 @@ from wsss.data.formats.cls_labels import read_cls_labels
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings, recognised_by
 from wsss.data.index import Index
 from wsss.data.listing import Entry, FoundMasks, Listing, Problem, read_lines
+from wsss.data.tags import clean_name
 from wsss.errors import UserError
 
 VOC_CLASSES = (
@@ -104,7 +105,7 @@ def _xml_tags(path: Path, root: Path, problems: list[Problem]) -> set[str] | Non
     except (ElementTree.ParseError, UnicodeDecodeError, OSError) as error:
         problems.append(Problem(file, 0, "unreadable annotation", f"cannot read it: {error}"))
         return None
-    tags = {(element.findtext("name") or "").strip() for element in objects}
+    tags = {clean_name(element.findtext("name") or "") for element in objects}
     for tag in tags.difference(VOC_CLASSES):
         position = text.find(f"<name>{tag}</name>")
         line = text.count("\n", 0, position) + 1 if position >= 0 else 0
@@ -163,7 +164,7 @@ def list_voc(settings: VocSettings, root: Path) -> Listing:
         root: The folder that holds JPEGImages/ and ImageSets/.
     """
     require_voc(root)
-    listing = Listing(VOC_CLASSES)
+    listing = Listing(VOC_CLASSES, chosen=True)
     paths = list_files(root)
     if not paths:
         raise UserError(
@@ -239,6 +240,7 @@ FORMATS.register(
     DataFormat(
         name="voc",
         description="PASCAL VOC devkit",
+        fixed_classes=True,
         settings=VocSettings,
         list_images=list_voc,
         find_masks=find_voc_masks,
