@@ -54,6 +54,7 @@ class Stage:
         trains: Whether it is a training: several processes can run it, and it has a work folder.
         machine: What it can use of the machine.
         has_root: Whether it reads the data set's folder.
+        pictures: Whether it opens the pictures that the index lists.
         chosen_by: Sections of the run's settings that choose code which it runs: a method, a
             format, networks.
     """
@@ -70,6 +71,7 @@ class Stage:
     trains: bool = False
     machine: tuple[str, ...] = ()
     has_root: bool = True
+    pictures: bool = True
     chosen_by: tuple[str, ...] = ()
 
     @property
@@ -114,6 +116,9 @@ def part_name(path: str) -> str:
     return PurePosixPath(path).name
 
 
+PICTURES, MASKS = "pictures.sha256", "masks.sha256"
+"""The content of what index.csv and masks.csv list: an edit of the same size is an edit."""
+
 _LIST = {"index": "index.csv"}
 _TRUTH = {**_LIST, "masks": "masks.csv"}
 
@@ -138,7 +143,7 @@ _ALL: Sequence[Stage] = (
         "wsss.data.indexing:make_index",
         settings="index",
         outputs={"output": "index.csv"},
-        beside=("classes.txt",),
+        beside=("classes.txt", PICTURES),
         chosen_by=("index",),
     ),
     Stage(
@@ -148,6 +153,8 @@ _ALL: Sequence[Stage] = (
         settings="index",
         inputs=_LIST,
         outputs={"output": "masks.csv"},
+        beside=(MASKS,),
+        pictures=False,
         chosen_by=("index",),
     ),
     Stage(
@@ -289,6 +296,7 @@ _ALL: Sequence[Stage] = (
             "curve": "evaluation/{table}_curve.csv",
             "plot": "evaluation/{table}_curve.png",
         },
+        pictures=False,
         machine=("workers",),
     ),
     Stage(
@@ -297,6 +305,7 @@ _ALL: Sequence[Stage] = (
         "wsss.evaluation.scoring:score_labels",
         inputs={"labels": "", **_TRUTH},
         outputs={"output": "evaluation/{table}.csv"},
+        pictures=False,
     ),
     Stage(
         "score_tags",
@@ -306,6 +315,7 @@ _ALL: Sequence[Stage] = (
         inputs={"labels": "", **_LIST},
         outputs={"output": "tags.csv"},
         has_root=False,
+        pictures=False,
     ),
     Stage(
         "collect",

@@ -287,7 +287,7 @@ def test_an_index_in_another_order_is_refused_with_both(tmp_path: Path) -> None:
     (tmp_path / "out" / "classes.txt").write_text("Zebra\napple\n")
     for check in (
         lambda: make_index(config=settings, root=tmp_path, output=output),
-        lambda: check_class_order(settings, tmp_path, output.with_name("classes.txt")),
+        lambda: check_class_order(settings, tmp_path, output.with_name("classes.txt"), ""),
     ):
         with pytest.raises(UserError) as caught:
             check()
@@ -299,4 +299,4 @@ def test_an_index_in_another_order_is_refused_with_both(tmp_path: Path) -> None:
     make_index(config=settings, root=tmp_path, output=output)
     # A class more moves the others' numbers, not their order.
     (tmp_path / "out" / "classes.txt").write_text("Zebra\nmouse\n")
-    check_class_order(settings, tmp_path, output.with_name("classes.txt"))
+    check_class_order(settings, tmp_path, output.with_name("classes.txt"), "")

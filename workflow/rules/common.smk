@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from wsss.cam.methods.registry import METHODS
@@ -26,6 +26,8 @@ os.environ[VARIABLE] = os.pathsep.join(map(str, CONFIG.plugins))
 ENVIRONMENT = "../../envs/wsss.yaml"
 # Pattern of the names in `runs:`.
 RUN_NAME = "[A-Za-z0-9_-]+"
+# Digests of the data sets' files, of this machine alone.
+MEMORY = "results/.digests"
 DEMO_ROOT = str(CONFIG.roots.get("demo", "results/demo-data"))
 
 
@@ -121,12 +123,19 @@ def chosen_scores(stage):
     return files
 
 
+@cache
+def fingerprint(root, settings, function_name):
+    """Return a fingerprint of a data set, looked at once a start."""
+    from wsss.data import build, fingerprints
+
+    with fingerprints.remembered(Path(MEMORY), root):
+        return getattr(build, function_name)(settings, root)
+
+
 def listing(wildcards, function_name):
     """Param: fingerprint of a data set's lists, looked at only by targets that need them."""
-    from wsss.data import build
-
-    folder = CONFIG.existing_root(wildcards.run)
-    return getattr(build, function_name)(CONFIG.run(wildcards.run).stages["index"], folder)
+    root, settings = CONFIG.existing_root(wildcards.run), CONFIG.run(wildcards.run).stages["index"]
+    return fingerprint(root, settings, function_name)
 
 
 def image_list(wildcards):
@@ -134,11 +143,14 @@ def image_list(wildcards):
 
     Classes that would get other numbers are refused here: Snakemake removes the index that is there
     before its stage could compare."""
-    from wsss.data import build
+    from wsss.data import build, fingerprints
 
-    settings, root = CONFIG.run(wildcards.run).stages["index"], CONFIG.existing_root(wildcards.run)
-    build.check_class_order(settings, root, Path(f"results/{wildcards.run}/classes.txt"))
-    return listing(wildcards, "listing_fingerprint")
+    found = listing(wildcards, "listing_fingerprint")
+    root, settings = CONFIG.existing_root(wildcards.run), CONFIG.run(wildcards.run).stages["index"]
+    classes = Path(f"results/{wildcards.run}/classes.txt")
+    with fingerprints.remembered(Path(MEMORY), root):
+        build.check_class_order(settings, root, classes, found)
+    return found
 
 
 def demo_data(wildcards):
@@ -190,6 +202,7 @@ def training_labels(wildcards):
         found |= read_folder("labels", f"results/{wildcards.run}/{folder}")
     if kind in ("ground_truth", "mixed"):
         found |= {"masks": index_file("masks.csv")(wildcards)}
+        found |= {"mask_contents": index_file(MASKS)(wildcards)}
     return found
 
 

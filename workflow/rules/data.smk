@@ -55,6 +55,7 @@ rule index:
     output:
         **outputs("index"),
         classes="results/{run}/classes.txt",
+        contents=f"results/{{run}}/{PICTURES}",
     log:
         log_of("index"),
     benchmark:
@@ -99,6 +100,7 @@ rule masks:
         drawn=drawn_masks,
     output:
         **outputs("masks"),
+        contents=f"results/{{run}}/{MASKS}",
     log:
         log_of("masks"),
     benchmark:

@@ -2,7 +2,7 @@
 # Paths in a record are relative to results/<run>/; a folder comes with the manifest of its content,
 # as Snakemake only knows a folder's time, which copying or touching changes.
 from wsss.marks import adopt, check_replaceable
-from wsss.stages import SECTIONS, SHARDABLE, STAGES, is_folder, manifest_of
+from wsss.stages import MASKS, PICTURES, SECTIONS, SHARDABLE, STAGES, is_folder, manifest_of
 
 # What every stage's rule runs. Local settings are resources, which Snakemake does not remember.
 COMMAND = (
@@ -45,6 +45,11 @@ def inputs(name):
                 found |= read_folder(key, f"{folder}/{path.rstrip('/')}")
             elif path:
                 found[key] = f"{folder}/{path}"
+        # Not read: what decides is the content of the files that the lists name.
+        if stage.pictures and "index" in found:
+            found["picture_contents"] = index_file(PICTURES)(wildcards)
+        if "masks" in found:
+            found["mask_contents"] = index_file(MASKS)(wildcards)
         for key in unused_inputs(name, wildcards):
             del found[key]
         lenders = {
@@ -144,6 +149,8 @@ def local_options(stage, all_threads, wildcards, threads):
     if stage.name == "index":
         # Only checked, and in no result: this is why it is not a param.
         found["sets"] = needed_sets(wildcards.run)
+    if stage.name in ("index", "masks"):
+        found["memory"] = MEMORY
     if all_threads:
         found["workers"] = threads
     files = weights_files(wildcards.run, stage.name) if takes_weights(stage) else {}

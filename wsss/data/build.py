@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from wsss.data.class_names import check_order, class_warnings
+from wsss.data.fingerprints import combined, once
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IGNORE, palette_labels, probe_image, read_label
 from wsss.data.index import ImageRecord, Index, read_class_list
@@ -113,13 +114,14 @@ def pictures_of(classes: Sequence[str], records: Iterable[ImageRecord]) -> dict[
     return {name: counts[name] for name in classes}
 
 
-def check_class_order(settings: IndexSettings, root: Path, classes: Path) -> None:
+def check_class_order(settings: IndexSettings, root: Path, classes: Path, listing: str) -> None:
     """Refuse a data set whose classes would get other numbers than an index that is there has.
 
     Args:
         settings: The format and its settings.
         root: Data root.
         classes: The class list of that index; there may be none.
+        listing: Fingerprint of the data set's lists: what was compared is not compared again.
 
     Raises:
         UserError: Both orders.
@@ -128,11 +130,15 @@ def check_class_order(settings: IndexSettings, root: Path, classes: Path) -> Non
     if chosen.fixed_classes or not classes.is_file():
         return
     before = read_class_list(classes)
-    try:
-        now = chosen.list_images(settings, root).classes
-    except UserError:
-        return  # what is wrong with the data is for the index stage to say
-    check_order(before, now, where=classes, root=root)
+
+    def compare() -> None:
+        try:
+            now = chosen.list_images(settings, root).classes
+        except UserError:
+            return  # what is wrong with the data is for the index stage to say
+        check_order(before, now, where=classes, root=root)
+
+    once(combined("order", listing, settings.model_dump_json(), *before), compare)
 
 
 def build_masks(settings: IndexSettings, root: Path, index: Index) -> dict[str, str]:
@@ -198,7 +204,7 @@ def _fingerprint_root(settings: IndexSettings, root: Path) -> DataFormat:
 
 
 def listing_fingerprint(settings: IndexSettings, root: Path) -> str:
-    """Return a cheap hash of what defines the image list; equal hash, equal index.
+    """Return a hash of the image list and the pictures' content; equal hash, equal index.
 
     Generated data need not be there yet.
 
@@ -209,7 +215,7 @@ def listing_fingerprint(settings: IndexSettings, root: Path) -> str:
 
 
 def mask_fingerprint(settings: IndexSettings, root: Path) -> str:
-    """Return a cheap hash of what defines the masks.
+    """Return a hash of what defines the masks.
 
     Raises:
         UserError: The data set is not there.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wsss.data.build import build_index, build_masks, pictures_of
 from wsss.data.class_names import check_order, class_counts
+from wsss.data.fingerprints import file_digests, remembered
 from wsss.data.formats.registry import IndexSettings
 from wsss.data.index import (
     Index,
@@ -18,18 +19,28 @@ from wsss.data.index import (
 )
 from wsss.data.mask_check import class_table
 from wsss.errors import UserError
+from wsss.files import write_text
+
+PICTURES, MASKS = "pictures.sha256", "masks.sha256"
+"""Beside the lists: the content of the files that they name, as `sha256sum` writes it."""
 
 
 def make_index(
-    *, config: IndexSettings, root: Path, output: Path, sets: Sequence[str] = ()
+    *,
+    config: IndexSettings,
+    root: Path,
+    output: Path,
+    sets: Sequence[str] = (),
+    memory: Path | None = None,
 ) -> None:
     """Check a data set and write the list of its images and tags.
 
     Args:
         config: The data set's format.
         root: The data set's folder.
-        output: index.csv to write; classes.txt goes beside it.
+        output: index.csv to write; classes.txt and pictures.sha256 go beside it.
         sets: Image sets that the run needs; said now, rather than after a training.
+        memory: Folder for the digests of files that were read, so that no other start reads them.
 
     Raises:
         UserError: Something is wrong with the data; the message names all of it. Or a set has no
@@ -42,6 +53,7 @@ def make_index(
     if former.is_file():
         check_order(read_class_list(former), index.classes, where=former, root=root)
     write_index(index, output)
+    _write_contents([each.path for each in index.records], root, output, PICTURES, memory)
     print(
         f"{len(index.records)} images, {len(index.classes)} classes; {class_table(index.classes)}"
     )
@@ -68,14 +80,32 @@ def check_sets(index: Index, sets: Sequence[str]) -> None:
             )
 
 
-def make_masks(*, config: IndexSettings, root: Path, index: Path, output: Path) -> None:
+def _write_contents(
+    files: Sequence[str], root: Path, output: Path, name: str, memory: Path | None
+) -> None:
+    """Write the SHA-256 of files, given relative to the root, beside `output`."""
+    with remembered(memory, root):
+        digests = file_digests([root / file for file in files])
+    lines = (f"{digest}  {file}\n" for digest, file in zip(digests, files, strict=True))
+    write_text(output.with_name(name), "".join(lines))
+
+
+def make_masks(
+    *,
+    config: IndexSettings,
+    root: Path,
+    index: Path,
+    output: Path,
+    memory: Path | None = None,
+) -> None:
     """Check and list the ground-truth masks.
 
     Args:
         config: The data set's format.
         root: The data set's folder.
         index: index.csv.
-        output: masks.csv to write.
+        output: masks.csv to write; masks.sha256 goes beside it.
+        memory: Folder for the digests of files that were read, so that no other start reads them.
 
     Raises:
         UserError: A mask is of another size than its image, or unreadable, or most of them
@@ -84,4 +114,5 @@ def make_masks(*, config: IndexSettings, root: Path, index: Path, output: Path) 
     known = read_index(index)
     masks = build_masks(config, root, known)
     write_masks(masks, output)
+    _write_contents([file for _, file in sorted(masks.items())], root, output, MASKS, memory)
     print(f"{len(masks)} masks; {class_table(known.classes)}")

@@ -75,6 +75,9 @@ MAX_CLASSES = 254
 _UNPRINTED = frozenset(("Cc", "Cs"))
 
 
+_COMPARED = 5000
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return words that ask for the name that was meant; empty: none is near.
 
@@ -88,7 +91,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
             f"; there is {same[0]!r}, whose letters are stored in another way: {same[0]!a}, "
             f"not {word!a} (composed and decomposed Unicode, NFC and NFD): write both alike"
         )
-    match = difflib.get_close_matches(word, names, n=1)
+    # Of many names this takes a while, and again for each word.
+    match = difflib.get_close_matches(word, names, n=1) if len(names) <= _COMPARED else []
     return f"; did you mean {match[0]!r}?" if match else ""
 
 

@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from wsss.data.listing import Problem
 
@@ -34,6 +35,7 @@ _INVISIBLE = frozenset(
 _LIST = re.compile(r"\s*\w*\(?\s*\[.*\]\s*\)?\s*|\s*[({]\s*['\"].*", re.DOTALL)
 
 
+@lru_cache(maxsize=4096)
 def clean_name(text: str) -> str:
     """Return a name in one spelling: composed (NFC), no invisible characters, single blanks.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from wsss.data.class_names import (
     joined_names,
     order_note,
 )
-from wsss.data.fingerprints import combined
+from wsss.data.fingerprints import combined, file_digests
 from wsss.data.formats.folder import find_folder_masks, folder_mask_fingerprint
 from wsss.data.formats.pictures import (
     MASKS,
@@ -108,8 +107,7 @@ def _same_content(root: Path, files: list[str]) -> list[list[str]]:
     if len(files) == 1:
         return [files]
     groups: dict[str, list[str]] = {}
-    for file in files:
-        digest = hashlib.sha256((root / file).read_bytes()).hexdigest()
+    for file, digest in zip(files, file_digests([root / file for file in files]), strict=True):
         groups.setdefault(digest, []).append(file)
     return list(groups.values())
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.data.fingerprints import combined, content_digest
+from wsss.data.fingerprints import combined, content_digest, folder_digest
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings, recognised_by
 from wsss.data.images import IGNORE, write_label
 from wsss.data.index import Index
@@ -373,12 +373,14 @@ def find_coco_masks(settings: CocoSettings, root: Path, index: Index) -> FoundMa
     return {name: file for name, file in masks.items() if file in there}, problems
 
 
-def _annotation_digests(root: Path) -> list[str]:
-    return [f"{path.name} {content_digest(path)}" for path in annotation_files(root)]
+def _list_fingerprint(settings: CocoSettings, root: Path) -> str:
+    annotations = [f"{path.name} {content_digest(path)}" for path in annotation_files(root)]
+    pictures = [folder_digest(root / folder) for folder in COCO_SETS.values()]
+    return combined("coco", *annotations, *pictures)
 
 
 def mask_fingerprint(settings: CocoSettings, root: Path) -> str:
-    """Return a cheap hash of the annotations and the rule that draws them."""
+    """Return a hash of the annotations and the rule that draws them."""
     return combined(f"coco {OVERLAP_RULE}", *(content_digest(p) for p in annotation_files(root)))
 
 
@@ -390,7 +392,7 @@ FORMATS.register(
         settings=CocoSettings,
         list_images=list_coco,
         find_masks=find_coco_masks,
-        list_fingerprint=lambda settings, root: combined("coco", *_annotation_digests(root)),
+        list_fingerprint=_list_fingerprint,
         mask_fingerprint=mask_fingerprint,
         source="MS-COCO 2014 (the folder with train2014, val2014, annotations), from "
         "https://cocodataset.org/#download",

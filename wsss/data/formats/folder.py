@@ -18,7 +18,7 @@ from wsss.data.class_names import (
     order_note,
     read_classes,
 )
-from wsss.data.fingerprints import combined, content_digest, folder_content_digest, folder_digest
+from wsss.data.fingerprints import combined, folder_digest, named_digest
 from wsss.data.formats.pictures import split_off_val
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IMAGE_SUFFIXES
@@ -241,8 +241,8 @@ def _add_line(
 
 
 def folder_mask_fingerprint(settings: IndexSettings, root: Path) -> str:
-    """Return a hash of the masks' content: one that was corrected can be as large as before."""
-    return combined("folder", folder_content_digest(root / MASKS))
+    """Return a hash of the masks' names and content."""
+    return combined("folder", folder_digest(root / MASKS))
 
 
 def find_folder_masks(settings: IndexSettings, root: Path, index: Index) -> FoundMasks:
@@ -268,8 +268,7 @@ def find_folder_masks(settings: IndexSettings, root: Path, index: Index) -> Foun
 
 def _list_fingerprint(settings: FolderSettings, root: Path) -> str:
     require_folder(root)
-    files = (content_digest(root / name) for name in (LABELS, CLASSES))
-    return combined("folder", *files, folder_digest(root / IMAGES))
+    return combined("folder", named_digest(root, (LABELS, CLASSES)), folder_digest(root / IMAGES))
 
 
 def _recognise(root: Path) -> Mapping[str, Any] | None:

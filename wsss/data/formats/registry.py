@@ -32,9 +32,9 @@ class DataFormat(Record):
     Attributes:
         list_images: Returns classes, images and what is wrong with them, opening no picture.
         find_masks: Takes the index too; returns the masks that there are, and what is wrong.
-        list_fingerprint: Returns a cheap hash of what defines the list; equal hash, equal list.
-            Never of a time stamp, never of a mask.
-        mask_fingerprint: Returns a cheap hash of what defines the masks.
+        list_fingerprint: Returns a hash of what defines the list and of the pictures' content; never
+            of a time stamp, never of a mask.
+        mask_fingerprint: Returns a hash of what defines the masks.
         source: What it is and where to get it, for the error that it is not there.
         generator: What draws the data, as `module:function`, for data that are generated where
             they are not there yet; both fingerprints are then constant.

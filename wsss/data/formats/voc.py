@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from wsss.data.fingerprints import combined, content_digest, folder_digest
+from wsss.data.fingerprints import combined, content_digest, folder_digest, named_digest
 from wsss.data.formats.cls_labels import read_cls_labels
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings, recognised_by
 from wsss.data.index import Index
@@ -227,9 +227,13 @@ def find_voc_masks(settings: VocSettings, root: Path, index: Index) -> FoundMask
 
 def _list_fingerprint(settings: VocSettings, root: Path) -> str:
     require_voc(root)
-    lists = [f"{path.name} {content_digest(path)}" for path in list_files(root)]
+    paths = list_files(root)
+    lists = [f"{path.name} {content_digest(path)}" for path in paths]
     tags = content_digest(root / CLS_LABELS), folder_digest(root / ANNOTATIONS)
-    return combined("voc", *lists, *tags)
+    # Of the devkit's pictures, those of other tasks do not count.
+    names = sorted({name for path in paths for name in _read_list(path, root, [])})
+    pictures = named_digest(root, (f"{IMAGES}/{name}.jpg" for name in names))
+    return combined("voc", *lists, *tags, pictures)
 
 
 def _mask_fingerprint(settings: VocSettings, root: Path) -> str:
