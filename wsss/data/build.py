@@ -6,6 +6,7 @@ set is mended in one round.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +20,7 @@ from wsss.data.fingerprints import combined, once
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IGNORE, palette_labels, probe_image, read_label
 from wsss.data.index import ImageRecord, Index, read_class_list
-from wsss.data.listing import Entry, Problem, raise_problems
+from wsss.data.listing import Entry, Problem, is_text, raise_problems, with_help
 from wsss.data.mask_check import Seen, check_tags
 from wsss.errors import UserError, listed
 from wsss.files import is_below
@@ -72,17 +73,20 @@ def build_index(settings: IndexSettings, root: Path) -> Index:
     problems = list(listing.problems)
 
     def check(entry: Entry) -> ImageRecord | Problem:
+        if not is_text(entry.path):
+            reason = "its name is not UTF-8, which tables and labels cannot hold; rename it"
+            return Problem(entry.path, 0, "name in another encoding", reason)
         for name in (entry.name, entry.path):
             if not is_below(name):
                 reason = f"{name!r} leads out of the data set's folder"
                 return Problem(entry.file, entry.line, "image elsewhere", reason)
         try:
-            width, height = probe_image(root / entry.path)
+            width, height = probe_image(root / entry.path, settings.max_megapixels)
         except UserError as error:
-            if not (root / entry.path).exists():
+            if not os.path.lexists(root / entry.path):
                 reason = f"there is no {entry.path}"
                 return Problem(entry.file, entry.line, "missing image", reason)
-            return Problem(entry.path, 0, "unreadable image", error.found)
+            return Problem(entry.path, 0, "unreadable image", with_help(error))
         if entry.size is not None and entry.size != (width, height):
             reason = (
                 f"it is {width} x {height}, but {entry.file} says {entry.size[0]} x {entry.size[1]}"
@@ -163,9 +167,9 @@ def build_masks(settings: IndexSettings, root: Path, index: Index) -> dict[str, 
     def check(record: ImageRecord) -> Problem | Seen:
         file = masks[record.name]
         try:
-            label = read_label(root / file)
+            label = read_label(root / file, settings.max_megapixels)
         except UserError as error:
-            return Problem(file, 0, "unreadable mask", error.found)
+            return Problem(file, 0, "unreadable mask", with_help(error))
         height, width = label.shape
         if (width, height) != (record.width, record.height):
             reason = f"it is {width} x {height}, its image {record.width} x {record.height}"

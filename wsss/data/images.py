@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import stat
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -12,9 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import TiffImageFile
 
 from wsss.data.index import ImageRecord
+from wsss.data.jpeg import missing_part
 from wsss.errors import UserError, listed
+from wsss.marks import MARK
 
 HEIF_SUFFIXES = (".heic", ".heif")
 """Suffixes of phones' pictures, which the package pillow-heif reads, where it is installed."""
@@ -29,9 +34,9 @@ IGNORE = 255
 """Label of pixels that are not sure or do not count; 0 is background, the rest are classes."""
 
 _EXIF_ORIENTATION = 0x0112
-_TAIL_BYTES = 4096
-_END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
-_WIDE_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+_TIFF_BITS = 258
+MOST_MEGAPIXELS = 178.0
+"""Pictures of more pixels are not opened; Pillow draws the line at the same place."""
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
@@ -49,16 +54,62 @@ def _read_heif() -> None:
     register_heif_opener()
 
 
-def _open(path: str | PathLike[str]) -> ImageFile:
+def _open(path: str | PathLike[str], most_megapixels: float = MOST_MEGAPIXELS) -> ImageFile:
     formats = FORMATS
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        # A pipe would be waited for, a device never end.
+        raise UserError("this is no file, but a folder, a pipe or a device", where=path)
     if Path(path).suffix.lower() in HEIF_SUFFIXES:
         _read_heif()
         formats = (*FORMATS, "HEIF")
-    return Image.open(path, formats=formats)
+    limit = f"at most {most_megapixels:g} megapixels (index.max_megapixels)"
+    fix = "make it smaller, or cut it into several"
+    if most_megapixels < MOST_MEGAPIXELS:
+        fix += f"; or raise that setting, up to {MOST_MEGAPIXELS:g}"
+    try:
+        image = Image.open(path, formats=formats)
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"this picture is too large: {error}", where=path, expected=limit, fix=fix
+        ) from None
+    width, height = image.size
+    if width * height > most_megapixels * 1e6:
+        image.close()
+        raise UserError(
+            f"this picture has {width * height / 1e6:.3g} megapixels ({width} x {height})",
+            where=path,
+            expected=limit,
+            fix=fix,
+        )
+    return image
+
+
+def _is_wide(image: Image.Image) -> bool:
+    """Say whether a channel has more than 8 bits, of which Pillow would keep the upper 8."""
+    if image.mode.startswith(("I", "F")):
+        return True
+    if isinstance(image, TiffImageFile):
+        bits = image.tag_v2.get(_TIFF_BITS, 1)
+        return bool(max(bits if isinstance(bits, tuple) else (bits,)) > 8)
+    tiles = getattr(image, "tile", ())  # none once it is loaded
+    return image.format == "PNG" and any(";16" in str(tile[3]) for tile in tiles)
+
+
+def _require_8_bits(image: Image.Image, where: str | PathLike[str] | None) -> None:
+    if _is_wide(image):
+        raise UserError(
+            f"this picture has mode {image.mode!r}, more than 8 bits a channel"
+            if image.mode.startswith(("I", "F"))
+            else "this picture has more than 8 bits a channel",
+            where=where,
+            fix="convert it to 8 bits; how to map the range is for you to say",
+        )
 
 
 def _turned(image: Image.Image) -> bool:
     """Say whether the file asks to be shown turned or mirrored (as phones' photographs do)."""
+    if isinstance(image, TiffImageFile):
+        image.load()  # which turns it, in the versions of Pillow that do
     if image.format == "PNG" and "exif" not in image.info:
         return False  # Pillow would decode the whole file to look for one behind the pixels
     return image.getexif().get(_EXIF_ORIENTATION, 1) in range(2, 9)
@@ -66,7 +117,8 @@ def _turned(image: Image.Image) -> bool:
 
 def _unreadable(path: str | PathLike[str], error: BaseException) -> UserError:
     if isinstance(error, FileNotFoundError):
-        return UserError("this picture does not exist", where=path)
+        link = " (it is a link to a file that is not there)" if Path(path).is_symlink() else ""
+        return UserError(f"this picture does not exist{link}", where=path)
     reason = str(error) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
         reason = f"it is none of {', '.join(FORMATS)}"
@@ -75,6 +127,21 @@ def _unreadable(path: str | PathLike[str], error: BaseException) -> UserError:
         where=path,
         expected="a complete JPEG, PNG, TIFF, WebP or BMP file",
         fix="fetch the file again or leave it out",
+    )
+
+
+def _unreadable_label(path: str | PathLike[str], error: BaseException) -> UserError:
+    """Return the message for a label picture: a stage's is made again, anybody else's restored."""
+    found = _unreadable(path, error)
+    folder = Path(path).parent
+    if not (folder / MARK).exists():
+        return found
+    return UserError(
+        found.found,
+        where=path,
+        expected="a label picture as the stage that makes this folder left it",
+        fix="delete the folder and start again, which runs its stage again:  "
+        f"rm -r {shlex.quote(str(folder))}",
     )
 
 
@@ -90,12 +157,7 @@ def upright_rgb(
     Raises:
         UserError: It holds more than 8 bits a channel.
     """
-    if image.mode in _WIDE_MODES:
-        raise UserError(
-            f"this picture has mode {image.mode!r}, more than 8 bits a channel",
-            where=where,
-            fix="convert it to 8 bits; how to map the range is for you to say",
-        )
+    _require_8_bits(image, where)
     upright = ImageOps.exif_transpose(image) if _turned(image) else image
     return np.array(upright.convert("RGB"))
 
@@ -132,40 +194,37 @@ def read_sized_image(root: Path, record: ImageRecord) -> NDArray[np.uint8]:
     return image
 
 
-def probe_image(path: str | PathLike[str]) -> tuple[int, int]:
-    """Return (width, height) of the upright picture from its header, checking it is complete.
+def probe_image(
+    path: str | PathLike[str], most_megapixels: float = MOST_MEGAPIXELS
+) -> tuple[int, int]:
+    """Return (width, height) of the upright picture, checking that all of it is there.
 
-    JPEG and PNG files are not decoded: their end mark must be there. Where it is not, and for
-    other formats, the picture is decoded to find out.
+    `wsss.data.jpeg` says so of JPEG; other formats are decoded to find out.
 
     Raises:
-        UserError: As `read_image`.
+        UserError: As `read_image`; or it has more pixels than that.
     """
     try:
-        with _open(path) as image:
-            if image.mode in _WIDE_MODES:
-                raise UserError(
-                    f"this picture has mode {image.mode!r}, more than 8 bits a channel", where=path
-                )
-            width, height = image.size
-            if _turned(image) and image.getexif()[_EXIF_ORIENTATION] >= 5:
-                width, height = height, width
-            mark = _END_MARKS.get(image.format or "")
-            if mark is None or mark not in _tail(Path(path)):
+        with _open(path, most_megapixels) as image:
+            _require_8_bits(image, path)
+            turned = _turned(image) and image.getexif()[_EXIF_ORIENTATION] >= 5
+            if image.format in ("JPEG", "MPO"):  # MPO: several in one file, of which this is first
+                missing = missing_part(Path(path).read_bytes())
+                if missing is not None:
+                    raise OSError(missing)
+            else:
                 image.load()
+            width, height = image.size
+            if turned:
+                width, height = height, width
             return width, height
     except _DECODING_ERRORS as error:
         raise _unreadable(path, error) from None
 
 
-def _tail(path: Path) -> bytes:
-    with open(path, "rb") as handle:
-        handle.seek(0, 2)
-        handle.seek(max(0, handle.tell() - _TAIL_BYTES))
-        return handle.read()
-
-
-def read_label(path: str | PathLike[str]) -> NDArray[np.uint8]:
+def read_label(
+    path: str | PathLike[str], most_megapixels: float = MOST_MEGAPIXELS
+) -> NDArray[np.uint8]:
     """Return a label picture as (H, W) uint8: palette positions or grey values, unscaled.
 
     One in colour is read by VOC's colour map.
@@ -175,7 +234,7 @@ def read_label(path: str | PathLike[str]) -> NDArray[np.uint8]:
             depth than 8 bits.
     """
     try:
-        with _open(path) as image:
+        with _open(path, most_megapixels) as image:
             # Pillow stretches 2- and 4-bit grey to 0..255, which would invent labels.
             raw_mode = image.tile[0][3] if image.tile else None
             stretched = raw_mode in {"L;2", "L;4"}
@@ -191,7 +250,7 @@ def read_label(path: str | PathLike[str]) -> NDArray[np.uint8]:
                 )
             return np.array(image, dtype=np.uint8)
     except _DECODING_ERRORS as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable_label(path, error) from None
 
 
 def _labels_of_colours(picture: NDArray[np.uint8], path: str | PathLike[str]) -> NDArray[np.uint8]:

@@ -9,18 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from wsss.data.images import MOST_MEGAPIXELS
 from wsss.data.index import Index
 from wsss.data.listing import FoundMasks, Listing
 from wsss.runtime.registry import Record, Registry
-from wsss.runtime.settings import Settings
+from wsss.runtime.settings import Positive, Settings
 
 
 class IndexSettings(Settings):
     """Settings of the stage that reads a data set; each format has a subclass."""
 
     format: str
+
+    max_megapixels: Annotated[Positive, Field(le=MOST_MEGAPIXELS)] = MOST_MEGAPIXELS
+    """Pictures and masks of more megapixels are refused, before they are read; at most 178."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,8 @@ class DataFormat(Record):
     Attributes:
         list_images: Returns classes, images and what is wrong with them, opening no picture.
         find_masks: Takes the index too; returns the masks that there are, and what is wrong.
-        list_fingerprint: Returns a hash of what defines the list and of the pictures' content; never
-            of a time stamp, never of a mask.
+        list_fingerprint: Returns a hash of what defines the list and of the pictures' content;
+            never of a time stamp, never of a mask.
         mask_fingerprint: Returns a hash of what defines the masks.
         source: What it is and where to get it, for the error that it is not there.
         generator: What draws the data, as `module:function`, for data that are generated where
