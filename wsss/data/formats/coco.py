@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.fingerprints import combined, content_digest, folder_digest
+from wsss.data.formats.coco_shapes import object_mask
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings, recognised_by
-from wsss.data.images import IGNORE, write_label
+from wsss.data.images import IGNORE, MOST_MEGAPIXELS, write_label
 from wsss.data.index import Index
 from wsss.data.listing import (
     MAX_CLASSES,
@@ -89,31 +87,34 @@ def _load(root: Path, set_name: str, *, shapes: bool) -> _Annotated:
 
     Outlines are nearly all of COCO's gigabytes, so they are held only while they are drawn.
     """
-    from pycocotools.coco import COCO  # slow to import, and only COCO needs it
-
     file = _annotation_file(set_name)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints how long it took
-            data = COCO(str(root / file))
-        categories = {int(key): str(value["name"]) for key, value in data.cats.items()}
-        for image in data.imgs.values():
-            _ = str(image["file_name"]), int(image["width"]), int(image["height"])
-        for annotation in data.anns.values():
-            _ = int(annotation["category_id"]), annotation["segmentation"]
-        objects = dict(data.imgToAnns)
-        if not shapes:
-            objects = {
-                key: [{"category_id": each["category_id"]} for each in annotations]
-                for key, annotations in objects.items()
-            }
-        return _Annotated(file, categories, dict(data.imgs), objects)
+        values = json.loads((root / file).read_text(encoding="utf-8"))
+        categories = {int(each["id"]): str(each["name"]) for each in values["categories"]}
+        images = {each["id"]: each for each in values["images"]}
+        for image in images.values():
+            if not isinstance(image["id"], int):
+                raise ValueError(f"image {image['id']!r}: its id is no number")
+            sides = int(image["width"]), int(image["height"])
+            if min(sides) < 1 or sides[0] * sides[1] > MOST_MEGAPIXELS * 1e6:
+                raise ValueError(f"image {image['id']} of {sides[0]} x {sides[1]} px")
+            _ = str(image["file_name"])
+        objects: dict[Any, list[dict[str, Any]]] = {}
+        for position, each in enumerate(values["annotations"]):
+            if "id" not in each:
+                raise ValueError(f"annotation {position} of the list (from 0) has no id")
+            found = each if shapes else {"category_id": each["category_id"]}
+            _ = int(each["id"]), int(each["category_id"]), each["segmentation"]
+            objects.setdefault(each["image_id"], []).append(found)
+        return _Annotated(file, categories, images, objects)
     except json.JSONDecodeError as error:
         raise UserError(
             f"this is not valid JSON: {error.msg}", where=f"{root / file}, line {error.lineno}"
         ) from None
-    except (KeyError, TypeError, ValueError, AssertionError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        lacking = f"there is no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(
-            f"this is not a COCO instances file: {type(error).__name__}: {error}",
+            f"this is not a COCO instances file: {lacking}",
             where=root / file,
             expected="images (id, file_name, width, height), categories (id, name) and "
             "annotations (id, image_id, category_id, segmentation)",
@@ -228,27 +229,6 @@ class _Job:
     label_values: dict[int, int]
 
 
-def _object_mask(annotation: dict[str, Any], height: int, width: int) -> NDArray[np.bool_]:
-    from pycocotools import mask as masks
-
-    segmentation = annotation["segmentation"]
-    if isinstance(segmentation, list):  # polygons
-        if not segmentation:
-            return np.zeros((height, width), dtype=bool)
-        encoded = masks.merge(masks.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):  # plain run lengths
-        encoded = masks.frPyObjects(segmentation, height, width)
-    else:
-        encoded = segmentation
-    with warnings.catch_warnings():
-        # pycocotools 2.0.11 under NumPy 2: its array class lacks a keyword. The result is right.
-        warnings.filterwarnings("ignore", message="__array__ impl", category=DeprecationWarning)
-        mask: NDArray[np.bool_] = np.asarray(masks.decode(encoded)).astype(bool)
-    if mask.shape != (height, width):
-        raise ValueError(f"run lengths of {mask.shape}, but the image is {(height, width)}")
-    return mask
-
-
 def draw_labels(
     objects: tuple[dict[str, Any], ...], height: int, width: int, label_values: dict[int, int]
 ) -> NDArray[np.uint8]:
@@ -262,15 +242,20 @@ def draw_labels(
 
     Returns:
         (H, W) uint8: 0 background, 1.. classes, 255 where a crowd and no single object is.
+
+    Raises:
+        ValueError: An annotation cannot be drawn; the message names it.
     """
     label = np.zeros((height, width), dtype=np.uint8)
     singles: list[tuple[int, int, int, NDArray[np.bool_]]] = []
     for annotation in objects:
-        mask = _object_mask(annotation, height, width)
+        mask = object_mask(annotation, height, width)
         if annotation.get("iscrowd", 0):
             label[mask] = IGNORE
         else:
             value = label_values[annotation["category_id"]]
+            if "id" not in annotation:
+                raise ValueError(f"an annotation of category {annotation['category_id']} has no id")
             singles.append((-int(mask.sum()), int(annotation["id"]), value, mask))
     for _, _, value, mask in sorted(singles, key=lambda single: single[:2]):
         label[mask] = value
@@ -281,8 +266,11 @@ def _draw(job: _Job) -> Problem | None:
     try:
         label = draw_labels(job.objects, job.height, job.width, job.label_values)
         write_label(job.path, label)
+    except OSError:
+        raise  # a full disk is no fault of the annotations
     except Exception as error:  # pycocotools raises whatever its C code meets
-        reason = f"{job.path.stem}: cannot draw its objects: {type(error).__name__}: {error}"
+        words = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        reason = f"{job.path.stem}: cannot draw its objects: {words}"
         return Problem(ANNOTATIONS, 0, "bad segmentation", reason)
     return None
 
@@ -344,7 +332,7 @@ def find_coco_masks(settings: CocoSettings, root: Path, index: Index) -> FoundMa
     table_path = root / MASKS / CATEGORIES
     try:
         table = json.loads(table_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise UserError(
             f"there is no {MASKS}/{CATEGORIES} here: the label PNGs have not been drawn",
             where=root,

@@ -1,0 +1,114 @@
+"""COCO's outlines as masks. What they hold is checked before it reaches pycocotools.
+
+Its C code takes every number as it comes: coordinates far outside a picture end the process or fill
+the memory, an odd number of them loses the last one, and run lengths are not counted.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A polygon of two points has no area, and pycocotools takes four numbers for a box.
+_LEAST_NUMBERS = 6
+
+
+def object_mask(annotation: dict[str, Any], height: int, width: int) -> NDArray[np.bool_]:
+    """Return the mask of an annotation, (H, W) bool.
+
+    Args:
+        annotation: Its `segmentation`: polygons, run lengths, or run lengths as text.
+        height: Rows of the image.
+        width: Columns of the image.
+
+    Raises:
+        ValueError: It is none of these, or does not lie in the image; the message names it.
+    """
+    from pycocotools import mask as masks  # slow to import, and only COCO needs it
+
+    segmentation = annotation.get("segmentation")
+    try:
+        if isinstance(segmentation, list):
+            polygons = _polygons(segmentation, height, width)
+            if not polygons:
+                return np.zeros((height, width), dtype=bool)
+            encoded = masks.merge(masks.frPyObjects(polygons, height, width))
+        elif isinstance(segmentation, dict):
+            counts = _run_lengths(segmentation, height, width)
+            plain = {"size": [height, width], "counts": counts}
+            encoded = masks.frPyObjects(plain, height, width)
+        else:
+            raise ValueError(f"a segmentation that is {type(segmentation).__name__}")
+    except ValueError as error:
+        raise ValueError(f"annotation {annotation.get('id')}: {error}") from None
+    with warnings.catch_warnings():
+        # pycocotools 2.0.11 under NumPy 2: its array class lacks a keyword. The result is right.
+        warnings.filterwarnings("ignore", message="__array__ impl", category=DeprecationWarning)
+        mask: NDArray[np.bool_] = np.asarray(masks.decode(encoded)).astype(bool)
+    return mask
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _polygons(segmentation: list[Any], height: int, width: int) -> list[list[float]]:
+    """Return the polygons that have an area."""
+    found = []
+    for polygon in segmentation:
+        if not isinstance(polygon, list) or not all(map(_is_number, polygon)):
+            raise ValueError("a polygon that is no list of numbers")
+        if len(polygon) % 2 or len(polygon) < 4:
+            raise ValueError(f"a polygon of {len(polygon)} numbers, but x and y come in pairs")
+        for values, side in ((polygon[0::2], width), (polygon[1::2], height)):
+            # Some tools draw a little over the edge; as far again as the picture is a mistake.
+            wrong = next((v for v in values if not -side <= v <= 2 * side), None)
+            if wrong is not None:
+                raise ValueError(f"the coordinate {wrong:g}, far outside {width} x {height} px")
+        if len(polygon) >= _LEAST_NUMBERS:
+            found.append([float(value) for value in polygon])
+    return found
+
+
+def _run_lengths(segmentation: dict[str, Any], height: int, width: int) -> list[int]:
+    """Return run lengths, column by column, that fill the picture exactly."""
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if size != [height, width]:
+        raise ValueError(f"run lengths of size {size}, but the image is [{height}, {width}]")
+    if isinstance(counts, (str, bytes)):
+        counts = _decoded(counts.encode() if isinstance(counts, str) else counts)
+    if not isinstance(counts, list) or not all(
+        isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts
+    ):
+        raise ValueError("run lengths that are no list of whole numbers from 0 on")
+    if sum(counts) != height * width:
+        raise ValueError(f"run lengths of {sum(counts)} pixels, but the image has {height * width}")
+    return counts
+
+
+def _decoded(text: bytes) -> list[int]:
+    """Return the run lengths of COCO's text form.
+
+    Numbers of 5 bits a character, low ones first, the sixth says that more follow, the last one's
+    highest is the sign; from the fourth on they are differences to the run two before.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = character - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("run lengths in text that is not COCO's")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("run lengths in text that is cut off")
+    return counts
