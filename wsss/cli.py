@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from wsss.errors import PartlyDone, UserError
 from wsss.runtime.compiler import leave_compiler_out
 from wsss.runtime.openmp import wait_politely
 from wsss.runtime.stage_process import explained
+from wsss.runtime.terminal import guarded_streams
 from wsss.stages import COMMANDS as STAGE_COMMANDS
 
 # name: (module in wsss.commands, what it does)
@@ -74,12 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 where some of the work could not be done and the rest is, 2 for
         something that a person can mend, 130 when interrupted.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    with guarded_streams():
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(given: list[str]) -> int:
     chosen = next((word for word in given if not word.startswith("-")), None)
-    for stream in (sys.stdout, sys.stderr):
-        # Under `| tee` Python would hold lines back until a block is full.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(line_buffering=True)
     # Before anything loads PyTorch, and OpenMP with it.
     wait_politely()
     leave_compiler_out()

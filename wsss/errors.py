@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+# What a terminal acts on: control characters (with the escape sequences that they begin) and marks
+# that turn the direction of writing; and halves of characters, in which Python keeps bytes that are
+# no UTF-8 and which cannot be written at all. Line ends and tabs stay.
+_ACTED_ON = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """Return text that a terminal shows as it is: what it would act on is spelled out.
+
+    For all that comes from elsewhere: names, tags, logs, heartbeats. `\\x1b[2J` is then shown as
+    these letters, and does not clear the screen.
+    """
+    return _ACTED_ON.sub(lambda found: _spelled(ord(found[0])), text.replace("\r\n", "\n"))
+
+
+def _spelled(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 class UserError(Exception):
@@ -34,7 +55,7 @@ class UserError(Exception):
             lines.append(f"  expected: {expected}")
         if fix is not None:
             lines.append(f"  to do:    {fix}")
-        super().__init__("\n".join(lines))
+        super().__init__(printable("\n".join(lines)))
 
 
 class PartlyDone(UserError):
@@ -43,7 +64,7 @@ class PartlyDone(UserError):
 
 def listed(items: Iterable[object], most: int = 50, separator: str = ", ") -> str:
     """Return the items as one line for a message: at most `most`, and how many more there are."""
-    texts = [str(item) for item in items]
+    texts = [printable(str(item)) for item in items]
     if len(texts) <= most:
         return separator.join(texts)
     return f"{separator.join(texts[:most])} and {len(texts) - most} more"

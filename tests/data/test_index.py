@@ -164,27 +164,3 @@ def test_each_format_brings_its_settings_and_no_torch() -> None:
     assert torch_is_there == "False"
     for name, entry in FORMATS.entries().items():
         assert FORMATS.parse({"format": name}, where="index") == entry.settings(format=name)
-
-
-@pytest.mark.parametrize("name", ["index.csv", "classes.txt", "masks.csv"])
-def test_another_encoding_is_said_with_its_line(tmp_path: Path, name: str) -> None:
-    record = ImageRecord("a", ("train",), ("K\u00e4fer",), 4, 3, "K\u00e4fer/a.png")
-    write_index(Index(("K\u00e4fer",), (record,)), tmp_path / "index.csv")
-    write_masks({"K\u00e4fer": "a.png"}, tmp_path / "masks.csv")
-    text = (tmp_path / name).read_text()
-    (tmp_path / name).write_bytes(text.encode("latin1"))
-    line = 1 if name == "classes.txt" else 2
-    with pytest.raises(UserError, match=rf"not UTF-8(.|\n)*{name}, line {line}(.|\n)*stage write"):
-        if name == "masks.csv":
-            read_masks(tmp_path / name)
-        else:
-            read_index(tmp_path / "index.csv")
-
-
-@pytest.mark.parametrize("size", ["9" * 5000, "\u0663", "-1", "1e3"])
-def test_sizes_that_are_none(tmp_path: Path, size: str) -> None:
-    write_index(Index(("c",), (ImageRecord("a", (), (), 4, 3, "a.png"),)), tmp_path / "index.csv")
-    text = (tmp_path / "index.csv").read_text()
-    (tmp_path / "index.csv").write_text(text.replace(",4,3,", f",{size},3,"))
-    with pytest.raises(UserError, match=r"the size (.|\n)*index\.csv, line 2"):
-        read_index(tmp_path / "index.csv")

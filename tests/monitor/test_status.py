@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from wsss.runtime.heartbeat import (
     beating,
     heartbeat_file,
     host_identity,
+    host_name,
     process_identity,
 )
 
@@ -261,3 +263,20 @@ def test_a_heartbeat_that_cannot_be_written_stops_nothing(tmp_path: Path) -> Non
     with beating(tmp_path / "file" / "cams.h5", "export") as heartbeat:
         beat(done=1)
         heartbeat.finish("done")
+
+
+def test_another_machine_of_this_name_is_told_apart(run: Path) -> None:
+    name = socket.gethostname()
+    clone = f"{name} 0badcafe pid:[4026531836]"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        # By its numbers, a process of here; but they are another machine's.
+        beat = {"host": clone, "pid": child.pid, "process": "another with its number"}
+        tell(run / "cam" / "model", **beat)
+        found = one(run, "cam")
+        assert found.state == "running" and f"{name} (another machine of this name" in found.note
+        tell(run / "cam" / "model", **beat, time=NOW - 2 * SILENT_S)
+        found = one(run, "cam")
+        assert found.state == "stalled?" and "another machine of this name" in found.note
+        child.kill()
+    assert host_name(clone) != host_name(host_identity()) == name
+    assert host_name(name) == name and host_name("node7 1 2") == "node7" and host_name(None) == ""

@@ -110,6 +110,9 @@ def test_one_on_another_machine_is_told_how_to_end(tmp_path: Path) -> None:
         assert "ssh node7 kill 7" in refusal() and f"rm {lock_file(output)}" in refusal()
         assert "scancel 42" in refusal(job="42")
         assert "rm " not in refusal(host=socket.gethostname(), job="42")
+        # A clone of this machine, which is reached by the same name.
+        clone = f"{socket.gethostname()} 0badcafe pid:[4026531836]"
+        assert f"ssh {socket.gethostname()} kill 7" in refusal(host=clone)
         # Nor must what is in the file make sense.
         lock_file(output).write_text("{")
         with (

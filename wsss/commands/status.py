@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from wsss.errors import UserError
+from wsss.runtime.terminal import clear_screen
 
 
 def configure(name: str, parser: argparse.ArgumentParser) -> None:
@@ -40,7 +41,7 @@ def _status(options: argparse.Namespace) -> None:
             print(json.dumps([dataclasses.asdict(run) for run in runs], default=str, indent=2))
             return
         if options.watch is not None and sys.stdout.isatty():
-            print("\x1b[H\x1b[2J", end="")
+            clear_screen()
         print("\n\n".join(map(format_status, runs)))
         if options.watch is None or all(job.state == "done" for run in runs for job in run.jobs):
             return

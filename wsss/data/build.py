@@ -19,8 +19,8 @@ from wsss.data.class_names import check_order, class_warnings
 from wsss.data.fingerprints import combined, once
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IGNORE, palette_labels, probe_image, read_label
-from wsss.data.index import ImageRecord, Index, read_class_list
-from wsss.data.listing import Entry, Problem, is_text, raise_problems, with_help
+from wsss.data.index import ImageRecord, Index
+from wsss.data.listing import Entry, Problem, is_text, raise_problems, read_lines, with_help
 from wsss.data.mask_check import Seen, check_tags
 from wsss.errors import UserError, listed
 from wsss.files import is_below
@@ -133,7 +133,7 @@ def check_class_order(settings: IndexSettings, root: Path, classes: Path, listin
     chosen = _format(settings)
     if chosen.fixed_classes or not classes.is_file():
         return
-    before = read_class_list(classes)
+    before = read_lines(classes)
 
     def compare() -> None:
         try:

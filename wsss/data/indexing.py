@@ -12,11 +12,11 @@ from wsss.data.formats.registry import IndexSettings
 from wsss.data.index import (
     Index,
     classes_path,
-    read_class_list,
     read_index,
     write_index,
     write_masks,
 )
+from wsss.data.listing import read_lines
 from wsss.data.mask_check import class_table
 from wsss.errors import UserError
 from wsss.files import write_text
@@ -51,7 +51,7 @@ def make_index(
     check_sets(index, sets)
     former = classes_path(output)
     if former.is_file():
-        check_order(read_class_list(former), index.classes, where=former, root=root)
+        check_order(read_lines(former), index.classes, where=former, root=root)
     write_index(index, output)
     _write_contents([each.path for each in index.records], root, output, PICTURES, memory)
     print(

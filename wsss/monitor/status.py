@@ -18,7 +18,13 @@ from wsss.errors import UserError
 from wsss.files import read_json, read_text
 from wsss.monitor.beats import is_time, number, read_beat
 from wsss.monitor.plan import PlannedJob, read_plan
-from wsss.runtime.heartbeat import ALIVE_INTERVAL_S, host_identity, process_identity
+from wsss.runtime.heartbeat import (
+    ALIVE_INTERVAL_S,
+    heartbeat_file,
+    host_identity,
+    host_name,
+    process_identity,
+)
 
 State = Literal["done", "running", "stalled?", "waiting", "stopped", "failed"]
 
@@ -204,7 +210,7 @@ def _running(beat: Mapping[str, Any], now: float) -> tuple[State, str]:
     """Return the state of a stage whose heartbeat says that it runs."""
     last = number(beat, "time")
     silent, idle = now - last, now - number(beat, "progressed", last)
-    host = str(beat.get("host", "")).partition(" ")[0]
+    host = host_name(beat.get("host"))
     if beat.get("host") == host_identity():
         if process_identity(int(beat["pid"])) != beat.get("process"):
             found = f"its process (pid {beat['pid']}) is gone without a word"
@@ -236,7 +242,7 @@ def progress_line(beat: Mapping[str, Any]) -> str:
         parts.append(f"{beat['images_per_s']:.1f} images/s")
     if "eta_s" in beat:
         parts.append(f"ETA {clock(number(beat, 'eta_s'))}")
-    host = str(beat.get("host", "")).partition(" ")[0]
+    host = host_name(beat.get("host"))
     return ", ".join([*parts, f"on {host}, pid {beat.get('pid')}"])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import signal
+from pathlib import Path
 
 from wsss.errors import UserError
 from wsss.files import storage_error, storage_failure
@@ -27,17 +28,21 @@ _HOST_MEMORY = re.compile(r"DefaultCPUAllocator: (?:can't allocate|not enough) m
 _HOST_NEEDED = re.compile(r"you tried to allocate (\d+) bytes")
 
 
-def explain(error: BaseException, doing: str) -> UserError | None:
+def explain(error: BaseException, doing: str, output: Path | None = None) -> UserError | None:
     """Return the message for an error that the machine caused; None: it is something else.
 
     Args:
         error: What a stage raised.
         doing: What the stage was doing, where the error does not say.
+        output: What it writes, whose disk is meant where the error does not say.
     """
-    for recognise in (gpu_memory, host_memory, dead_worker, _storage):
+    for recognise in (gpu_memory, host_memory, dead_worker):
         found = recognise(error, doing)
         if found is not None:
             return found
+    number = storage_failure(error)
+    if number is not None:
+        return storage_error(number, _written(error) or output or doing)
     return None
 
 
@@ -97,11 +102,14 @@ def dead_worker(error: BaseException, doing: str) -> UserError | None:
     )
 
 
-def _storage(error: BaseException, doing: str) -> UserError | None:
-    number = storage_failure(error)
-    if number is None:
-        return None
-    return storage_error(number, getattr(error, "filename", None) or doing)
+def _written(error: BaseException) -> str | None:
+    """Return the file that an error, or what it came from, says it was about."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if getattr(seen, "filename", None):
+            return str(seen.filename)  # type: ignore[attr-defined]
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def signal_name(number: int) -> str:

@@ -45,11 +45,34 @@ def process_identity(pid: int) -> str | None:
 
 
 def host_identity() -> str:
-    """Return the name of what this process's number is valid in: a machine, or a container."""
-    try:
-        return f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return socket.gethostname()
+    """Return what this process's number is valid in: a machine since its start, or a container.
+
+    Its name comes first, then what tells it from others of that name, as clones have it.
+    """
+    parts = [socket.gethostname()]
+    for read in (_boot, lambda: str(Path("/proc/self/ns/pid").readlink())):
+        with suppress(OSError):
+            parts.append(read())
+    return " ".join(parts)
+
+
+def _boot() -> str:
+    # Drawn by the kernel when it starts: it says nothing of the machine.
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()[:8]
+
+
+def is_here(identity: object) -> bool:
+    """Say whether what `host_identity` gave is of here; earlier versions kept the name alone."""
+    return identity in (socket.gethostname(), host_identity())
+
+
+def host_name(identity: object) -> str:
+    """Return the name in what `host_identity` gave, and whether it is another of our name."""
+    text = str(identity or "")
+    name = text.partition(" ")[0]
+    if name == socket.gethostname() and not is_here(text):
+        return f"{name} (another machine of this name, a container, or this one before its start)"
+    return name
 
 
 class Heartbeat:

@@ -14,7 +14,6 @@ import errno
 import fcntl
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from typing import Any
 
 from wsss.errors import UserError
 from wsss.files import storage_error, storage_failure
+from wsss.runtime.heartbeat import host_identity, host_name, is_here
 
 # A stage that was told to stop saves its checkpoint first; a start right after waits that long.
 WAIT_S = 30.0
@@ -143,7 +143,7 @@ def _is_still(path: Path, descriptor: int) -> bool:
 def _sign(descriptor: int, command: str) -> None:
     holder = {
         "pid": os.getpid(),
-        "host": socket.gethostname(),
+        "host": host_identity(),
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": command,
         "job": os.environ.get("SLURM_JOB_ID"),
@@ -166,19 +166,20 @@ def _who(holder: dict[str, Any]) -> str:
     if not holder:
         return "another process"
     job = f", Slurm job {holder['job']}" if holder.get("job") else ""
+    place = host_name(holder.get("host"))
     return (
-        f"process {holder.get('pid')} on {holder.get('host')} (wsss {holder.get('command')}{job}, "
+        f"process {holder.get('pid')} on {place} (wsss {holder.get('command')}{job}, "
         f"since {holder.get('since')})"
     )
 
 
 def _held(output: Path, holder: dict[str, Any]) -> UserError:
-    elsewhere = bool(holder) and holder.get("host") != socket.gethostname()
+    elsewhere = bool(holder) and not is_here(holder.get("host"))
     end = "end it"
     if holder.get("job"):
         end = f"end it:  scancel {holder['job']}"
     elif holder:
-        there = f"ssh {holder.get('host')} " if elsewhere else ""
+        there = f"ssh {str(holder.get('host')).partition(' ')[0]} " if elsewhere else ""
         end = f"end it:  {there}kill {holder.get('pid')}"
     if elsewhere:
         # A file server may keep the lock of a machine that it has not heard of for long.

@@ -40,14 +40,14 @@ def stage_process(
     """
     if trains and _follows():
         # One of several processes of a training: the first speaks for all.
-        with explained(command), _stopping():
+        with explained(command, output), _stopping():
             yield
         return
     with output_lock(output, command) as locked, beating(output, command) as heartbeat:
         for path in (output, *others):
             remove_leftovers(path, alone=locked)
         try:
-            with explained(command), _stopping():
+            with explained(command, output), _stopping():
                 yield
         except BaseException as error:
             _tell(heartbeat, command, error)
@@ -72,14 +72,17 @@ def _tell(heartbeat: Heartbeat, command: str, error: BaseException) -> None:
 
 
 @contextmanager
-def explained(command: str) -> Iterator[None]:
-    """Raise what the machine did to `command` as a `UserError` that says what to do."""
+def explained(command: str, output: Path | None = None) -> Iterator[None]:
+    """Raise what the machine did to `command` as a `UserError` that says what to do.
+
+    A disk that is full is that of `output`, unless the error names another file.
+    """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        explained = explain(error, command)
+        explained = explain(error, command, output)
         if explained is None:
             raise
         raise explained from error

@@ -1,0 +1,66 @@
+"""What reaches a terminal: text, whatever it is made of, and escape sequences of ours alone.
+
+Names of files, tags, classes, messages in heartbeats and lines of logs come from elsewhere, and are
+printed by every command. So the streams themselves are guarded, once, where a command starts.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from wsss.errors import printable
+
+_CLEAR = "\x1b[H\x1b[2J"
+
+
+class _Guarded:
+    """A text stream that shows control characters instead of sending them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        # A progress bar starts over at the beginning of its line.
+        start = "\r" if text.startswith("\r") and not text.startswith("\r\n") else ""
+        self.stream.write(start + printable(text.removeprefix(start)))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def guarded_streams() -> Iterator[None]:
+    """Guard standard output and error.
+
+    When a mistake of our own leaves the block they stay guarded: Python is about to print it.
+    """
+    before = sys.stdout, sys.stderr
+    for stream in before:
+        if isinstance(stream, io.TextIOWrapper):
+            # Under `| tee` Python would hold lines back until a block is full; and a terminal of
+            # few characters is no reason to end.
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    sys.stdout, sys.stderr = (_Guarded(stream) for stream in before)
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        sys.stdout, sys.stderr = before
+        raise
+    sys.stdout, sys.stderr = before
+
+
+def clear_screen() -> None:
+    """Clear the terminal."""
+    stream = sys.stdout
+    (stream.stream if isinstance(stream, _Guarded) else stream).write(_CLEAR)
