@@ -62,6 +62,14 @@ class PartlyDone(UserError):
     """Some of the items of a command failed, and the others are done."""
 
 
+def with_help(error: UserError) -> str:
+    """Return what is wrong with one of several things, with what helps, as one line."""
+    parts = [" ".join(error.found.split())]
+    parts += [f"expected: {error.expected}"] if error.expected else []
+    parts += [f"to do: {error.fix}"] if error.fix else []
+    return "; ".join(parts)
+
+
 def listed(items: Iterable[object], most: int = 50, separator: str = ", ") -> str:
     """Return the items as one line for a message: at most `most`, and how many more there are."""
     texts = [printable(str(item)) for item in items]

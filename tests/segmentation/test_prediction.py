@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 
 import numpy as np
@@ -274,10 +275,20 @@ def test_broken_pictures_are_told_of_and_the_others_done(data, workers):
     (data / "photos/b0.jpg").write_bytes(b"no picture")
     whole = (data / "photos/g0.png").read_bytes()
     (data / "photos/g3.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(PartlyDone, match="2 of 6 pictures cannot be read; the others") as caught:
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(stream, "JPEG")
+    cut = stream.getvalue()
+    (data / "photos/cut.jpg").write_bytes(cut[: len(cut) // 2] + cut[len(cut) * 2 // 3 :])
+    Image.fromarray(np.full((4, 4), 999, np.uint16)).save(data / "photos/deep.png")
+    with pytest.raises(PartlyDone, match="4 of 8 pictures cannot be read; the others") as caught:
         predict_photos(data, compute=Compute(device="cpu", threads=1, workers=workers))
-    for name in ("b0.jpg", "g3.png"):
+    # Its end mark is there, and a decoder would show grey for what is missing.
+    for name in ("b0.jpg", "g3.png", "cut.jpg"):
         assert f"  - {data}/photos/{name}: cannot read this picture" in caught.value.found
+    # Each with what helps it.
+    assert f"  - {data}/photos/deep.png: this picture has mode" in caught.value.found
+    assert "how to map the range is for you to say" in caught.value.found
     done = ("g0", "g1", "g2", "g4")
     assert made(data) == sorted(f"{name}{kind}.png" for name in done for kind in ("", "_overlay"))
 

@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 import sys
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from wsss.cam.methods.registry import METHODS
@@ -26,11 +26,10 @@ os.environ[VARIABLE] = os.pathsep.join(map(str, CONFIG.plugins))
 ENVIRONMENT = "../../envs/wsss.yaml"
 # Pattern of the names in `runs:`.
 RUN_NAME = "[A-Za-z0-9_-]+"
-# Digests of the data sets' files, of this machine alone.
-MEMORY = "results/.digests"
 DEMO_ROOT = str(CONFIG.roots.get("demo", "results/demo-data"))
 
 
+include: "contents.smk"
 include: "resources.smk"
 include: "stages.smk"
 
@@ -123,36 +122,6 @@ def chosen_scores(stage):
     return files
 
 
-@cache
-def fingerprint(root, settings, function_name):
-    """Return a fingerprint of a data set, looked at once a start."""
-    from wsss.data import build, fingerprints
-
-    with fingerprints.remembered(Path(MEMORY), root):
-        return getattr(build, function_name)(settings, root)
-
-
-def listing(wildcards, function_name):
-    """Param: fingerprint of a data set's lists, looked at only by targets that need them."""
-    root, settings = CONFIG.existing_root(wildcards.run), CONFIG.run(wildcards.run).stages["index"]
-    return fingerprint(root, settings, function_name)
-
-
-def image_list(wildcards):
-    """Param: fingerprint of a data set's lists and pictures, for its index.
-
-    Classes that would get other numbers are refused here: Snakemake removes the index that is there
-    before its stage could compare."""
-    from wsss.data import build, fingerprints
-
-    found = listing(wildcards, "listing_fingerprint")
-    root, settings = CONFIG.existing_root(wildcards.run), CONFIG.run(wildcards.run).stages["index"]
-    classes = Path(f"results/{wildcards.run}/classes.txt")
-    with fingerprints.remembered(Path(MEMORY), root):
-        build.check_class_order(settings, root, classes, found)
-    return found
-
-
 def demo_data(wildcards):
     """Input: the generated data, for runs that use them."""
     return [f"{DEMO_ROOT}.sha256"] if CONFIG.data_format(wildcards.run).generator else []
@@ -204,13 +173,6 @@ def training_labels(wildcards):
         found |= {"masks": index_file("masks.csv")(wildcards)}
         found |= {"mask_contents": index_file(MASKS)(wildcards)}
     return found
-
-
-def training_masks(wildcards):
-    """Param: fingerprint of the masks, for a segmentation that learns from them."""
-    if setting(wildcards, "segmentation", "labels") in ("pseudo", "predicted"):
-        return None
-    return listing(wildcards, "mask_fingerprint")
 
 
 def shown_images(wildcards, split):

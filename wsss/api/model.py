@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from wsss.api.files import find_model, find_prediction_settings
-from wsss.data.images import read_image, upright_rgb
+from wsss.data.images import probe_image, read_image, upright_rgb
 from wsss.errors import UserError
 from wsss.files import read_json
 from wsss.models.deeplab import DeepLab
@@ -156,6 +156,7 @@ def _as_array(picture: Picture) -> npt.NDArray[np.uint8]:
     if isinstance(picture, Image.Image):
         return upright_rgb(picture)
     if not isinstance(picture, np.ndarray):
+        probe_image(picture)  # nobody has looked at it before, as the index stage does
         return read_image(picture)
     if picture.dtype != np.uint8 or picture.shape[2:] not in ((), (3,)) or picture.ndim < 2:
         raise UserError(

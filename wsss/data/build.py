@@ -20,9 +20,9 @@ from wsss.data.fingerprints import combined, once
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IGNORE, palette_labels, probe_image, read_label
 from wsss.data.index import ImageRecord, Index
-from wsss.data.listing import Entry, Problem, is_text, raise_problems, read_lines, with_help
+from wsss.data.listing import Entry, Problem, is_text, raise_problems, read_lines
 from wsss.data.mask_check import Seen, check_tags
-from wsss.errors import UserError, listed
+from wsss.errors import UserError, listed, with_help
 from wsss.files import is_below
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress

@@ -112,14 +112,6 @@ def is_text(name: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
-def with_help(error: UserError) -> str:
-    """Return what is wrong with one of several things, with what helps, as one line."""
-    parts = [" ".join(error.found.split())]
-    parts += [f"expected: {error.expected}"] if error.expected else []
-    parts += [f"to do: {error.fix}"] if error.fix else []
-    return "; ".join(parts)
-
-
 def class_problems(classes: Sequence[str], *, file: str | None, root: str = "") -> list[Problem]:
     """Return what is wrong with a data set's class names, and with their number.
 

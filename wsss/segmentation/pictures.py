@@ -209,7 +209,7 @@ def predict_images(
         lines[0] += "; the others are done" if done else ""
         lines += [f"  - {path}: {reason}" for path, reason in broken]
         raise (PartlyDone if done else UserError)(
-            "\n".join(lines), fix="fetch these files again or leave them out"
+            "\n".join(lines), fix="mend these files, or leave them out"
         )
     return len(paths)
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 
 from wsss.data.crf_config import CrfConfig
-from wsss.data.images import read_image, write_label
+from wsss.data.images import probe_image, read_image, write_label
 from wsss.data.index import read_index
 from wsss.data.sampling import sample_records
-from wsss.errors import UserError
+from wsss.errors import UserError, with_help
 from wsss.files import atomic_directory
 from wsss.maps.shards import WHOLE, Shard
 from wsss.models.deeplab import DeepLab
@@ -102,6 +102,7 @@ class _Lenient:
 
     def __call__(self, job: Job) -> Unreadable | None:
         try:
+            probe_image(job.image)  # nobody has looked at it before, as the index stage does
             self.work(job)
         except UserError as error:
             return _unreadable(job, error)
@@ -112,7 +113,7 @@ def _unreadable(job: Job, error: UserError) -> Unreadable:
     """Return the picture and what is wrong with it; what is no fault of the picture is raised."""
     if error.where != str(job.image):
         raise error
-    return job.image, error.found
+    return job.image, with_help(error)
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,8 @@ def _on_gpu(
 
     def load(job: Job) -> Views | Unreadable:
         try:
+            if unreadable is not None:
+                probe_image(job.image)
             return load_views(str(job.image), config.scales)
         except UserError as error:
             if unreadable is None:
