@@ -13,8 +13,13 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from wsss.commands.init import recognised
 from wsss.data.build import build_index, build_masks
+from wsss.data.formats.class_folders import ClassFoldersSettings
+from wsss.data.formats.coco_json import CocoJsonSettings
 from wsss.data.formats.folder import FolderSettings
+from wsss.data.formats.table import TableSettings
+from wsss.data.formats.voc import VocSettings
 from wsss.data.images import probe_image, read_image, read_label, write_label
 from wsss.data.jpeg import missing_part
 from wsss.errors import UserError
@@ -264,6 +269,34 @@ def test_pipes_are_not_waited_for(root: Path) -> None:
         read_label(root / "masks" / "a.png")
 
 
+def test_pipes_in_the_place_of_lists_are_not_waited_for(tmp_path: Path) -> None:
+    for name in ("labels.csv", "list.jsonl", "annotations.json"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 6)).save(tmp_path / "images" / "a.png")
+    with pytest.raises(UserError):
+        recognised(tmp_path)
+    for settings in (
+        TableSettings(file="labels.csv"),
+        TableSettings(file="list.jsonl"),
+        CocoJsonSettings(),
+        FolderSettings(),
+    ):
+        with pytest.raises(UserError):
+            build_index(settings, tmp_path)
+    voc = tmp_path / "voc"
+    for folder in ("JPEGImages", "ImageSets/Segmentation", "Annotations"):
+        (voc / folder).mkdir(parents=True)
+    Image.new("RGB", (8, 6)).save(voc / "JPEGImages" / "a.jpg")
+    (voc / "ImageSets" / "Segmentation" / "train.txt").write_text("a\n")
+    os.mkfifo(voc / "Annotations" / "a.xml")
+    os.mkfifo(voc / "cls_labels.npy")
+    with pytest.raises(UserError, match=r"a\.xml: cannot read it: this is no file"):
+        build_index(VocSettings(), voc)
+    with pytest.raises(UserError, match="this is no file"):
+        build_index(VocSettings(tags_from="cls_labels"), voc)
+
+
 def test_broken_links_are_told_from_missing_files(root: Path) -> None:
     (root / "images" / "b.jpg").symlink_to("/nowhere/b.jpg")
     assert "it is a link to a file that is not there" in refusal(root)
@@ -276,8 +309,6 @@ def test_names_that_are_no_text_are_refused(root: Path) -> None:
     folders = root / "folders" / "dog"
     folders.mkdir(parents=True)
     Image.new("RGB", (8, 6)).save(folders / name)
-    from wsss.data.formats.class_folders import ClassFoldersSettings
-
     with pytest.raises(UserError, match="is not UTF-8, which tables and labels cannot hold"):
         build_index(ClassFoldersSettings(), root / "folders")
 

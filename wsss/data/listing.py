@@ -166,12 +166,23 @@ def raise_problems(problems: Iterable[Problem], *, root: Path, what: str) -> Non
     )
 
 
+def require_file(path: Path) -> None:
+    """Refuse what is there and no file: a pipe would be waited for, a device never end.
+
+    Raises:
+        UserError: It is one of these, or a folder.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError("this is no file, but a folder, a pipe or a device", where=path)
+
+
 def read_lines(path: Path) -> list[str]:
     """Return the lines of a UTF-8 text file (a byte order mark is dropped).
 
     Raises:
         UserError: The file is missing or is not text.
     """
+    require_file(path)
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:

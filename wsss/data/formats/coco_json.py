@@ -27,6 +27,7 @@ from wsss.data.listing import (
     Problem,
     bad_class_name,
     class_problems,
+    require_file,
 )
 from wsss.data.tags import clean_name
 from wsss.errors import UserError
@@ -64,11 +65,12 @@ def _files(settings: CocoJsonSettings) -> dict[str, str]:
 
 
 def _read(root: Path, file: str) -> dict[str, Any]:
+    require_file(root / file)
     try:
         values = json.loads((root / file).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no {file} here", where=root) from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"this is not JSON: {error}", where=root / file) from None
     if not isinstance(values, dict) or not all(isinstance(values.get(key), list) for key in _KEYS):
         raise UserError(
@@ -197,14 +199,16 @@ def recognise(root: Path) -> Mapping[str, Any] | None:
 
 
 def _looks(path: Path) -> bool:
+    if not path.is_file():
+        return False
     with open(path, "rb") as handle:
         if not handle.read(_SHOWN_BYTES).lstrip().startswith(b"{"):
             return False
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return False
-    return all(isinstance(values.get(key), list) for key in _KEYS)
+    return isinstance(values, dict) and all(isinstance(values.get(key), list) for key in _KEYS)
 
 
 def _list_fingerprint(settings: CocoJsonSettings, root: Path) -> str:

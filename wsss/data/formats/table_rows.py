@@ -143,7 +143,7 @@ def _json_rows(path: Path) -> Rows:
         else:
             numbered = enumerate(text.splitlines(), start=1)
             objects = [(line, json.loads(words)) for line, words in numbered if words.strip()]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"this is not JSON: {error}", where=path) from None
     rows = []
     left: dict[str, None] = {}

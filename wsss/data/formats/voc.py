@@ -12,7 +12,7 @@ from wsss.data.fingerprints import combined, content_digest, folder_digest, name
 from wsss.data.formats.cls_labels import read_cls_labels
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings, recognised_by
 from wsss.data.index import Index
-from wsss.data.listing import Entry, FoundMasks, Listing, Problem, read_lines
+from wsss.data.listing import Entry, FoundMasks, Listing, Problem, read_lines, require_file
 from wsss.data.tags import clean_name
 from wsss.errors import UserError
 
@@ -98,12 +98,14 @@ def _xml_tags(path: Path, root: Path, problems: list[Problem]) -> set[str] | Non
     """Return the classes of all objects of an annotation, None where there is no such file."""
     file = path.relative_to(root).as_posix()
     try:
+        require_file(path)
         text = path.read_text(encoding="utf-8")
         objects = ElementTree.fromstring(text).findall("object")
     except FileNotFoundError:
         return None
-    except (ElementTree.ParseError, UnicodeDecodeError, OSError) as error:
-        problems.append(Problem(file, 0, "unreadable annotation", f"cannot read it: {error}"))
+    except (ElementTree.ParseError, UnicodeDecodeError, OSError, UserError) as error:
+        reason = error.found if isinstance(error, UserError) else error
+        problems.append(Problem(file, 0, "unreadable annotation", f"cannot read it: {reason}"))
         return None
     tags = {clean_name(element.findtext("name") or "") for element in objects}
     for tag in tags.difference(VOC_CLASSES):
@@ -124,6 +126,7 @@ class _Tags:
         self._table: dict[str, tuple[int, ...]] | None = None
         table_path = root / CLS_LABELS
         if source == "cls_labels" or (source == "auto" and table_path.is_file()):
+            require_file(table_path)
             self._table = read_cls_labels(table_path, len(VOC_CLASSES))
         if source == "annotations" and not (root / ANNOTATIONS).is_dir():
             raise UserError(
