@@ -71,10 +71,13 @@ def write(request: pytest.FixtureRequest) -> Write:
 
 
 @pytest.mark.parametrize("mark", [";", ",", "|", " ; ", "\u00a0,\u2003"])
-def test_one_separator_a_file(tmp_path: Path, write: Write, mark: str) -> None:
+def test_one_separator_a_file(
+    tmp_path: Path, write: Write, mark: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     index = build_index(write(tmp_path, [f"dog{mark}sofa", "sofa", f"dog{mark}"]), tmp_path)
     assert index.classes == ("dog", "sofa")
     assert [record.tags for record in index.records] == [("dog", "sofa"), ("sofa",), ("dog",)]
+    assert ("separates tags in this file" in capsys.readouterr().out) == (";" not in mark)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,16 @@ class Tags:
     problems: tuple[Problem, ...]
     separator: str | None
 
+    @property
+    def notes(self) -> list[str]:
+        """Lines for people that say what was taken for a separator, where it is not `;`."""
+        if self.separator in (None, ";"):
+            return []
+        return [
+            f"{self.separator!r} separates tags in this file; a name that holds one must stand in "
+            "classes.txt"
+        ]
+
 
 def read_tags(cells: Sequence[Cell], known: Collection[str], *, file: str) -> Tags:
     """Read the tags of a file, all of its cells in one way.

@@ -169,7 +169,9 @@ def list_folder(settings: FolderSettings, root: Path) -> Listing:
     if len(classes) > MAX_CLASSES:
         reason = f"{len(classes)} classes, but a label picture holds at most {MAX_CLASSES}"
         problems.append(Problem(LABELS, 0, "too many classes", reason))
-    listing = Listing(classes, problems=problems, chosen=chosen, notes=[order_note(order)])
+    listing = Listing(
+        classes, problems=problems, chosen=chosen, notes=[*tags.notes, order_note(order)]
+    )
     listed: dict[str, int] = {}
     doubtful = {problem.line for problem in tags.problems}
     for (line, values), names in zip(lines, tags.of, strict=True):

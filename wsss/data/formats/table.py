@@ -72,7 +72,9 @@ def list_table(settings: TableSettings, root: Path) -> Listing:
     else:
         found = in_order(name for names in tags.of for name in names)
         classes, order = arranged(root, found, ALPHABETICAL, problems)
-    listing = Listing(classes, problems=problems, notes=[*table.notes, order_note(order)])
+    listing = Listing(
+        classes, problems=problems, notes=[*table.notes, *tags.notes, order_note(order)]
+    )
     listing.chosen = bool(columns) or order == FROM_FILE
     listing.problems += class_problems(classes, file=settings.file)
     finder = Finder(root)
