@@ -189,6 +189,7 @@ _ALL: Sequence[Stage] = (
         inputs={
             "model": "",
             "cam": "",
+            "other_cams": "",
             **_LIST,
             "attention_model": "",
             "clusters": "",

@@ -82,7 +82,8 @@ def cam_inputs(wildcards):
     run, folder = CONFIG.run(wildcards.run), f"results/{wildcards.run}"
     export = run.stages["export"]
     if cam_method(run).task is None:
-        return {"cam": f"{folder}/config/cam.json"}
+        found, lender = {"cam": f"{folder}/config/cam.json"}, run.stages["cam"].cams_run
+        return found | ({"other_cams": f"results/{lender}/cams.h5"} if lender else {})
     found = own_classifier(wildcards)
     if export.refine == "lpcam":
         return found | {"clusters": f"{folder}/lpcam.safetensors"}

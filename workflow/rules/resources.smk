@@ -3,6 +3,7 @@
 import signal
 import threading
 
+from wsss.data.fingerprints import tree_digest
 from wsss.errors import UserError
 from wsss.project.ablations import INFIX
 from wsss.project.threads import BEFORE_RECORDS, record_threads, threads_of
@@ -123,19 +124,23 @@ def takes_weights(stage):
 
 
 def weights_files(run, stage):
-    """Return the weight files that a stage takes, by the options that take them."""
+    """Return what a stage starts from beside its inputs, by the options that take them: weight
+    files, and a folder of maps."""
     if STAGES[stage].trains:
         return CONFIG.weights_files(run, stage)
-    # The maps of a method that trains nothing come from its weights as they are.
+    # The maps of a method that trains nothing come from its weights, or its folder, as they are.
     is_source = stage == "export" and cam_method(CONFIG.run(run)).task is None
-    return CONFIG.weights_files(run, "cam") if is_source else {}
+    return CONFIG.weights_files(run, "cam") | CONFIG.seeds_root(run) if is_source else {}
 
 
 def weights_fingerprint(stage):
-    """Param: what is in those weight files, wherever they lie."""
+    """Param: what is in those files, wherever they lie."""
 
     def fingerprint(wildcards):
         files = weights_files(wildcards.run, stage)
-        return {option: file_fingerprint(path) for option, path in files.items()}
+        return {
+            option: tree_digest(path) if option == "seeds-root" else file_fingerprint(path)
+            for option, path in files.items()
+        }
 
     return fingerprint

@@ -29,6 +29,16 @@ class CamSettings(Settings):
         """The run whose trained classifier stays as it is beside the training; None: none."""
         return None
 
+    @property
+    def cams_run(self) -> str | None:
+        """The run whose CAMs are made into this one's; None: none."""
+        return None
+
+    @property
+    def seeds_root(self) -> str | None:
+        """The key in `roots:` of a folder that the maps are read from; None: there is none."""
+        return None
+
 
 class TrainedSettings(CamSettings):
     """What every training of a classifier on image labels has: images, crops, augmentation."""

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from wsss.cam.config import CamSettings, ExportConfig
 from wsss.cam.inference import multi_scale_cam
 from wsss.cam.methods.registry import METHODS
 from wsss.cam.model_file import CLASSIFIER, CamModel
-from wsss.cam.source import CamSource, MapSource, SourceBuilder, View
+from wsss.cam.source import CamSource, MapSource, SourceBuilder, SourceFiles, View
 from wsss.data.images import read_image
 from wsss.data.index import ImageRecord, Index, read_index
 from wsss.errors import UserError
@@ -52,7 +51,9 @@ def export_cams(
     attention_model: Path | None = None,
     clusters: Path | None = None,
     cam: Path | None = None,
+    other_cams: Path | None = None,
     weights_file: Path | None = None,
+    seeds_root: Path | None = None,
     shard: Shard = WHOLE,
 ) -> None:
     """Write the CAMs of the training images, and of the images that seeds are scored on.
@@ -67,7 +68,9 @@ def export_cams(
         attention_model: The trained transformer of the run that `config.refine_from` names.
         clusters: LPCAM's clusters of the classifier's features, where `config.refine` is `lpcam`.
         cam: In place of a model, the settings of a CAM method that trains nothing (JSON).
+        other_cams: The map store of another run, where those settings name one.
         weights_file: The weight file or folder that those settings name by a key.
+        seeds_root: The folder of maps or masks that those settings name by a key.
         shard: The part of the images to export.
 
     Raises:
@@ -89,7 +92,10 @@ def export_cams(
         )
     source: MapSource
     if cam is not None:
-        source, modules = _untrained(config, cam, known.classes, device, weights_file)
+        files = SourceFiles(weights_file, other_cams, seeds_root)
+        source, modules = _untrained(
+            config, cam, Index(known.classes, tuple(records)), device, files
+        )
     else:
         assert model is not None
         source, modules = _trained(
@@ -97,7 +103,7 @@ def export_cams(
         )
 
     def load(record: ImageRecord) -> tuple[ImageRecord, Any]:
-        return record, source.prepare(read_image(root / record.path))
+        return record, source.prepare(record, root)
 
     attributes: dict[str, Attribute] = {
         # Whose model it is decides nothing beside the model, which is told by its own identity.
@@ -132,9 +138,9 @@ def export_cams(
 def _untrained(
     config: ExportConfig,
     settings: Path,
-    classes: Sequence[str],
+    index: Index,
     device: torch.device,
-    weights_file: Path | None,
+    files: SourceFiles,
 ) -> tuple[MapSource, set[str]]:
     """Return the source of a method that trains nothing, and the modules with its code."""
     parsed = METHODS.parse(read_json(settings), where=str(settings))
@@ -147,7 +153,7 @@ def _untrained(
             fix="give the model (--model) rather than its settings",
         )
     build: SourceBuilder = load_code(method.source)
-    source = build(parsed, config, classes, device=device, weights_file=weights_file)
+    source = build(parsed, config, index, device=device, files=files)
     return source, set(chosen_modules(parsed))
 
 
@@ -167,9 +173,9 @@ class ClassifierSource:
     attributes: Mapping[str, str | int | float]
     description: str
 
-    def prepare(self, image: np.ndarray) -> list[View]:
-        """Return a picture (H, W, 3) uint8 at all scales."""
-        return self.source.views(image, self.config.scales)
+    def prepare(self, record: ImageRecord, root: Path) -> list[View]:
+        """Return a picture at all scales."""
+        return self.source.views(read_image(root / record.path), self.config.scales)
 
     def maps(
         self, prepared: Sequence[View], class_indices: Sequence[int], size: tuple[int, int]

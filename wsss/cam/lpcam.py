@@ -23,6 +23,7 @@ from wsss.cam.inference import multi_scale_cam
 from wsss.cam.kmeans import Floats, cluster_means, spherical_kmeans
 from wsss.cam.lpcam_config import LpcamConfig
 from wsss.cam.source import CamSource, MapSource, View
+from wsss.data.index import ImageRecord
 from wsss.errors import UserError
 from wsss.files import file_digest
 from wsss.models.classifier import Classifier
@@ -172,9 +173,9 @@ class LpcamSource:
         """What is computed in, and how much memory it takes."""
         return self.plain.description
 
-    def prepare(self, image: np.ndarray) -> Any:
-        """Return a picture (H, W, 3) uint8 at all scales."""
-        return self.plain.prepare(image)
+    def prepare(self, record: ImageRecord, root: Path) -> Any:
+        """Return a picture at all scales."""
+        return self.plain.prepare(record, root)
 
     def maps(
         self, prepared: Sequence[View], class_indices: Sequence[int], size: tuple[int, int]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from wsss.cam.config import ExportConfig
 from wsss.cam.inference import view_batch, view_size, views
+from wsss.data.index import ImageRecord, Index
 from wsss.models.classifier import Classifier
 from wsss.models.vit import refine_with_patch_attention
 
@@ -39,8 +40,13 @@ class MapSource(Protocol):
         """The same in words, for the log."""
         ...
 
-    def prepare(self, image: np.ndarray) -> Any:
-        """Turn a picture (H, W, 3) uint8 into what `maps` takes; may run in another thread."""
+    def prepare(self, record: ImageRecord, root: Path) -> Any:
+        """Read of a picture what `maps` takes; may run in another thread.
+
+        Args:
+            record: The picture.
+            root: Folder that its path is relative to.
+        """
         ...
 
     def maps(self, prepared: Any, class_indices: Sequence[int], size: tuple[int, int]) -> Tensor:
@@ -59,6 +65,21 @@ class MapSource(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class SourceFiles:
+    """What the export is given for a method that trains nothing, beside the method's settings.
+
+    Attributes:
+        weights: The weight file or folder that the settings name by a key.
+        cams: The map store of the run that the settings' `cams_run` names.
+        seeds_root: The folder that the settings' `seeds_root` names.
+    """
+
+    weights: Path | None = None
+    cams: Path | None = None
+    seeds_root: Path | None = None
+
+
 class SourceBuilder(Protocol):
     """What the record of a method that trains nothing names as its source."""
 
@@ -66,12 +87,12 @@ class SourceBuilder(Protocol):
         self,
         settings: Any,
         export: ExportConfig,
-        classes: Sequence[str],
+        index: Index,
         *,
         device: torch.device,
-        weights_file: Path | None = None,
+        files: SourceFiles,
     ) -> MapSource:
-        """Load what the maps come from, with the method's own settings."""
+        """Load what the maps come from, with the method's own settings; `index` is what of it."""
         ...
 
 

@@ -53,6 +53,7 @@ def _check(options: argparse.Namespace) -> None:
     config.run(options.name)
     for stage in STAGES:
         config.weights_files(options.name, stage)
+    config.seeds_root(options.name)
     root = config.existing_root(options.name)
     print(f"run '{options.name}' is right, its data in {root}")
     if root.is_dir():

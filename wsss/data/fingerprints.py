@@ -206,6 +206,17 @@ def folder_digest(folder: Path) -> str:
     return named_digest(folder, names)
 
 
+def tree_digest(root: Path) -> str:
+    """Hash the names and sizes of all files below a folder; hidden ones do not count."""
+    digest = hashlib.sha256()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in (Path(folder, name) for name in sorted(files) if not name.startswith(".")):
+            place = file.relative_to(root).as_posix()
+            digest.update(f"{place}\0{file.stat().st_size}\0".encode())
+    return digest.hexdigest()[:16]
+
+
 def combined(*parts: str) -> str:
     """Return one short hash of several parts."""
     return hashlib.sha256(os.fsencode("\n".join(parts))).hexdigest()[:16]

@@ -184,6 +184,27 @@ class ProjectConfig:
             files[option] = path
         return files
 
+    def seeds_root(self, name: str) -> dict[str, Path]:
+        """Return the folder that a run's maps are read from, by the option; empty: none.
+
+        Raises:
+            UserError: The folder is not there.
+        """
+        key = self.run(name).stages["cam"].seeds_root
+        if key is None:
+            return {}
+        folder = self.roots[key]
+        if not folder.is_dir():
+            self.existing_root(name)  # what is missing first is said first
+            raise UserError(
+                f"the maps or masks that run '{name}' imports are not there",
+                where=folder,
+                expected="a folder of them",
+                fix=f"put them there, or say where they are in {LOCAL_FILE}:  "
+                f"roots: {{{key}: /path}}",
+            )
+        return {"seeds-root": folder}
+
     def _not_there(self, name: str, found: str, where: Path) -> UserError:
         """Return an error that names all that the run lacks, to be fetched in one go."""
         run, folder = self.run(name), self.root_folder(name)
@@ -340,7 +361,7 @@ def resolve(values: Mapping[str, Any]) -> ProjectConfig:
     defaults, ablations = section(values, "defaults"), section(values, "ablations")
     runs = {name: resolve_run(name, specs, defaults, roots, ablations) for name in specs}
     runs = with_lent_classifiers(runs, specs)
-    check_lenders(runs, specs)
+    check_lenders(runs, specs, roots)
     shards = values.get("shards", 1) or 1
     if not isinstance(shards, Mapping):
         shards = dict.fromkeys(ShardCounts.model_fields, shards)

@@ -1,8 +1,8 @@
-"""Runs that use what another run trains: its classifier, its attention, its predictions."""
+"""Runs that use what another run makes: its classifier, its attention, CAMs, predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -64,7 +64,9 @@ def _check_classifier(name: str, lender: str, runs: Mapping[str, Run], *, where:
         )
 
 
-def check_lenders(runs: Mapping[str, Run], specs: Mapping[str, Mapping[str, Any]]) -> None:
+def check_lenders(
+    runs: Mapping[str, Run], specs: Mapping[str, Mapping[str, Any]], roots: Collection[str]
+) -> None:
     """Check that every run that another one names has what it is named for.
 
     Said now, rather than after the hours that training takes.
@@ -72,6 +74,7 @@ def check_lenders(runs: Mapping[str, Run], specs: Mapping[str, Mapping[str, Any]
     Args:
         runs: All runs.
         specs: What `runs:` says of each.
+        roots: Keys of the folders with data.
 
     Raises:
         UserError: There is no such run, it makes no such thing, or runs wait for each other; or a
@@ -79,6 +82,7 @@ def check_lenders(runs: Mapping[str, Run], specs: Mapping[str, Mapping[str, Any]
     """
     _check_refinement(runs)
     _check_anchors(runs)
+    _check_imports(runs, roots)
     _check_teachers(runs, specs)
 
 
@@ -137,6 +141,34 @@ def _check_anchors(runs: Mapping[str, Run]) -> None:
                     f"the CAM method of run '{lender}', '{method.name}', trains no classifier",
                     where=place,
                     expected="a run that trains one",
+                )
+
+
+def _check_imports(runs: Mapping[str, Run], roots: Collection[str]) -> None:
+    """Check that a run whose maps come from elsewhere has a folder, and does not wait for itself.
+
+    Raises:
+        UserError: `seeds` names no root, `cams_from` no run or one on other data, or runs wait for
+            each other.
+    """
+    for name, run in runs.items():
+        key = run.stages["cam"].seeds_root
+        if key is not None and key not in roots:
+            raise unknown_key(key, roots, where=f"runs.{name}.cam.seeds", kind="root")
+        place = f"runs.{name}.cam.cams_from"
+        line = _line(
+            name,
+            runs,
+            lambda run: run.stages["cam"].cams_run,
+            where=place,
+            what="take their CAMs",
+        )
+        for lender in line[1:]:
+            if runs[lender].root != run.root:
+                raise UserError(
+                    f"run '{lender}' is on the data set '{runs[lender].root}'",
+                    where=place,
+                    expected=f"a run on '{run.root}', whose pictures the masks are of",
                 )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +16,9 @@ from wsss.cam.clip_es_maps import ClipEs, ClipEsOptions, network_input, network_
 from wsss.cam.clip_words import background_words, class_words
 from wsss.cam.config import ExportConfig
 from wsss.cam.methods.clip_es_config import ClipEsSettings
+from wsss.cam.source import SourceFiles
+from wsss.data.images import read_image
+from wsss.data.index import ImageRecord, Index
 from wsss.errors import UserError
 from wsss.maps.map_store import map_size
 from wsss.models.clip_files import ClipOrigin, load_clip
@@ -52,8 +54,9 @@ class ClipEsSource:
         revision = f" ({self.origin.revision[:12]})" if self.origin.revision else ""
         return f"CLIP {self.origin.name}{revision}, SHA-256 {self.origin.sha256[:12]}..."
 
-    def prepare(self, image: np.ndarray) -> list[Tensor]:
-        """Return a picture (H, W, 3) uint8 at each scale, as the network takes it."""
+    def prepare(self, record: ImageRecord, root: Path) -> list[Tensor]:
+        """Return a picture at each scale, as the network takes it."""
+        image = read_image(root / record.path)
         options, patch = self.method.options, self.method.clip.patch_px
         sizes = [
             (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale)))
@@ -95,19 +98,19 @@ class ClipEsSource:
 def clip_es_source(
     settings: ClipEsSettings,
     export: ExportConfig,
-    classes: Sequence[str],
+    index: Index,
     *,
     device: torch.device,
-    weights_file: Path | None = None,
+    files: SourceFiles,
 ) -> ClipEsSource:
     """Load CLIP, and make the texts of the classes and of background.
 
     Args:
         settings: Of the method.
         export: Scales and mirror.
-        classes: Class names, background not among them.
+        index: What is exported; its classes are looked for.
         device: Where to compute.
-        weights_file: The folder or file that `settings.clip.weights` names, where it names one.
+        files: The folder or file that `settings.clip.weights` names, where it names one.
 
     Raises:
         UserError: The weights cannot be had, words are given for a class that there is not, or
@@ -121,14 +124,14 @@ def clip_es_source(
             fix="set export.refine to none; cam.spread says whether clip-es spreads them",
         )
     published = settings.preset == "published"
-    words = class_words(classes, settings.prompts, published=published)
-    background, dropped = background_words(settings.background_words, classes)
+    words = class_words(index.classes, settings.prompts, published=published)
+    background, dropped = background_words(settings.background_words, index.classes)
     if dropped:
         print(
             f"export CAMs: {', '.join(dropped)}: a class, so no word for background",
             file=sys.stderr,
         )
-    source = weights_file or settings.clip.name
+    source = files.weights or settings.clip.name
     clip, origin = load_clip(source, device=device, revision=settings.clip.revision)
     if settings.attention_layers > clip.layers:
         raise UserError(
