@@ -26,6 +26,14 @@ def _few_threads() -> None:
     torch.set_num_threads(2)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is kept between runs lies in a folder of these tests, empty at their start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WSSS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def skip_or_fail(need: str, reason: str) -> None:
     """Skip, or fail where `WSSS_REQUIRE` lists `need`, as continuous integration does."""
     required = os.environ.get("WSSS_REQUIRE", "").split(",")

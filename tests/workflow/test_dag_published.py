@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Project
@@ -37,11 +39,40 @@ def fake_coco(root: Path) -> None:
         (root / "annotations" / f"instances_{folder}.json").write_text("{}")
 
 
+@cache
+def shapes(key: str) -> dict[str, tuple[int, ...]]:
+    """The tensors that a weight file has, as a plan looks for them."""
+    import timm
+    import torch
+
+    from wsss.models.resnet38 import ResNet38
+
+    with torch.device("meta"):
+        if key == "resnet38d_imagenet":
+            network: Any = ResNet38()
+        else:
+            name = key.removesuffix("_imagenet")
+            names = {"deit_small": "deit_small_patch16_224"}
+            network = timm.create_model(names.get(name, name), pretrained=False)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
 def fake_weights(project: Project, *, without: str | None = None) -> None:
+    """Write files that fit, each tensor one number for all its values."""
+    import torch
+
     (project.folder / "weights").mkdir()
+    local = []
     for key, (path, _) in WEIGHTS.items():
-        if key != without:
-            (project.folder / path).write_text(key)
+        if key == without:
+            continue
+        # MXNet's format has no such tensors.
+        file = Path(path).with_suffix(".pth")
+        state = {name: torch.zeros(()).expand(shape) for name, shape in shapes(key).items()}
+        torch.save(state, project.folder / file)
+        local.append(f"{key}: {file}")
+    config = project.folder / "config.local.yaml"
+    config.write_text(f"weights: {{{', '.join(local)}}}\n{config.read_text()}")
 
 
 def failure(project: Project, target: str) -> str:
@@ -101,3 +132,17 @@ def test_a_missing_weight_file_is_named_with_its_source(project: Project, key: s
     said = failure(project, FIRST_USE[key])
     for words in (f"the weight file '{key}' of run", path, source, f"weights: {{{key}: "):
         assert words in said, words
+
+
+def test_a_weight_file_of_another_network_is_seen_in_the_plan(project: Project) -> None:
+    fake_voc(project.folder / "data" / "VOC2012")
+    fake_weights(project)
+    local = project.folder / "config.local.yaml"
+    local.write_text(
+        local.read_text().replace(
+            "resnet50_imagenet: weights/resnet50.pth", "resnet50_imagenet: weights/resnet101.pth"
+        )
+    )
+    said = failure(project, "results/voc/miou.csv")
+    assert "these weights do not fit the network" in said
+    assert "resnet101.pth (runs.voc.irn.backbone)" in said

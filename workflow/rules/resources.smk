@@ -138,6 +138,8 @@ def weights_fingerprint(stage):
 
     def fingerprint(wildcards):
         files = weights_files(wildcards.run, stage)
+        if files:
+            CONFIG.check_weights(wildcards.run)
         return {
             option: tree_digest(path) if option == "seeds-root" else file_fingerprint(path)
             for option, path in files.items()

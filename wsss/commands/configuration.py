@@ -53,6 +53,7 @@ def _check(options: argparse.Namespace) -> None:
     config.run(options.name)
     for stage in STAGES:
         config.weights_files(options.name, stage)
+    config.check_weights(options.name)
     config.seeds_root(options.name)
     root = config.existing_root(options.name)
     print(f"run '{options.name}' is right, its data in {root}")

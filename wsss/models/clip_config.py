@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
@@ -13,6 +13,8 @@ from wsss.runtime.settings import Settings, impossible
 
 class ClipConfig(Settings):
     """A CLIP with a vision transformer."""
+
+    weights_check: ClassVar[str] = "wsss.models.clip_files:check_clip"
 
     name: str = "openai/clip-vit-base-patch16"
     """Its name on the Hugging Face hub, where `weights` is `hub`."""

@@ -81,6 +81,19 @@ def load_clip(
     return Clip(model, tokenizer, device), ClipOrigin(*origin, sha256(weights))
 
 
+def check_clip(config: object, path: Path) -> None:
+    """Check that a folder or file is a CLIP, whichever.
+
+    Raises:
+        UserError: It is none, or the extra is not installed.
+    """
+    _need_extra()
+    if path.is_dir():
+        _from_folder(path)
+    else:
+        _from_openai(path)
+
+
 def clip_weights(name: str, *, revision: str | None = None) -> HubWeights:
     """Return a CLIP of the hub in the local cache, its other files beside, fetched if need be.
 

@@ -101,6 +101,7 @@ class BackboneConfig(Settings):
     """Which network, its initial weights, and how fine its last feature is."""
 
     weights_option: ClassVar[str] = "weights-file"
+    weights_check: ClassVar[str] = "wsss.models.backbones:build_backbone"
 
     name: str = LITE0
     """`resnet38` or any convolutional network of timm; of the segmentation, any plain ViT, too."""

@@ -36,7 +36,9 @@ class _Unfit(Exception):
     """What is wrong with the form of a file."""
 
 
-def read_pickle(path: Path, *, what: str, fix: str, if_more: str | None = None) -> Any:
+def read_pickle(
+    path: Path, *, what: str, fix: str, if_more: str | None = None, mapped: bool = False
+) -> Any:
     """Read what `torch.save` wrote, on the CPU, without executing anything in it.
 
     Args:
@@ -44,6 +46,8 @@ def read_pickle(path: Path, *, what: str, fix: str, if_more: str | None = None) 
         what: What it is, for messages.
         fix: What to do where it is damaged.
         if_more: What to do where it holds more than tensors and plain values; None: `fix`.
+        mapped: Leave the values of an archive on the disk until they are asked for; its checksums
+            are not looked at then.
 
     Returns:
         Nested mappings and lists of tensors and plain values, as they were saved.
@@ -53,11 +57,12 @@ def read_pickle(path: Path, *, what: str, fix: str, if_more: str | None = None) 
             than its size can.
     """
     try:
-        _check_form(path)
-        with warnings.catch_warnings():
+        mapped = mapped and zipfile.is_zipfile(path)
+        _check_form(path, values=not mapped)
+        with warnings.catch_warnings(), torch.device("cpu"):
             # Files of PyTorch's first versions, which are as good as others.
             warnings.simplefilter("ignore")
-            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         _check_sizes(loaded, path.stat().st_size)
     except (UserError, torch.OutOfMemoryError):
         raise
@@ -84,15 +89,15 @@ def _first_line(error: Exception) -> str:
     return text if isinstance(error, _Unfit) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
-def _check_form(path: Path) -> None:
-    """Look at a file before it is unpickled.
+def _check_form(path: Path, *, values: bool) -> None:
+    """Look at a file, with `values` at all that an archive holds, before it is unpickled.
 
     Raises:
         _Unfit: A part is compressed or damaged, or it calls for what is no tensor.
     """
     with open(path, "rb") as handle:
         if handle.read(len(_ZIP)) == _ZIP:
-            _check_archive(path)
+            _check_archive(path, values=values)
             return
         handle.seek(0)
         for _ in range(_LEGACY_PICKLES):
@@ -120,7 +125,7 @@ def check_torchscript(path: Path, *, what: str, fix: str) -> None:
         ) from None
 
 
-def _check_archive(path: Path, *, compressed: int = 0) -> None:
+def _check_archive(path: Path, *, compressed: int = 0, values: bool = True) -> None:
     """Check the parts of an archive, which may inflate by `compressed` bytes at most."""
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
@@ -132,7 +137,7 @@ def _check_archive(path: Path, *, compressed: int = 0) -> None:
         for part in parts:
             with archive.open(part) as handle:
                 # Reading to the end checks the part's checksum, which PyTorch does not do.
-                while handle.read(_BLOCK):
+                while values and handle.read(_BLOCK):
                     pass
             if part.filename.endswith("data.pkl"):
                 with archive.open(part) as handle:

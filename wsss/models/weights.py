@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -141,6 +143,24 @@ def _matched(
     return chosen, LoadReport(tuple(source_of.values()), tuple(left_out))
 
 
+_SHAPES_ALONE: ContextVar[bool] = ContextVar("shapes alone", default=False)
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Within, networks and weight files have names and shapes, but no values.
+
+    What is built is on the meta device, and `read_state_dict` reads as little of a file as its
+    format allows. So a network can be asked whether a file fits it, for next to nothing.
+    """
+    token = _SHAPES_ALONE.set(True)
+    try:
+        with torch.device("meta"):
+            yield
+    finally:
+        _SHAPES_ALONE.reset(token)
+
+
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read a weight file's tensors, on the CPU, without executing anything in it.
 
@@ -149,7 +169,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             as `state_dict` or `model`), or MXNet's `.params`.
 
     Returns:
-        Tensors by name, as named in the file.
+        Tensors by name, as named in the file; within `shapes_alone` without values.
 
     Raises:
         UserError: The file is missing, of another kind, damaged, or a pickle that holds more
@@ -160,11 +180,11 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise UserError("this weight file does not exist", where=file)
     suffix = file.suffix.lower()
     if suffix == ".safetensors":
-        return _read_safetensors(file)[0]
+        return _safetensors_shapes(file) if _SHAPES_ALONE.get() else _read_safetensors(file)[0]
     if suffix == ".params":
-        return read_mxnet_params(file)
+        return _alone(read_mxnet_params(file))
     if suffix in (".pth", ".pt", ".ckpt", ".bin"):
-        return _read_pickle(file)
+        return _alone(_read_pickle(file))
     raise UserError(
         f"weight files ending in {suffix or 'nothing'} are not known",
         where=file,
@@ -172,12 +192,30 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     )
 
 
+def _alone(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if not _SHAPES_ALONE.get():
+        return state
+    return {name: tensor.to("meta") for name, tensor in state.items()}
+
+
+def _safetensors_shapes(file: Path) -> dict[str, Tensor]:
+    with _readable_safetensors(file) as handle:
+        # Of the header alone; types do not matter for what fits.
+        return {name: torch.empty(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
+
+
 def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with _readable_safetensors(file) as handle:
+        return {name: handle.get_tensor(name) for name in handle.keys()}, dict(  # noqa: SIM118
+            handle.metadata() or {}
+        )
+
+
+@contextmanager
+def _readable_safetensors(file: Path) -> Iterator[Any]:
     try:
         with safetensors.safe_open(str(file), framework="pt") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}, dict(  # noqa: SIM118
-                handle.metadata() or {}
-            )
+            yield handle
     except Exception as error:
         # Whatever Rust and PyTorch meet in damaged bytes.
         raise UserError(
@@ -196,6 +234,8 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
         "d = torch.load(FILE, map_location='cpu', weights_only=False); "
         "safetensors.torch.save_file("
         "{k: v.contiguous() for k, v in d['state_dict'].items()}, 'FILE.safetensors')",
+        # Of an archive the values are only mapped where nobody asks for them.
+        mapped=_SHAPES_ALONE.get(),
     )
     for key in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):

@@ -32,6 +32,7 @@ from wsss.project.runs import (
     resolve_run,
     section,
 )
+from wsss.project.weight_check import WeightFile, check_fits
 from wsss.project.yaml_files import read_yaml
 from wsss.runtime.plugins import load_plugins
 from wsss.runtime.settings import Settings, check, parse, unknown_key
@@ -184,6 +185,23 @@ class ProjectConfig:
             files[option] = path
         return files
 
+    def check_weights(self, name: str) -> None:
+        """Look into the weight files of a run, whether they fit its networks.
+
+        Files that are not there are for `weights_files` to name.
+
+        Raises:
+            UserError: One does not fit.
+        """
+        run, wanted = self.run(name), []
+        for stage in _weighted_stages(run):
+            for place, _, key, settings in _with_files(run.stages[stage]):
+                path = self.weights.get(key)
+                if path is not None and path.exists():
+                    where = f"runs.{name}.{stage}.{place}"
+                    wanted.append(WeightFile(settings, path, where))
+        check_fits(wanted)
+
     def seeds_root(self, name: str) -> dict[str, Path]:
         """Return the folder that a run's maps are read from, by the option; empty: none.
 
@@ -264,21 +282,26 @@ def _weights_of(run: Run) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def weights_keys(settings: Settings, *, prefix: str = "") -> list[tuple[str, str, str]]:
+def weights_keys(settings: Settings) -> list[tuple[str, str, str]]:
     """Return (place, option, key) of each weight file that a stage's settings name.
 
     A settings class with weights of its own says by `weights_option` which option of the command
     takes the file; a backbone's is `weights-file`. Packaged and random weights, and those of a
     hub, need none.
     """
-    found: list[tuple[str, str, str]] = []
+    return [(f"{place}.weights", option, key) for place, option, key, _ in _with_files(settings)]
+
+
+def _with_files(settings: Settings, *, prefix: str = "") -> list[tuple[str, str, str, Settings]]:
+    """Return (place, option, key, settings) of each network that a weight file is named for."""
+    found: list[tuple[str, str, str, Settings]] = []
     for name, value in settings:
         if isinstance(value, Settings):
             key = getattr(value, "weights", None)
             if isinstance(key, str) and key not in NO_FILE:
                 option = getattr(value, "weights_option", "weights-file")
-                found.append((f"{prefix}{name}.weights", option, key))
-            found += weights_keys(value, prefix=f"{prefix}{name}.")
+                found.append((f"{prefix}{name}", option, key, value))
+            found += _with_files(value, prefix=f"{prefix}{name}.")
     return found
 
 

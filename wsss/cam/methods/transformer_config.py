@@ -15,6 +15,7 @@ class VitConfig(Settings):
     """The transformer and its optimiser; the defaults are MCTformerV2's (CVPR 2022)."""
 
     weights_option: ClassVar[str] = "transformer-weights-file"
+    weights_check: ClassVar[str] = "wsss.models.published.vit_weights:check_vit_weights"
 
     name: str = "deit_small_patch16_224"
     """A plain ViT or DeiT of timm (MCTformer: deit_small_patch16_224; deit_tiny_... for CPUs)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -38,6 +39,33 @@ def load_vit_weights(model: MCTformerV2, path: str | Path) -> LoadReport:
         UserError: The file is unreadable, of another network, or for another number of classes.
     """
     return fill_from_state(model, read_state_dict(path), where=path)
+
+
+class NamedVit(Protocol):
+    """What says which transformer a weight file is for."""
+
+    @property
+    def name(self) -> str:
+        """A plain ViT or DeiT of timm."""
+        ...
+
+    @property
+    def depth(self) -> int | None:
+        """Layers, where not the named model's own."""
+        ...
+
+
+def check_vit_weights(config: NamedVit, path: Path) -> None:
+    """Check that a weight file is of a network, whatever the number of classes.
+
+    Raises:
+        UserError: It is of another network.
+    """
+    state = read_state_dict(path)
+    is_checkpoint = state.get("head.weight", torch.empty(0)).dim() == 4
+    classes = state[_CLASS_TOKEN].shape[1] if is_checkpoint and _CLASS_TOKEN in state else 1
+    network = MCTformerV2(config.name, classes, class_attention_layers=1, depth=config.depth)
+    fill_from_state(network, state, where=path)
 
 
 def fill_from_state(
