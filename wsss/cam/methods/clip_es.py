@@ -22,6 +22,7 @@ from wsss.data.index import ImageRecord, Index
 from wsss.errors import UserError
 from wsss.maps.map_store import map_size
 from wsss.models.clip_files import ClipOrigin, load_clip
+from wsss.models.clip_texts import kept_texts
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ def clip_es_source(
             where="cam.attention_layers",
             expected=f"at most {clip.layers}, the blocks of {origin.name}",
         )
-    texts = clip.embed_texts([settings.template.replace("{}", w) for w in (*words, *background)])
+    sentences = [settings.template.replace("{}", word) for word in (*words, *background)]
+    texts = kept_texts(clip, origin.sha256, sentences)
     method = ClipEs(
         clip,
         class_texts=texts[: len(words)],
