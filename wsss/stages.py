@@ -271,7 +271,7 @@ _ALL: Sequence[Stage] = (
         inputs={"labels": "", "masks": "", **_LIST},
         outputs={"output": "segmentation/model.safetensors"},
         trains=True,
-        machine=TRAINING,
+        machine=(*TRAINING, "feature_cache_gb"),
         chosen_by=("segmentation",),
     ),
     Stage(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,13 +15,16 @@ from torch import nn
 from wsss.models.backbones import IMAGENET, build_backbone
 from wsss.models.config import BackboneConfig
 from wsss.models.deeplab import DeepLab
+from wsss.segmentation import inference
 from wsss.segmentation.inference import (
     Segmenter,
     Views,
     class_probabilities,
+    image_logits,
     load_views,
     pad_to_multiple,
     segmenter,
+    window_starts,
 )
 
 CPU = torch.device("cpu")
@@ -129,3 +133,58 @@ def test_padding_does_not_move_the_prediction(tmp_path):
     whole = predict(network, views_of(image, (1.0,), tmp_path), mirror=False)
     cut = predict(network, views_of(image[:36, :60], (1.0,), tmp_path), mirror=False)
     np.testing.assert_allclose(cut[:, :30, :54], whole[:, :30, :54], atol=1e-6)
+
+
+def test_windows_cover_every_pixel_with_a_third_in_common():
+    for length, window in ((10, 12), (12, 12), (13, 12), (100, 12), (37, 32), (64, 32), (96, 32)):
+        starts = window_starts(length, window)
+        assert starts[0] == 0 and starts[-1] == max(0, length - window)
+        steps = np.diff(starts)
+        assert (steps > 0).all() and (3 * steps <= 2 * window + 3).all()
+        # No more of them than needed.
+        assert len(starts) == 1 or (len(starts) - 2) * 2 * window / 3 < length - window
+
+
+def test_windows_give_the_mean_of_what_they_see(tmp_path):
+    # Unlike cells of 4 pixels, a wide receptive field sees where its window ends.
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 9, padding=4), torch.nn.ReLU(), torch.nn.Conv2d(4, 3, 9, padding=4)
+    )
+    whole = Segmenter(network, IMAGENET, 8, CPU, torch.float32)
+    image = torch.randn(2, 3, 40, 71)
+    total, seen = np.zeros((2, 3, 40, 71)), np.zeros((40, 71))
+    with torch.inference_mode():
+        for top in (0, 8):
+            for left in (0, 20, 39):
+                part = image[:, :, top : top + 32, left : left + 32]
+                total[:, :, top : top + 32, left : left + 32] += network(part).numpy()
+                seen[top : top + 32, left : left + 32] += 1
+        expected = total / seen
+        got = image_logits(replace(whole, window_px=32), image).numpy()
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+        plain = image_logits(whole, image).numpy()
+        assert np.abs(got - plain).max() > 1e-2
+        # Where all of what a pixel sees lies in all its windows, nothing is lost.
+        assert np.abs(got - plain)[:, :, 16:24, 8:12].max() < 1e-5
+        same = image_logits(replace(whole, window_px=71), image).numpy()
+    np.testing.assert_array_equal(same, plain)
+
+
+def test_windows_of_a_pointwise_network_are_the_whole(tmp_path):
+    network = torch.nn.Conv2d(3, 5, 1)
+    segments = Segmenter(network, IMAGENET, 1, CPU, torch.float32)
+    views = views_of(picture(61, 83), (0.5, 1.0), tmp_path)
+    whole = class_probabilities(segments, views, mirror=True)
+    parts = class_probabilities(replace(segments, window_px=32), views, mirror=True)
+    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=0)
+
+
+def test_large_pictures_are_reduced(tmp_path):
+    small = inference.views_of(picture(37, 51), (0.5, 1.0), 102)
+    assert [tuple(view.shape) for view in small.images] == [(3, 18, 26), (3, 37, 51)]
+    large = inference.views_of(picture(90, 120), (0.5, 1.0), 60)
+    assert large.size == (90, 120)
+    assert [tuple(view.shape) for view in large.images] == [(3, 22, 30), (3, 45, 60)]
+    segments = Segmenter(torch.nn.Conv2d(3, 5, 1), IMAGENET, 1, CPU, torch.float32)
+    assert class_probabilities(segments, large, mirror=False).shape == (5, 90, 120)

@@ -20,8 +20,10 @@ from wsss.errors import UserError
 from wsss.models.backbones import build_backbone, freeze_batchnorm
 from wsss.models.config import BackboneConfig
 from wsss.models.deeplab import DeepLab
+from wsss.models.heads.tokens_config import LinearSettings
 from wsss.models.weights import load_model_file
-from wsss.runtime.compute import Compute
+from wsss.runtime.compute import FeatureCompute
+from wsss.runtime.registry import used
 from wsss.runtime.settings import parse, to_dict
 from wsss.segmentation.config import PredictionConfig, SegmentationConfig
 from wsss.segmentation.labels import find_labels
@@ -29,7 +31,7 @@ from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.prediction import predict_split
 from wsss.segmentation.training import SegmentationTask, parameter_groups, train_segmentation
 
-COMPUTE = Compute(device="cpu", threads=1, workers=0)
+COMPUTE = FeatureCompute(device="cpu", threads=1, workers=0)
 
 
 @pytest.fixture(autouse=True)
@@ -283,3 +285,56 @@ def test_another_stages_model_is_refused(data):
     save_model(data / "cam.safetensors", {"w": torch.zeros(1)}, stage="cam", metadata={})
     with pytest.raises(UserError, match="of stage 'cam'"):
         SEGMENTATION.load(data / "cam.safetensors")
+
+
+FROZEN = BackboneConfig(
+    name="test_vit", weights="none", output_stride=None, layers=(0, -1), frozen=True
+)
+
+
+def test_a_training_on_kept_features_is_the_same(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WSSS_CACHE", str(tmp_path / "cache"))
+    kept = tmp_path / "cache" / "features"
+    config = tiny_config(backbone=FROZEN, head=LinearSettings(dropout=0.0), augment=False, epochs=3)
+    run_training(data, config, output="plain.safetensors")
+    assert not kept.exists()
+    compute = FeatureCompute(device="cpu", threads=1, workers=0, feature_cache_gb=1)
+    run_training(data, config, output="kept.safetensors", compute=compute)
+    # 12 pictures, each once.
+    assert len(list(kept.rglob("*.safetensors"))) == 12
+    plain, ours = (
+        load_model_file(data / f"{name}.safetensors", "segmentation")[0]
+        for name in ("plain", "kept")
+    )
+    assert plain.keys() == ours.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(ours[name], value, atol=1e-4, rtol=1e-3)
+    assert not torch.equal(ours["head.classifier.weight"], torch.zeros(()))
+    capsys.readouterr()
+    drawn = tiny_config(backbone=FROZEN, head=LinearSettings(dropout=0.0))
+    run_training(data, drawn, output="drawn.safetensors", compute=compute)
+    assert "no features are kept: its pictures are drawn" in capsys.readouterr().err
+
+
+def test_without_augmentation_a_picture_is_the_same_every_time(data):
+    config = tiny_config(augment=False, crop_px=64)
+    index = read_index(data / "index.csv").training_set()
+    paths = label_pngs(index, data / "pseudo", fix="")
+    images = LabelledImages(config, index, data / "data", paths, augment=False)
+    for position, record in enumerate(index.records):
+        first = images.load(position, np.random.default_rng(0))
+        second = images.load(position, np.random.default_rng(1))
+        assert all(torch.equal(first[key], second[key]) for key in ("image", "valid", "target"))
+        factor = min(1, 64 / max(record.height, record.width))
+        height, width = round(record.height * factor), round(record.width * factor)
+        expected = torch.zeros(64, 64, dtype=torch.bool)
+        expected[:height, :width] = True
+        assert torch.equal(first["valid"][0], expected)
+        assert (first["target"][~expected] == 255).all()
+        assert (first["target"][expected] != 255).all()
+        if factor == 1:
+            picture = np.array(Image.open(data / "data" / record.path)) / 255
+            found = first["image"][:, :height, :width].permute(1, 2, 0).numpy()
+            np.testing.assert_allclose(found, picture, atol=1e-6)
+    with pytest.raises(UserError, match="'flip' has no effect"):
+        used(SegmentationConfig, {"augment": False, "flip": True}, {"flip": True}, where="x")

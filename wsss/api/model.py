@@ -84,7 +84,10 @@ class Model:
         self._network = trained.network
         # What is applied is a copy with its normalisations folded in, so that `network` is whole.
         self._segments = segmenter(
-            copy.deepcopy(trained.network), precision=prediction.precision, device=self._device
+            copy.deepcopy(trained.network),
+            precision=prediction.precision,
+            device=self._device,
+            window_px=prediction.window_px,
         )
 
     @property
@@ -107,7 +110,7 @@ class Model:
             UserError: The file is missing or damaged, or the array has another shape or type.
         """
         image = _as_array(picture)
-        views = views_of(image, self.prediction.scales)
+        views = views_of(image, self.prediction.scales, self.prediction.long_side_limit_px)
         found = class_probabilities(self._segments, views, mirror=self.prediction.mirror)
         probabilities: npt.NDArray[np.float32] = found.cpu().numpy()
         if self.prediction.crf if crf is None else crf:

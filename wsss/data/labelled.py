@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from torch import Tensor
 
 from wsss.data import transforms
 from wsss.data.images import IGNORE, read_label, read_sized_image
@@ -47,11 +48,19 @@ class LabelledImages:
         index: Training images.
         root: Data root of the images.
         labels: Label PNG of every image, by its name.
+        augment: False: each image whole, the same every time.
     """
 
     def __init__(
-        self, config: CropSettings, index: Index, root: Path, labels: Mapping[str, Path]
+        self,
+        config: CropSettings,
+        index: Index,
+        root: Path,
+        labels: Mapping[str, Path],
+        *,
+        augment: bool = True,
     ) -> None:
+        self._augment = augment
         self._config, self._records, self._root = config, index.records, root
         self._n_labels, self._labels = len(index.classes) + 1, labels
         self.names = tuple(record.name for record in index.records)
@@ -77,22 +86,25 @@ class LabelledImages:
         config, record = self._config, self._records[position]
         pixels = read_sized_image(self._root, record)
         image = transforms.image_to_tensor(pixels)
-        image, label = transforms.random_scale(
-            image,
-            transforms.label_to_tensor(self._read_label(record)),
-            config.scale_min,
-            config.scale_max,
-            rng,
+        label = transforms.label_to_tensor(self._read_label(record))
+        crop = (
+            self._drawn(image, label, rng)
+            if self._augment
+            else transforms.whole_crop(image, label, config.crop_px)
         )
-        if config.flip:
-            image, label = transforms.random_flip(image, label, rng)
-        crop = transforms.random_crop(image, label, config.crop_px, rng)
         return {
             "image": crop.image,
             "valid": crop.valid,
             "target": crop.target,
             "name": record.name,
         }
+
+    def _drawn(self, image: Tensor, label: Tensor, rng: np.random.Generator) -> transforms.Crop:
+        config = self._config
+        scaled = transforms.random_scale(image, label, config.scale_min, config.scale_max, rng)
+        if config.flip:
+            scaled = transforms.random_flip(*scaled, rng)
+        return transforms.random_crop(*scaled, config.crop_px, rng)
 
     def _read_label(self, record: ImageRecord) -> np.ndarray:
         path = self._labels[record.name]

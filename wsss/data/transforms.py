@@ -122,6 +122,27 @@ def random_crop(image: Tensor, label: Tensor | None, size: int, rng: np.random.G
     return Crop(cropped, valid, target)
 
 
+def whole_crop(image: Tensor, label: Tensor, size: int) -> Crop:
+    """Put a whole picture into the upper left of a `size` x `size` crop, reduced if it is larger.
+
+    Args:
+        image: (3, H, W) uint8.
+        label: (1, H, W) uint8.
+        size: Side of the crop in pixels.
+    """
+    height, width = image.shape[-2:]
+    factor = min(1.0, size / max(height, width))
+    fitting = (max(1, round(height * factor)), max(1, round(width * factor)))
+    place = (..., slice(0, fitting[0]), slice(0, fitting[1]))
+    cropped = torch.zeros(3, size, size)
+    cropped[place] = resize(image, fitting).to(torch.float32).div_(255)
+    valid = torch.zeros(1, size, size, dtype=torch.bool)
+    valid[place] = True
+    target = torch.full((1, size, size), IGNORE, dtype=torch.int64)
+    target[place] = resize_label(label, fitting).to(torch.int64)
+    return Crop(cropped, valid, target[0])
+
+
 def normalise(image: Tensor, normalisation: Normalisation, valid: Tensor | None = None) -> Tensor:
     """Normalise (B, 3, H, W) float images in 0..1; zero where `valid` (B, 1, H, W) is false."""
     mean = image.new_tensor(normalisation.mean).view(1, 3, 1, 1)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from wsss.errors import UserError
 from wsss.models.backbones import Backbone, is_vit, known_to_timm, timm_normalisation
 from wsss.models.config import BackboneConfig
+from wsss.models.kept_features import FeatureStore, state_digest
+from wsss.provenance import closure_hash
 
 
 class VitFeatures(nn.Module):
@@ -30,6 +32,7 @@ class VitFeatures(nn.Module):
         layers: The blocks, counted from 0.
         patch_px: Side of a patch.
         channels: Channels of each feature.
+        kept: Where features of pictures are kept, of a frozen one; None: nowhere.
 
     Raises:
         UserError: A block that there is not, or a file that does not fit.
@@ -59,6 +62,7 @@ class VitFeatures(nn.Module):
         self.patch_px = int(height)
         self.channels = (int(self.body.embed_dim),) * len(self.layers)
         self.frozen = frozen
+        self.kept: FeatureStore | None = None
         if frozen:
             self.requires_grad_(False).eval()
 
@@ -76,12 +80,35 @@ class VitFeatures(nn.Module):
         Returns:
             A float (B, channels, ceil(H / patch), ceil(W / patch)) for each of `layers`.
         """
+        if self.kept is not None and self.frozen:
+            return self.kept.features(x, self._features)
+        return self._features(x)
+
+    def _features(self, x: Tensor) -> list[Tensor]:
         padded = F.pad(x, (0, -x.shape[-1] % self.patch_px, 0, -x.shape[-2] % self.patch_px))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features: list[Tensor] = self.body.forward_intermediates(
                 padded, indices=list(self.layers), norm=True, intermediates_only=True
             )
         return features
+
+
+def keep_features(body: VitFeatures, folder: Path, limit_bytes: int) -> FeatureStore:
+    """Keep the features of a frozen transformer's pictures from now on.
+
+    Args:
+        body: The transformer, with its final weights.
+        folder: Where to keep them.
+        limit_bytes: How much to keep at most.
+    """
+    identity = {
+        "weights": state_digest(body),
+        "layers": list(body.layers),
+        "code": closure_hash(__name__),
+        "libraries": [timm.__version__, torch.__version__],
+    }
+    body.kept = FeatureStore(folder, identity, limit_bytes)
+    return body.kept
 
 
 def _create(name: str, weights_file: Path | None) -> Any:

@@ -20,7 +20,6 @@ from wsss.monitor.beats import is_time, number, read_beat
 from wsss.monitor.plan import PlannedJob, read_plan
 from wsss.runtime.heartbeat import (
     ALIVE_INTERVAL_S,
-    heartbeat_file,
     host_identity,
     host_name,
     process_identity,

@@ -58,6 +58,9 @@ class LocalCompute(Settings):
     checkpoint_minutes: Annotated[Number, Field(ge=0, allow_inf_nan=False)] = 5.0
     """Time between the checkpoints of a training, what a kill can cost at most; 0: none between
     two steps."""
+    feature_cache_gb: Annotated[Number, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """What is kept at most, on disk, of a frozen transformer's features, which then sees a picture
+    once rather than in every epoch (docs/backbones.md); 0: nothing."""
 
     @model_validator(mode="after")
     def _device_can_what_is_asked(self) -> Self:

@@ -122,6 +122,18 @@ class Compute(InferenceCompute):
             raise UserError(f"compute.micro_batch is {self.micro_batch}", expected="1 or more")
 
 
+@dataclass(frozen=True, kw_only=True)
+class FeatureCompute(Compute):
+    """What a training uses that may stand on a frozen network.
+
+    Attributes:
+        feature_cache_gb: How much is kept at most of a frozen transformer's features, which then
+            sees a picture once rather than in every epoch; 0: nothing.
+    """
+
+    feature_cache_gb: float = 0.0
+
+
 def setup(compute: Device, seed: int, *, trains: bool = False) -> torch.device:
     """Prepare this process: threads, seeds, deterministic kernels, float32 that is float32.
 

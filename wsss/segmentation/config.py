@@ -47,6 +47,9 @@ class SegmentationConfig(Settings):
     """Largest factor of the random resizing."""
     flip: bool = True
     """Mirror half of the images."""
+    augment: bool = True
+    """Resize, mirror and crop at random; false: each image whole, reduced to the crop where it is
+    larger, so that a frozen transformer's features can be kept (`compute.feature_cache_gb`)."""
     learning_rate: Positive = 0.005
     """Learning rate of the backbone at the first step."""
     head_lr_factor: Positive = 10.0
@@ -72,6 +75,13 @@ class SegmentationConfig(Settings):
     """Type of the network's arithmetic; auto: bfloat16 on a GPU."""
     seed: int = 0
     """Decides initialisation, order and augmentation."""
+
+    @classmethod
+    def idle(cls, values: Mapping[str, Any]) -> Mapping[str, str]:
+        """What is drawn at random matters only where something is."""
+        drawn = ("scale_min", "scale_max", "flip")
+        reason = "segmentation.augment is false"
+        return {} if values.get("augment", True) else dict.fromkeys(drawn, reason)
 
     @model_validator(mode="after")
     def _scales_are_possible(self) -> Self:
@@ -100,6 +110,13 @@ class ViewSettings(Settings):
     """Factors at which an image is seen; the probabilities are averaged."""
     mirror: bool = True
     """See every scale mirrored, too."""
+    long_side_limit_px: Count | None = None
+    """Pictures with a longer side are reduced to it before they are scaled, and their probabilities
+    enlarged; null: none is. A transformer's time grows with the fourth power of the side."""
+    window_px: Annotated[int, Field(ge=32)] | None = None
+    """Side of the windows in which larger views are seen, overlapping by a third or more, their
+    logits averaged; for transformers, what they saw in training (`segmentation.crop_px`); null:
+    whole."""
     precision: Precision = "auto"
     """Arithmetic of the network; `auto`: bfloat16 where the device has instructions for it."""
 

@@ -32,16 +32,24 @@ class Views:
     images: tuple[Tensor, ...]
 
 
-def load_views(path: str, scales: Sequence[float]) -> Views:
+def load_views(path: str, scales: Sequence[float], long_side_limit_px: int | None = None) -> Views:
     """Read an image and resize it to each scale; needs no device, so it can run ahead."""
-    return views_of(read_image(path), scales)
+    return views_of(read_image(path), scales, long_side_limit_px)
 
 
-def views_of(picture: npt.NDArray[np.uint8], scales: Sequence[float]) -> Views:
-    """Resize a picture (H, W, 3) uint8 RGB to each scale."""
+def views_of(
+    picture: npt.NDArray[np.uint8], scales: Sequence[float], long_side_limit_px: int | None = None
+) -> Views:
+    """Resize a picture (H, W, 3) uint8 RGB to each scale.
+
+    Scales are of the picture, or of what it is reduced to where its long side is over the limit.
+    """
     image = image_to_tensor(picture)
     height, width = image.shape[1:]
-    sizes = [(max(1, round(height * s)), max(1, round(width * s))) for s in scales]
+    limit = long_side_limit_px
+    reduced = 1.0 if limit is None else min(1.0, limit / max(height, width))
+    factors = [scale * reduced for scale in scales]
+    sizes = [(max(1, round(height * f)), max(1, round(width * f))) for f in factors]
     return Views((height, width), tuple(resize(image, size) for size in sizes))
 
 
@@ -61,6 +69,7 @@ class Segmenter:
         padding_stride: What both sides of an image are padded to a multiple of.
         device: Where the network is.
         dtype: What its convolutions compute in.
+        window_px: Images with a longer side go through it in windows of this side; None: whole.
     """
 
     network: nn.Module
@@ -68,6 +77,7 @@ class Segmenter:
     padding_stride: int
     device: torch.device
     dtype: torch.dtype
+    window_px: int | None = None
 
     def logits(self, image: Tensor) -> Tensor:
         """Return the network's logits in float32."""
@@ -76,18 +86,63 @@ class Segmenter:
         return logits.float()
 
 
-def segmenter(network: DeepLab, *, precision: Precision, device: torch.device) -> Segmenter:
+def segmenter(
+    network: DeepLab, *, precision: Precision, device: torch.device, window_px: int | None = None
+) -> Segmenter:
     """Bring a trained network to a device in the form that is applied fastest.
 
     Args:
         network: It is taken apart: do not use it after.
         precision: Type of the network's arithmetic.
         device: Where to compute.
+        window_px: Side of the windows in which larger images go through it; None: whole.
     """
     network.to(device).to(memory_format=torch.channels_last).eval()
     dtype = convolution_dtype(device, precision)
     normalisation, stride = network.backbone.normalisation, network.padding_stride
-    return Segmenter(lean_network(network, dtype=dtype), normalisation, stride, device, dtype)
+    lean = lean_network(network, dtype=dtype)
+    return Segmenter(lean, normalisation, stride, device, dtype, window_px)
+
+
+def window_starts(length: int, window: int) -> list[int]:
+    """Return where windows begin along one side: evenly spaced, a third of each shared or more."""
+    if length <= window:
+        return [0]
+    gaps = -(-3 * (length - window) // (2 * window))
+    return [round(position * (length - window) / gaps) for position in range(gaps + 1)]
+
+
+def image_logits(segments: Segmenter, image: Tensor) -> Tensor:
+    """Return the logits of normalised images (B, 3, h, w) at their size, (B, n_labels, h, w).
+
+    With windows the mean over those that a pixel lies in, as segmentation networks with a crop of
+    fixed size are commonly applied.
+    """
+    height, width = image.shape[2:]
+    window = segments.window_px
+    if window is None or max(height, width) <= window:
+        return _whole_logits(segments, image)
+    total: Tensor | None = None
+    seen = image.new_zeros(1, 1, height, width)
+    for top in window_starts(height, window):
+        for left in window_starts(width, window):
+            part = (..., slice(top, top + window), slice(left, left + window))
+            logits = _whole_logits(segments, image[part])
+            if total is None:
+                total = logits.new_zeros(*logits.shape[:2], height, width)
+            total[part] += logits
+            seen[part] += 1
+    assert total is not None
+    return total.div_(seen)
+
+
+def _whole_logits(segments: Segmenter, image: Tensor) -> Tensor:
+    height, width = image.shape[2:]
+    padded = pad_to_multiple(image, segments.padding_stride)
+    logits = segments.logits(padded.contiguous(memory_format=torch.channels_last))
+    # First to the size of what was padded, so that the padding can be cut off exactly.
+    logits = F.interpolate(logits, size=padded.shape[2:], mode="bilinear", align_corners=False)
+    return logits[..., :height, :width]
 
 
 def view_probabilities(segments: Segmenter, image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -101,14 +156,8 @@ def view_probabilities(segments: Segmenter, image: Tensor, size: tuple[int, int]
     Returns:
         (B, n_labels, H, W) float32, summing to 1 over the labels.
     """
-    height, width = image.shape[2:]
-    padded = pad_to_multiple(image, segments.padding_stride)
-    logits = segments.logits(padded.contiguous(memory_format=torch.channels_last))
-    # First to the size of what was padded, so that the padding can be cut off exactly.
-    logits = F.interpolate(logits, size=padded.shape[2:], mode="bilinear", align_corners=False)[
-        ..., :height, :width
-    ]
-    if (height, width) != size:
+    logits = image_logits(segments, image)
+    if logits.shape[2:] != size:
         logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
     return logits.softmax(dim=1)
 

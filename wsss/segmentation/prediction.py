@@ -65,9 +65,10 @@ class Finish(Protocol):
         """Refine, draw, write."""
 
 
-def _cpu_segmenter(model: Path, precision: Precision) -> Segmenter:
+def _cpu_segmenter(model: Path, precision: Precision, window_px: int | None) -> Segmenter:
     network = SEGMENTATION.load(model).network
-    return segmenter(network, precision=precision, device=torch.device("cpu"))
+    device = torch.device("cpu")
+    return segmenter(network, precision=precision, device=device, window_px=window_px)
 
 
 def _wanted(
@@ -89,9 +90,10 @@ class _OnCpu:
     finish: Finish
 
     def __call__(self, job: Job) -> None:
-        segments = kept(_cpu_segmenter, self.model, self.config.precision)
-        views = load_views(str(job.image), self.config.scales)
-        self.finish(job, _wanted(segments, views, job, self.config))
+        config = self.config
+        segments = kept(_cpu_segmenter, self.model, config.precision, config.window_px)
+        views = load_views(str(job.image), config.scales, config.long_side_limit_px)
+        self.finish(job, _wanted(segments, views, job, config))
 
 
 @dataclass(frozen=True)
@@ -138,13 +140,15 @@ def _on_gpu(
 
     Pictures that cannot be read go to `unreadable`, where there is such a list.
     """
-    segments = segmenter(network, precision=config.precision, device=device)
+    segments = segmenter(
+        network, precision=config.precision, device=device, window_px=config.window_px
+    )
 
     def load(job: Job) -> Views | Unreadable:
         try:
             if unreadable is not None:
                 probe_image(job.image)
-            return load_views(str(job.image), config.scales)
+            return load_views(str(job.image), config.scales, config.long_side_limit_px)
         except UserError as error:
             if unreadable is None:
                 raise

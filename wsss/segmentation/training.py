@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +16,10 @@ from wsss.data.labelled import LabelledImages
 from wsss.data.transforms import normalise
 from wsss.files import content_hash
 from wsss.models.deeplab import DeepLab
+from wsss.models.vit_features import VitFeatures, keep_features
 from wsss.provenance import closure_hash
-from wsss.runtime.compute import Compute, autocast, setup
+from wsss.runtime.cache import cache_folder
+from wsss.runtime.compute import FeatureCompute, autocast, setup
 from wsss.runtime.processes import Processes
 from wsss.runtime.registry import chosen_modules
 from wsss.runtime.settings import to_dict
@@ -86,6 +89,19 @@ class SegmentationTask(OnePhaseTask):
         return {"total": loss}
 
 
+def _keep_features(network: DeepLab, config: SegmentationConfig, gigabytes: float) -> None:
+    """Keep the features of a frozen transformer, where its pictures are the same every time."""
+    body = network.backbone.body
+    if not isinstance(body, VitFeatures) or not body.frozen:
+        reason = "the backbone is no frozen transformer (segmentation.backbone.frozen)"
+    elif config.augment:
+        reason = "its pictures are drawn at random (segmentation.augment)"
+    else:
+        keep_features(body, cache_folder() / "features", int(gigabytes * 1e9))
+        return
+    print(f"train segmentation: no features are kept: {reason}", file=sys.stderr)
+
+
 def train_segmentation(
     *,
     config: SegmentationConfig,
@@ -95,7 +111,7 @@ def train_segmentation(
     root: Path,
     output: Path,
     work_dir: Path,
-    compute: Compute,
+    compute: FeatureCompute,
     weights_file: Path | None = None,
 ) -> None:
     """Train DeepLab and write its model file.
@@ -109,7 +125,7 @@ def train_segmentation(
         root: Data root.
         output: Model file to write.
         work_dir: Checkpoints and metrics.
-        compute: Device, threads, workers.
+        compute: Device, threads, workers, and whether features are kept.
         weights_file: The backbone's initial weights, where its settings name a file.
 
     Raises:
@@ -117,10 +133,12 @@ def train_segmentation(
     """
     known = read_index(index).training_set()
     paths = find_labels(config, known, labels=labels, masks=masks, root=root)
-    images = LabelledImages(config, known, root, paths)
+    images = LabelledImages(config, known, root, paths, augment=config.augment)
     digest = images.labels_hash()
     device = setup(compute, config.seed, trains=True)
     network = build_network(config, len(known.classes), weights_file)
+    if compute.feature_cache_gb:
+        _keep_features(network, config, compute.feature_cache_gb)
     task: TrainingTask
     trained = task = SegmentationTask(network, config, device)
     result = trained.network
