@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -105,7 +106,7 @@ def keep_features(body: VitFeatures, folder: Path, limit_bytes: int) -> FeatureS
         "weights": state_digest(body),
         "layers": list(body.layers),
         "code": closure_hash(__name__),
-        "libraries": [timm.__version__, torch.__version__],
+        "libraries": [version("timm"), torch.__version__],
     }
     body.kept = FeatureStore(folder, identity, limit_bytes)
     return body.kept
