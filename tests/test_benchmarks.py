@@ -87,7 +87,7 @@ def measured_here(prepare: Callable[..., Callable[[], Any]], **arguments: Any) -
 
 def run(name: str, words: str, monkeypatch: pytest.MonkeyPatch, rows: Path) -> list[Any]:
     module = importlib.import_module(f"benchmarks.{name}")
-    monkeypatch.setattr(module, "measure", measured_here)
+    monkeypatch.setattr(module, "measure", measured_here, raising=False)
     for rate in ("copy_rate", "product_rate"):
         monkeypatch.setattr(module, rate, lambda *_: 1e10, raising=False)
     threads = str(torch.get_num_threads())
@@ -218,3 +218,64 @@ def test_what_a_case_measures_is_what_the_run_trains(tmp_path: Path) -> None:
         runs.append(cases.steps(case, config, task, device, 2))
         assert any(not torch.equal(p, before[name]) for name, p in cases.trained(task))
     assert runs[0] == runs[1]
+
+
+@pytest.mark.slow
+def test_clip_es_in_both_orders_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    words = "--network tiny --size 64 96 --classes 2"
+    (found,) = run("clip_es", words, monkeypatch, tmp_path / "rows")
+    assert found.agrees and found.naive.wall_s > 0 and "differ by" in found.same
+
+
+@pytest.fixture
+def few_photographs(voc_root: Path, tmp_path: Path) -> Path:
+    """A VOC devkit of three real pictures, and CAMs that are their true masks, blunted."""
+    import numpy as np
+    from scipy.ndimage import gaussian_filter
+
+    from wsss.data.build import build_index
+    from wsss.data.formats.registry import FORMATS
+    from wsss.data.images import read_label
+    from wsss.maps.map_store import MapStoreWriter, map_size
+
+    root = tmp_path / "voc"
+    (root / "ImageSets" / "Segmentation").mkdir(parents=True)
+    for name in ("JPEGImages", "SegmentationClass", "Annotations", "cls_labels.npy"):
+        (root / name).symlink_to(voc_root / name)
+    names = (voc_root / "ImageSets/Segmentation/train.txt").read_text().split()[:3]
+    (root / "ImageSets/Segmentation/train.txt").write_text("\n".join(names) + "\n")
+    index = build_index(FORMATS.parse({"format": "voc"}, where="index"), root)
+    with MapStoreWriter(tmp_path / "cams.h5", classes=index.classes, attributes={}) as store:
+        for record in index.records:
+            label = read_label(root / "SegmentationClass" / f"{record.name}.png")
+            height, width = map_size(record.height, record.width)
+            indices = index.class_indices(record)
+            maps = [
+                gaussian_filter((label == i + 1).astype(np.float32), 20)[::4, ::4] for i in indices
+            ]
+            maps = [m[:height, :width] / max(float(m.max()), 1e-6) for m in maps]
+            store.add(record.name, indices, np.stack(maps), (record.height, record.width))
+    return root
+
+
+def test_masks_without_classes_improve_cams(
+    few_photographs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = f"--cams {tmp_path / 'cams.h5'} --root {few_photographs}"
+    found = run("imported_masks", words, monkeypatch, tmp_path / "rows")
+    assert [row.agrees for row in found] == [True] * 5
+    before, after = found[0].same.split(", ")[0].removeprefix("configured ").split(" -> ")
+    assert float(after) > 95 > float(before)
+
+
+@pytest.mark.slow
+def test_pseudo_labels_in_two_ways(
+    few_photographs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = f"--cams {tmp_path / 'cams.h5'} --root {few_photographs} --images 2 --workers 0"
+    found = run("pseudo_labels", words, monkeypatch, tmp_path / "rows")
+    assert ["crf" in row.case and row.images for row in found] == [2, 2]
+    assert all("labels" in row.same for row in found)
