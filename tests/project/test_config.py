@@ -28,7 +28,7 @@ from wsss.project.local import LocalCompute
 from wsss.project.runs import merge
 from wsss.project.schema import config_schema, replace_defaults
 from wsss.project.yaml_files import read_yaml
-from wsss.runtime.compute import Compute
+from wsss.runtime.compute import FeatureCompute
 from wsss.runtime.settings import replace, to_dict
 
 REPOSITORY = Path(__file__).parents[2]
@@ -178,7 +178,7 @@ def test_schema_accepts_the_configuration_and_refuses_typing_errors() -> None:
 
 
 def test_local_compute_has_what_stages_take() -> None:
-    ours, theirs = to_dict(LocalCompute()), dataclasses.asdict(Compute())
+    ours, theirs = to_dict(LocalCompute()), dataclasses.asdict(FeatureCompute())
     assert ours.pop("gpus") == 1  # processes, each of which has what stages take
     per_stage = ours.pop("micro_batch")
     assert set(per_stage.values()) == {theirs.pop("micro_batch")}

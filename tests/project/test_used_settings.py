@@ -45,13 +45,20 @@ RUNS: dict[str, Any] = {
     "largefov": {"extends": "acr", "segmentation": {"head": {"name": "largefov"}}},
     "v2": {"extends": "acr", "segmentation": {"head": {"name": "v2"}}},
     "clip": {"extends": "acr", "cam": {"method": "clip-es"}},
+    "imported": {"extends": "acr", "cam": {"method": "imported"}},
+    "masks": {
+        "extends": "acr",
+        "cam": {"method": "imported", "kind": "masks", "cams_from": "cam"},
+    },
     "crf-labels": {"extends": "acr", "pseudo_labels": {"method": "crf"}},
     "par": {"extends": "crf-labels", "pseudo_labels": {"refine": "par"}},
 }
 TRANSFORMERS = {"acr-vit", "mct", "refined"}
-ADVERSARIAL = set(RUNS) - {"cam", "mct", "oc-cse", "recam", "refined", "clip"}
 CLIP = {"clip"}
-TRAINED = set(RUNS) - CLIP
+MASKS = {"masks"}
+IMPORTED = {"imported", *MASKS}
+TRAINED = set(RUNS) - CLIP - IMPORTED
+ADVERSARIAL = TRAINED - {"cam", "mct", "oc-cse", "recam", "refined"}
 NOBODY: set[str] = set()
 WALKED = set(RUNS) - {"crf-labels", "par"}
 # Beginning of a setting's place -> runs that use it; every run uses the others.
@@ -103,6 +110,13 @@ USERS: dict[str, set[str]] = {
         )),
         CLIP,
     ),
+    "cam.seeds": IMPORTED,
+    **dict.fromkeys(
+        (f"cam.{key}" for key in (
+            "file", "background", "min_coverage", "min_share", "min_score", "keep_uncovered",
+        )),
+        MASKS,
+    ),
     **dict.fromkeys(
         (f"pseudo_labels.{key}" for key in ("radius", "beta", "steps", "mirror", "precision")),
         WALKED,
@@ -128,6 +142,8 @@ VALUES: dict[str, Any] = {
     "pseudo_labels.preset": "published",
     "pseudo_labels.refine": None,
     "cam.method": None,
+    "cam.kind": None,
+    "cam.cams_from": None,
     "cam.acr.srf": None,
     "cam.rand_augment_operations": None,
     "cam.crop_px": 512,
@@ -160,6 +176,7 @@ VALUES: dict[str, Any] = {
     "prediction.crf": None,
     "self_labels.crf": None,
     "self_labels.model_from": "acr",
+    "prediction.window_px": 64,
 }
 # What is changed along with a setting, as it would be impossible alone.
 BESIDE: dict[str, Any] = {
@@ -226,8 +243,11 @@ DEFAULTS = merge(
 LEAVES = dict(leaves(DEFAULTS))
 
 
+ROOTS = {"own": "x", "seeds": "y", "seeds_2": "z"}
+
+
 def runs_of_every_kind(defaults: dict[str, Any]) -> ProjectConfig:
-    values = {"roots": {"own": "x"}, "runs": deepcopy(RUNS), "weights": {"key": "w"}}
+    values = {"roots": ROOTS, "runs": deepcopy(RUNS), "weights": {"key": "w"}}
     return resolve({**values, "defaults": merge(DEFAULTS, defaults)})
 
 

@@ -6,26 +6,23 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 
 from wsss.data.build import build_index, build_masks
 from wsss.data.formats.registry import FORMATS
-from wsss.data.images import read_label
+from wsss.data.images import read_image, read_label
 from wsss.data.index import Index, write_index, write_masks
 from wsss.models.config import BackboneConfig
 from wsss.models.heads.tokens_config import PyramidSettings
 from wsss.runtime.compute import FeatureCompute
 from wsss.segmentation.config import PredictionConfig, SegmentationConfig
+from wsss.segmentation.inference import class_probabilities, segmenter, views_of
+from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.prediction import predict_split
 from wsss.segmentation.training import train_segmentation
 
 TRAIN, VAL = 8, 2
-WAYS: dict[str, dict[str, int]] = {
-    "whole": {},
-    "windows": {"window_px": 320},
-    "small": {"long_side_limit_px": 224},
-}
 COMPUTE = FeatureCompute(device="cpu", threads=2, workers=0, feature_cache_gb=1)
 
 
@@ -79,20 +76,29 @@ def test_photographs_to_labels(
     # Below what knowing nothing of 21 labels gives.
     assert json.loads(lines[-1])["loss"] < 0.8 * math.log(1 + len(index.classes))
     assert len(list((tmp_path / "cache" / "features").rglob("*.safetensors"))) == TRAIN
-    for name, how in WAYS.items():
-        predict_split(
-            config=PredictionConfig(scales=(1.0,), mirror=False, crf=False, **how),
-            model=tmp_path / "model.safetensors",
-            output=tmp_path / name,
-            compute=COMPUTE,
-            **lists,
-        )
-    labels: list[list[np.ndarray]] = []
-    for record in index.subset("val").records:
-        found = [read_label(tmp_path / name / f"{record.name}.png") for name in WAYS]
-        assert all(label.shape == (record.height, record.width) for label in found)
-        assert all(int(label.max()) <= len(index.classes) for label in found)
-        labels.append([label.ravel() for label in found])
-    # Larger than a window, so that the three see them otherwise, and agree on most.
-    whole, *others = (np.concatenate(way) for way in zip(*labels, strict=True))
-    assert all(0.5 < (whole == other).mean() < 1 for other in others)
+    predict_split(
+        config=PredictionConfig(scales=(1.0,), mirror=False, crf=False, window_px=320),
+        model=tmp_path / "model.safetensors",
+        output=tmp_path / "labels",
+        compute=COMPUTE,
+        **lists,
+    )
+    records = index.subset("val").records
+    for record in records:
+        label = read_label(tmp_path / "labels" / f"{record.name}.png")
+        assert label.shape == (record.height, record.width)
+        assert int(label.max()) <= len(index.classes)
+    # Of one larger than a window: seen whole, in windows, reduced.
+    record = next(r for r in records if max(r.height, r.width) > 320)
+    device = torch.device("cpu")
+    found = []
+    for window_px, limit_px in ((None, None), (320, None), (None, 320)):
+        network = SEGMENTATION.load(tmp_path / "model.safetensors").network
+        segments = segmenter(network, precision="float32", device=device, window_px=window_px)
+        views = views_of(read_image(voc_root / record.path), (1.0,), limit_px)
+        found.append(class_probabilities(segments, views, mirror=False))
+    whole, *others = found
+    assert whole.shape == (1 + len(index.classes), record.height, record.width)
+    assert torch.allclose(whole.sum(0), torch.ones(()), atol=1e-4)
+    for other in others:
+        assert (whole - other).abs().max() > 1e-4 and (whole - other).abs().mean() < 0.02

@@ -43,16 +43,19 @@ class FeatureStore:
         folder: Where they are kept.
         identity: All that decides features beside the picture: the network, its code, ...
         limit_bytes: How much is kept at most; beyond that, pictures go through every time.
+        processes: How many share what is left of it.
 
     Attributes:
         found: How many were there.
         computed: How many went through the network.
     """
 
-    def __init__(self, folder: Path, identity: Any, limit_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, identity: Any, limit_bytes: int, *, processes: int = 1
+    ) -> None:
         self._folder = folder / content_hash(identity)
         sizes = (path.stat().st_size for path in self._folder.glob(f"*{_SUFFIX}"))
-        self._left = limit_bytes - sum(sizes)
+        self._left = (limit_bytes - sum(sizes)) // processes
         self.found = self.computed = 0
 
     def features(

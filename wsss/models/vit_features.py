@@ -94,13 +94,16 @@ class VitFeatures(nn.Module):
         return features
 
 
-def keep_features(body: VitFeatures, folder: Path, limit_bytes: int) -> FeatureStore:
+def keep_features(
+    body: VitFeatures, folder: Path, limit_bytes: int, *, processes: int = 1
+) -> FeatureStore:
     """Keep the features of a frozen transformer's pictures from now on.
 
     Args:
         body: The transformer, with its final weights.
         folder: Where to keep them.
         limit_bytes: How much to keep at most.
+        processes: How many of a training share that.
     """
     identity = {
         "weights": state_digest(body),
@@ -108,7 +111,7 @@ def keep_features(body: VitFeatures, folder: Path, limit_bytes: int) -> FeatureS
         "code": closure_hash(__name__),
         "libraries": [version("timm"), torch.__version__],
     }
-    body.kept = FeatureStore(folder, identity, limit_bytes)
+    body.kept = FeatureStore(folder, identity, limit_bytes, processes=processes)
     return body.kept
 
 

@@ -97,7 +97,8 @@ def _keep_features(network: DeepLab, config: SegmentationConfig, gigabytes: floa
     elif config.augment:
         reason = "its pictures are drawn at random (segmentation.augment)"
     else:
-        keep_features(body, cache_folder() / "features", int(gigabytes * 1e9))
+        folder, limit = cache_folder() / "features", int(gigabytes * 1e9)
+        keep_features(body, folder, limit, processes=Processes.here().size)
         return
     print(f"train segmentation: no features are kept: {reason}", file=sys.stderr)
 
