@@ -3,10 +3,10 @@
     python -m benchmarks.pseudo_labels --cams results/voc-lite/cams.h5 --root data/VOC2012
     python -m benchmarks.pseudo_labels --cams ... --root ... --irn results/voc-lite/irn/model...
 
-`pseudo_labels.method: crf`, refined by the dense CRF (`refine: crf`) and by PAR (`refine: par`), and
-with `--irn` the random walk along a trained IRNet's affinities (`method: irn`), whose training is
-not in its time. No pixel is left out as unsure (`confidence: 0`), so that all are scored on every
-pixel; the background score is `--background`, of the walk `--walk-background`.
+`pseudo_labels.method: crf`, refined by the dense CRF (`refine: crf`) and by PAR (`refine: par`);
+with `--irn` also the random walk along a trained IRNet's affinities (`method: irn`), whose training
+is not in its time. No pixel is left out as unsure (`confidence: 0`), so that all are scored on
+every pixel; the background score is `--background`, of the walk `--walk-background`.
 """
 
 from __future__ import annotations
