@@ -23,7 +23,7 @@ from wsss.errors import UserError
 from wsss.files import write_json
 from wsss.models.config import BackboneConfig
 from wsss.project.local import LocalCompute
-from wsss.runtime.compute import Compute
+from wsss.runtime.compute import FeatureCompute
 from wsss.runtime.settings import replace, to_dict
 from wsss.segmentation.training import train_segmentation
 
@@ -107,7 +107,7 @@ def test_a_signal_to_the_launcher_saves_once(tmp_path: Path, number: signal.Sign
             root=tmp_path / "data",
             output=tmp_path / "model.safetensors",
             work_dir=tmp_path / "work",
-            compute=Compute(device="cpu", threads=1, workers=0),
+            compute=FeatureCompute(device="cpu", threads=1, workers=0),
             weights_file=None,
         )
     finally:
