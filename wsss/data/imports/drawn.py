@@ -1,0 +1,131 @@
+"""What is imported: masks that another tool holds, not yet matched with a run's pictures."""
+
+from __future__ import annotations
+
+import difflib
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from wsss.data.listing import Problem
+from wsss.errors import UserError
+
+Label = npt.NDArray[np.uint8]
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True)
+class DrawnMask:
+    """A mask of one picture.
+
+    Attributes:
+        picture: What the tool calls the picture: a name, or a path as it knows it.
+        place: Where the mask stands, for messages.
+        read: Returns it, (H, W) uint8: 0 background, 1.. the run's classes, 255 not sure.
+            `UserError` where it cannot be read, or has classes that the run has not.
+        submitted: Whether the tool says that a person has been through it.
+    """
+
+    picture: str
+    place: str
+    read: Callable[[], Label]
+    submitted: bool = False
+
+
+@dataclass
+class Drawing:
+    """All masks of a file or folder.
+
+    Attributes:
+        tool: What it was recognised as.
+        knows_unsure: Whether the tool keeps pixels that are not sure; where it does not, they
+            come back unlabelled.
+        named: Whether the file says which class a label is.
+    """
+
+    tool: str
+    knows_unsure: bool
+    named: bool = True
+    masks: list[DrawnMask] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """The classes of a run, by name."""
+
+    classes: Sequence[str]
+
+    def label(self, name: str, place: str) -> int:
+        """Return the label of a class, 0 for the background.
+
+        Raises:
+            UserError: The run has no class of this name.
+        """
+        if name in self.classes:
+            return list(self.classes).index(name) + 1
+        if name == BACKGROUND:
+            return 0
+        near = difflib.get_close_matches(name, self.classes, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(
+            f"it has the class {name!r}, which the run has not{hint}",
+            where=place,
+            expected=", ".join(self.classes),
+        )
+
+
+class Files:
+    """The files in a folder or in a zip, by their names relative to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if path.is_dir():
+            found = sorted(each for each in path.rglob("*") if each.is_file())
+            self.names = tuple(each.relative_to(path).as_posix() for each in found)
+            return
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = sorted(each.filename for each in archive.infolist() if not each.is_dir())
+        except (zipfile.BadZipFile, OSError) as error:
+            raise UserError(f"this zip cannot be read: {error}", where=path) from None
+        self.names = tuple(names)
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one of `names`."""
+        if self.path.is_dir():
+            return (self.path / name).read_bytes()
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return archive.read(name)
+        except (zipfile.BadZipFile, OSError, RuntimeError) as error:
+            raise UserError(f"{name} in this zip cannot be read: {error}", where=self.path) from None
+
+    def place(self, name: str) -> str:
+        """Return where a file is, for messages."""
+        return f"{self.path}, {name}"
+
+
+def relabelled(label: Label, values: Mapping[int, int | UserError]) -> Label:
+    """Return a label map with its values replaced.
+
+    Args:
+        label: (H, W) uint8.
+        values: Value -> label of the run, or why there is none.
+
+    Raises:
+        UserError: A value that is there has none.
+    """
+    table = np.zeros(256, dtype=np.uint8)
+    for value in np.unique(label).tolist():
+        new = values.get(value)
+        if not isinstance(new, int):
+            raise new or UserError(f"it holds the label {value}, which is no class")
+        table[value] = new
+    found: Label = table[label]
+    return found

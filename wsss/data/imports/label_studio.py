@@ -1,0 +1,162 @@
+"""Label Studio's JSON: brush strokes and polygons that a person has submitted."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from wsss.data.images import IMAGE_SUFFIXES
+from wsss.data.imports.drawn import ClassNames, Drawing, DrawnMask, Label
+from wsss.errors import UserError, listed
+
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+_OPAQUE = 128
+_DRAWN = ("brushlabels", "polygonlabels")
+
+
+def read_label_studio(tasks: Sequence[dict[str, Any]], place: str, names: ClassNames) -> Drawing:
+    """List the masks of the tasks that somebody has submitted; predictions are not looked at.
+
+    Raises:
+        UserError: An entry is malformed.
+    """
+    drawing = Drawing(tool="Label Studio's JSON", knows_unsure=False)
+    without: list[str] = []
+    empty: list[str] = []
+    try:
+        for task in tasks:
+            picture = _picture(task)
+            submitted = [
+                each for each in task.get("annotations", ()) if not each.get("was_cancelled")
+            ]
+            if not submitted:
+                without.append(picture)
+                continue
+            last = max(submitted, key=lambda each: (str(each.get("updated_at")), _id(each)))
+            if len(submitted) > 1:
+                drawing.notes.append(f"{picture} was submitted {len(submitted)} times: the last")
+            at = f"{place}, {picture}"
+            regions = [each for each in last["result"] if each.get("type") in _DRAWN]
+            if not regions:
+                empty.append(picture)
+                continue
+            read = functools.partial(_read, regions, names, at)
+            drawing.masks.append(DrawnMask(picture, at, read, submitted=True))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"a task of this JSON is malformed: {error!r}", where=place) from None
+    if without:
+        drawing.notes.append(f"left out, not submitted: {len(without)} ({listed(without, 3)})")
+    if empty:
+        what = "left out, without brush strokes and polygons"
+        drawing.notes.append(f"{what}: {len(empty)} ({listed(empty, 3)})")
+    return drawing
+
+
+def _id(annotation: dict[str, Any]) -> int:
+    return int(annotation.get("id") or 0)
+
+
+def _picture(task: dict[str, Any]) -> str:
+    """Return what a task calls its picture: our own name, else the path behind its address."""
+    data = task["data"]
+    if isinstance(data.get("name"), str):
+        return str(data["name"])
+    texts = [data.get("image"), *data.values()]
+    for text in texts:
+        if not isinstance(text, str):
+            continue
+        address = urlsplit(text)
+        path = parse_qs(address.query).get("d", [unquote(address.path)])[0]
+        if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
+            # Label Studio puts eight digits before the name of what is uploaded.
+            name = _UPLOADED.sub("", PurePosixPath(path).name)
+            return str(PurePosixPath(path).with_name(name))
+    raise ValueError(f"no picture in {sorted(data)}")
+
+
+def _read(regions: Sequence[dict[str, Any]], names: ClassNames, place: str) -> Label:
+    sizes = {(int(each["original_height"]), int(each["original_width"])) for each in regions}
+    if len(sizes) > 1 or any(each.get("image_rotation") for each in regions):
+        raise UserError("its regions are of different sizes, or turned", where=place)
+    (size,) = sizes
+    label = np.zeros(size, dtype=np.uint8)
+    for region in regions:
+        value, kind = region["value"], str(region["type"])
+        draw = _brush if kind == "brushlabels" else _polygon
+        try:
+            (name,) = value[kind]
+            mask = draw(value, size)
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise UserError(f"a region cannot be drawn: {error}", where=place) from None
+        # What was drawn later lies on top, as on the screen.
+        label[mask] = names.label(str(name), place)
+    return label
+
+
+def _brush(value: dict[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    flat = unpacked_rle(value["rle"])
+    if flat.size != size[0] * size[1] * 4:
+        raise ValueError(f"{flat.size} values for {size[1]} x {size[0]} px")
+    opaque: npt.NDArray[np.bool_] = flat.reshape(*size, 4)[..., 3] >= _OPAQUE
+    return opaque
+
+
+def _polygon(value: dict[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    height, width = size
+    # Points are in percent of the sides, at the corners of pixels.
+    points = [(x * width / 100 - 0.5, y * height / 100 - 0.5) for x, y in value["points"]]
+    drawn = Image.new("1", (width, height))
+    ImageDraw.Draw(drawn).polygon(points, fill=1)
+    return np.array(drawn, dtype=bool)
+
+
+def unpacked_rle(packed: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """Return the values of a brush region, in the format of `@thi.ng/rle-pack`.
+
+    A header as `wsss.data.exports.label_studio.brush_rle` says; then blocks: a bit that says
+    whether it is a run, two bits that choose how many bits the length - 1 has, the length - 1,
+    and the word that is repeated, or as many words.
+
+    Raises:
+        ValueError: It ends too early, or has words of another size.
+    """
+    bits = np.unpackbits(np.asarray(packed, dtype=np.uint8))
+    text = bits.tobytes()
+
+    def number(start: int, count: int) -> int:
+        if start + count > len(text):
+            raise ValueError("the run lengths end too early")
+        return int.from_bytes(np.packbits(bits[start : start + count]).tobytes(), "big") >> (
+            -count % 8
+        )
+
+    total, word = number(0, 32), number(32, 5) + 1
+    if word != 8:
+        raise ValueError(f"words of {word} bits")
+    sizes = [number(37 + 4 * i, 4) + 1 for i in range(4)]
+    at, filled = 53, 0
+    found = np.zeros(total, dtype=np.uint8)
+    while filled < total:
+        is_run, size = number(at, 1), sizes[number(at + 1, 2)]
+        length = number(at + 3, size) + 1
+        at += 3 + size
+        if filled + length > total:
+            raise ValueError("the run lengths are longer than they say")
+        if is_run:
+            found[filled : filled + length] = number(at, 8)
+            at += 8
+        else:
+            if at + 8 * length > len(text):
+                raise ValueError("the run lengths end too early")
+            found[filled : filled + length] = np.packbits(bits[at : at + 8 * length])
+            at += 8 * length
+        filled += length
+    return found

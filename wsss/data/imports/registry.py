@@ -1,0 +1,69 @@
+"""Which tool's masks a file or folder holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from wsss.data.imports import coco, voc
+from wsss.data.imports.drawn import ClassNames, Drawing, Files
+from wsss.data.imports.label_studio import read_label_studio
+from wsss.data.imports.png import read_pngs
+from wsss.errors import UserError
+
+READ = (
+    "CVAT's Segmentation mask 1.1 (a zip), COCO JSON (or CVAT's zip of it), Label Studio's JSON, "
+    "a VOC folder with SegmentationClass/, or a folder of label PNGs"
+)
+
+
+def read_drawing(source: Path, classes: tuple[str, ...]) -> Drawing:
+    """Recognise what a file or folder is and list its masks.
+
+    Args:
+        source: The file or folder.
+        classes: The run's classes, which the masks' are matched with by name.
+
+    Raises:
+        UserError: It does not exist, is nothing of this kind, or is malformed.
+    """
+    names = ClassNames(classes)
+    if not source.exists():
+        raise UserError("this file does not exist", where=source)
+    if source.suffix.lower() == ".json":
+        return _read_json(source.read_bytes(), str(source), names)
+    if not source.is_dir() and source.suffix.lower() != ".zip":
+        raise UserError("this is no file of masks that is known", where=source, expected=READ)
+    files = Files(source)
+    if voc.base(files) is not None:
+        return voc.read_voc(files, names)
+    documents = [name for name in files.names if name.lower().endswith(".json")]
+    if source.is_file() and len(documents) == 1:
+        return _read_json(files.read(documents[0]), files.place(documents[0]), names)
+    if source.is_dir() and any(name.lower().endswith(".png") for name in files.names):
+        return read_pngs(files, names)
+    raise UserError("no masks of a kind that is known are here", where=source, expected=READ)
+
+
+def _read_json(content: bytes, place: str, names: ClassNames) -> Drawing:
+    try:
+        document: Any = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"this is not JSON: {error}", where=place) from None
+    if isinstance(document, dict) and all(
+        isinstance(document.get(key), list) for key in coco.KEYS
+    ):
+        return coco.read_coco(document, place, names)
+    if isinstance(document, list) and document and all(map(_is_task, document)):
+        return read_label_studio(document, place, names)
+    raise UserError(
+        "this JSON is neither COCO's nor Label Studio's",
+        where=place,
+        expected="an object with images, annotations and categories; or Label Studio's export "
+        "'JSON' (not 'JSON-MIN'), a list of tasks with data and annotations",
+    )
+
+
+def _is_task(task: object) -> bool:
+    return isinstance(task, dict) and isinstance(task.get("data"), dict)
