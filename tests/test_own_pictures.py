@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,10 @@ def test_init_writes_a_run_and_says_what_it_understood(project, capsys):
     assert run.stages["labels"].foreground_threshold == "auto"
     assert run.stages["labels"].background_threshold == "auto"
     assert run.stages["pseudo_labels"].background == "auto"
+    # 9 pictures to train on fill one batch of 8: an epoch is an update.
+    assert "train 9" in printed and "cam 492 epochs, 492 updates; irn 246" in printed
+    assert "time:     about 3" in printed
+    assert [run.stages[stage].epochs for stage in ("cam", "irn", "segmentation")] == [492, 246, 984]
     assert main(["init", "../photos"]) == 2
     assert "there is a run 'mine' already" in capsys.readouterr().err
     assert main(["init", "../photos", "--name", "plain", "--method", "cam"]) == 0
@@ -138,6 +144,56 @@ def test_labels_are_exported_and_come_back_as_masks(project, capsys):
     assert main([*words, "png", "--names", "image_99"]) == 2
     assert main(["export-labels", "results/tiny", "--what", "predictions", "--format", "voc"]) == 2
     assert "has no predictions yet" in capsys.readouterr().err
+
+
+def test_a_mask_corrected_in_cvat_is_what_the_mixture_learns_from(project, capsys):
+    from wsss.data.formats.folder import FolderSettings
+    from wsss.data.indexing import make_masks
+    from wsss.segmentation.config import SegmentationConfig
+    from wsss.segmentation.labels import find_labels
+
+    make_results(project)
+    shutil.rmtree("data/tiny/masks")
+    words = ["export-labels", "results/tiny", "--what", "pseudo-labels", "--format", "cvat"]
+    assert main([*words, "--output", "all.zip"]) == 0
+    # In CVAT somebody makes the first class of one picture larger.
+    with zipfile.ZipFile("all.zip") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    changed = "SegmentationClass/image_03.png"
+    with Image.open(io.BytesIO(files[changed])) as image:
+        corrected = np.array(image.convert("RGB"))
+    corrected[:24] = corrected[10, 10]
+    file = io.BytesIO()
+    Image.fromarray(corrected).save(file, "PNG")
+    with zipfile.ZipFile("corrected.zip", "w") as archive:
+        for name, content in {**files, changed: file.getvalue()}.items():
+            archive.writestr(name, content)
+    capsys.readouterr()
+    assert main(["import-masks", "results/tiny", "corrected.zip"]) == 0
+    printed = capsys.readouterr().out
+    assert "as they were exported (--unchanged takes them, too): 7" in printed
+    assert "taken: 1," in printed and "labels: mixed" in printed
+    mask = read_label("data/tiny/masks/image_03.png")
+    assert (mask[:24] == 1).all() and (mask[24:] == 0).all()
+    root, index = project / "data/tiny", Path("results/tiny/index.csv")
+    make_masks(config=FolderSettings(), root=root, index=index, output=Path("masks.csv"))
+    found = find_labels(
+        SegmentationConfig(labels="mixed"),
+        read_index(index).training_set(),
+        labels=Path("results/tiny/pseudo_labels"),
+        masks=Path("masks.csv"),
+        root=root,
+    )
+    assert found.pop("image_03") == root / "masks/image_03.png"
+    assert {path.parent.name for path in found.values()} == {"pseudo_labels"}
+    assert main(["import-masks", "results/tiny", "corrected.zip"]) == 0
+    assert "there already: 1 (image_03)" in capsys.readouterr().out
+    write_label("data/tiny/masks/image_03.png", np.full_like(mask, 2))
+    assert main(["import-masks", "results/tiny", "corrected.zip"]) == 2
+    assert "masks/image_03.png" in capsys.readouterr().err
+    # Data sets that keep their masks elsewhere get none.
+    assert main(["import-masks", "results/demo", "corrected.zip"]) == 2
+    assert "format 'demo'" in capsys.readouterr().err
 
 
 def test_a_few_masks_choose_a_score_and_write_it(project, capsys):

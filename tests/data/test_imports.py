@@ -87,9 +87,7 @@ def test_only_what_was_changed_is_taken(labels, tmp_path):
     changed = maps["row"].copy()
     changed[:, :10] = 3
     write_label(tmp_path / "voc/SegmentationClass/row.png", changed)
-    write_label(
-        tmp_path / "voc/SegmentationClass/blotches.png", np.zeros_like(maps["blotches"])
-    )
+    write_label(tmp_path / "voc/SegmentationClass/blotches.png", np.zeros_like(maps["blotches"]))
     write_label(tmp_path / "voc/SegmentationClass/other.png", changed)
     report = take(tmp_path / "voc", exported, tmp_path, drafts=[tmp_path / "labels"])
     assert (report.written, report.empty) == (["row"], ["blotches"])
@@ -159,7 +157,7 @@ def test_another_size_is_refused(labels, tmp_path):
     exported, maps = labels
     export_labels(exported, "png", tmp_path / "png")
     write_label(tmp_path / "png/masks/row.png", maps["row"][:, :-1].copy())
-    with pytest.raises(UserError, match="it is 399 x 3 px, images/row.jpg is 400 x 3"):
+    with pytest.raises(UserError, match=r"it is 399 x 3 px, images/row\.jpg is 400 x 3"):
         take(tmp_path / "png", exported, tmp_path)
     assert not (tmp_path / "root/masks").exists()
 
@@ -211,9 +209,7 @@ def test_coco_polygons_and_plain_runs_and_crowds(tmp_path):
     document["annotations"][0]["category_id"] = 1
     (tmp_path / "a.json").write_text(json.dumps(document))
     with pytest.raises(UserError, match="'horse', which the run has not"):
-        import_masks(
-            read_drawing(tmp_path / "a.json", index.classes), index, tmp_path, Choices()
-        )
+        import_masks(read_drawing(tmp_path / "a.json", index.classes), index, tmp_path, Choices())
 
 
 def test_label_studios_polygons_addresses_and_what_is_not_submitted(tmp_path):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsss.errors import UserError
 from wsss.maps.background import AUTO
 from wsss.maps.chosen import KEYS
+
+if TYPE_CHECKING:
+    from wsss.data.index import Index
 
 VAL_SHARE = 0.2
 # The run whose settings suit photographs on small machines.
@@ -94,6 +97,45 @@ def automatic(stages: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _set_lengths(spec: dict[str, Any], name: str, index: Index, project: Path) -> str:
+    """Make the trainings of a run that is about to be written long enough for its pictures.
+
+    Args:
+        spec: What will be laid over the configuration; changed in place.
+        name: The run.
+        index: Its pictures.
+        project: The working folder.
+
+    Returns:
+        What there is to say of it.
+    """
+    from wsss.project.config import load_config
+    from wsss.project.scaling import MEASURED, METHOD, expected_minutes, scaled_to, updates
+
+    count = len(index.training_set().records)
+    changes = scaled_to(load_config(spec, folder=project).run(name), count)
+    for stage, changed in changes.items():
+        spec["runs"][name][stage] = {**spec["runs"][name].get(stage, {}), **changed}
+    run = load_config(spec, folder=project).run(name)
+    lines = [
+        f"{stage} {run.stages[stage].epochs} epochs, {number} updates"
+        for stage, number in updates(run, count).items()
+    ]
+    text = f"training: {'; '.join(lines)}"
+    if changes:
+        text += f"\n  (at least as many updates as {MEASURED}'s, whatever the number of pictures)"
+    split = run.stages["prediction"].split
+    minutes = expected_minutes(run, count, len(index.subset(split).records))
+    if minutes is not None:
+        method = run.stages["cam"].method
+        also = "" if method == METHOD else f", and the time of the CAM method '{method}'"
+        text += (
+            f"\ntime:     about {minutes:.0f} min on 2 cores without a GPU, nothing else running, "
+            f"by the times measured there{also}"
+        )
+    return text
+
+
 def _add_run(options: argparse.Namespace, project: Path) -> None:
     from wsss.cam.methods.registry import METHODS
     from wsss.data.build import build_index, build_masks
@@ -130,7 +172,9 @@ def _add_run(options: argparse.Namespace, project: Path) -> None:
     run |= automatic(parent.stages)
     if options.method is not None:
         run["cam"] = {"method": options.method}
-    update_local(project / LOCAL_FILE, {"roots": {name: str(root)}, "runs": {name: run}})
+    spec = {"roots": {name: str(root)}, "runs": {name: run}}
+    print("\n" + _set_lengths(spec, name, index, project))
+    update_local(project / LOCAL_FILE, spec)
     print(f"\nwrote the run '{name}' into {project / LOCAL_FILE}. Next:")
     print(f"  wsss run {name}        (or: snakemake --cores all results/{name}/done)")
     print(f"  wsss status results/{name}")

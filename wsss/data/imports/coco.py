@@ -41,7 +41,9 @@ def read_coco(document: dict[str, Any], place: str, names: ClassNames) -> Drawin
             read = functools.partial(_read, outlined, size, categories, names, at)
             drawing.masks.append(DrawnMask(picture, at, read))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"an entry of this COCO JSON is malformed: {error!r}", where=place) from None
+        raise UserError(
+            f"an entry of this COCO JSON is malformed: {error!r}", where=place
+        ) from None
     if boxes:
         drawing.notes.append(f"left out, boxes without an outline: in {listed(boxes, 3)}")
     return drawing

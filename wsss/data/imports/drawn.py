@@ -104,7 +104,9 @@ class Files:
             with zipfile.ZipFile(self.path) as archive:
                 return archive.read(name)
         except (zipfile.BadZipFile, OSError, RuntimeError) as error:
-            raise UserError(f"{name} in this zip cannot be read: {error}", where=self.path) from None
+            raise UserError(
+                f"{name} in this zip cannot be read: {error}", where=self.path
+            ) from None
 
     def place(self, name: str) -> str:
         """Return where a file is, for messages."""

@@ -51,9 +51,7 @@ def _read_json(content: bytes, place: str, names: ClassNames) -> Drawing:
         document: Any = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"this is not JSON: {error}", where=place) from None
-    if isinstance(document, dict) and all(
-        isinstance(document.get(key), list) for key in coco.KEYS
-    ):
+    if isinstance(document, dict) and all(isinstance(document.get(key), list) for key in coco.KEYS):
         return coco.read_coco(document, place, names)
     if isinstance(document, list) and document and all(map(_is_task, document)):
         return read_label_studio(document, place, names)

@@ -1,0 +1,80 @@
+"""Runs on data sets of any size train long enough, and no longer than they said otherwise."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import REPOSITORY
+
+from wsss.project.config import load_config
+from wsss.project.scaling import (
+    TRAINING_MINUTES,
+    UPDATES,
+    expected_minutes,
+    scaled_to,
+    trainings,
+    updates,
+)
+
+
+def run_of(extends: str, **stages):
+    """Resolve a run on own pictures, as `wsss init` writes it."""
+    spec = {"extends": extends, "root": "pictures", "index": {"format": "folder"}, **stages}
+    return load_config({"runs": {"mine": spec}}, folder=REPOSITORY).run("mine")
+
+
+def scaled(extends: str, pictures: int, **stages):
+    changes = scaled_to(run_of(extends, **stages), pictures)
+    stages = {key: {**stages.get(key, {}), **changes.get(key, {})} for key in {*stages, *changes}}
+    return run_of(extends, **stages), changes
+
+
+def test_the_numbers_are_those_of_the_measured_run():
+    run = load_config(folder=REPOSITORY).run("voc-lite")
+    # 663 training images: docs/measurements.md.
+    assert updates(run, 663) == dict(UPDATES)
+    words = (REPOSITORY / "docs/measurements.md").read_text().split()
+    for minutes in TRAINING_MINUTES.values():
+        assert f"{minutes}," in words
+    assert scaled_to(run, 663) == {}
+    # What its stages took: 40 min, 0.7 of them for what is not counted here.
+    found = expected_minutes(run_of("voc-lite"), 663, 321)
+    assert found is not None and 39 < found < 40.5
+
+
+@pytest.mark.parametrize("pictures", [2, 7, 8, 15, 48, 60, 200, 662, 664, 5000])
+def test_every_training_makes_enough_updates_and_hardly_more(pictures):
+    run, _ = scaled("voc-lite", pictures)
+    before = run_of("voc-lite")
+    for stage, count in updates(run, pictures).items():
+        steps = pictures // run.stages[stage].batch_size
+        assert count >= UPDATES[stage]
+        if run.stages[stage].epochs > before.stages[stage].epochs:
+            assert count < UPDATES[stage] + steps
+        assert run.stages[stage].batch_size == min(8, pictures)
+
+
+def test_a_longer_run_stays_as_long():
+    run, changes = scaled("voc-lite", 60, segmentation={"epochs": 1000})
+    assert run.stages["segmentation"].epochs == 1000 and "segmentation" not in changes
+
+
+def test_phases_keep_their_proportions():
+    run, changes = scaled("voc-lite-acr2", 60)
+    before = run_of("voc-lite-acr2").stages["cam"]
+    factor = changes["cam"]["epochs"] / before.epochs
+    assert factor > 5
+    for key in ("classifier_epochs", "reconstructor_epochs"):
+        old, new = (getattr(each.acr.schedule, key) for each in (before, run.stages["cam"]))
+        assert abs(new - old * factor) <= 0.5
+
+
+def test_what_trains_nothing_is_left_alone():
+    run, changes = scaled("clip", 60)
+    assert "cam" not in changes and "cam" not in trainings(run)
+    assert expected_minutes(run, 60, 10) is None
+
+
+def test_another_method_s_time_is_not_guessed():
+    acr, plain = run_of("voc-lite"), run_of("voc-lite", cam={"method": "cam"})
+    difference = expected_minutes(acr, 663, 1) - expected_minutes(plain, 663, 1)
+    assert difference == pytest.approx(TRAINING_MINUTES["cam"])
