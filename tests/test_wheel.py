@@ -88,3 +88,6 @@ def test_a_run_from_the_installed_package(wheel: Path, tmp_path: Path) -> None:
     for name in ("miou.csv", "tags.csv", "model.safetensors", "panels.sha256", "predictions"):
         assert name in done
     assert "against their tags" in call(wsss, "table", "results/tiny", folder=work)
+    call(wsss, "export-model", "results/tiny", "--format", "huggingface", folder=work)
+    model, picture = "results/tiny/export/model-huggingface", "data/tiny/images/image_00.png"
+    assert "1 pictures" in call(wsss, "predict", model, picture, folder=work)

@@ -26,6 +26,8 @@ PEOPLE_COMMANDS = {
     "predict": ("people", "segment any pictures with a trained model"),
     "table": ("people", "print the mIoU table of one or more runs"),
     "export-labels": ("exports", "write pseudo-labels or predictions for other tools"),
+    "import-masks": ("imports", "take masks back that were drawn or corrected in other tools"),
+    "export-model": ("export_model", "write a trained model for other runtimes, with its card"),
     "thresholds": ("thresholds", "say which background scores a few masks would choose"),
     "compare": ("people", "set two runs side by side: settings, scores, classes"),
     "status": ("status", "say how far along a run is, stage by stage"),

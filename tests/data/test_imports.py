@@ -157,7 +157,7 @@ def test_another_size_is_refused(labels, tmp_path):
     exported, maps = labels
     export_labels(exported, "png", tmp_path / "png")
     write_label(tmp_path / "png/masks/row.png", maps["row"][:, :-1].copy())
-    with pytest.raises(UserError, match=r"it is 399 x 3 px, images/row\.jpg is 400 x 3"):
+    with pytest.raises(UserError, match=r"it is 399 x 1 px, images/row\.jpg is 400 x 1"):
         take(tmp_path / "png", exported, tmp_path)
     assert not (tmp_path / "root/masks").exists()
 

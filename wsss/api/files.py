@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsss.errors import UserError
+from wsss.files import read_json
+
+if TYPE_CHECKING:
+    from wsss.segmentation.config import PredictionConfig
 
 
 def find_model(path: Path) -> Path:
@@ -31,10 +36,26 @@ def find_model(path: Path) -> Path:
     return model
 
 
-def find_prediction_settings(model: Path) -> Path | None:
-    """Return the prediction settings of the run that a model file lies in, if it lies in one."""
+def prediction_settings(model: Path) -> PredictionConfig:
+    """Return the prediction settings that belong to a model file.
+
+    Those of `config.json` beside it, where `wsss export-model` wrote one; those of the run that it
+    lies in; else the defaults.
+
+    Raises:
+        UserError: They are damaged, or of another version.
+    """
+    from wsss.runtime.settings import parse
+    from wsss.segmentation.config import PredictionConfig
+    from wsss.segmentation.exports.hub import read_prediction
+
+    beside = read_prediction(model.absolute().parent)
+    if beside is not None:
+        return beside
     settings = model.absolute().parent.parent / "config" / "prediction.json"
-    return settings if settings.is_file() else None
+    if settings.is_file():
+        return parse(PredictionConfig, read_json(settings), where=str(settings))
+    return PredictionConfig()
 
 
 def find_cams(path: Path) -> Path:

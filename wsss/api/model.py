@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from wsss.api.files import find_model, find_prediction_settings
+from wsss.api.files import find_model, prediction_settings
 from wsss.data.images import probe_image, read_image, upright_rgb
 from wsss.errors import UserError
-from wsss.files import read_json
 from wsss.models.deeplab import DeepLab
 from wsss.runtime.compute import Device
-from wsss.runtime.settings import parse, replace
+from wsss.runtime.settings import replace
 from wsss.segmentation.config import PredictionConfig, SegmentationConfig
 from wsss.segmentation.inference import class_probabilities, segmenter, views_of
 from wsss.segmentation.model_file import SEGMENTATION
@@ -127,14 +126,15 @@ def load(path: str | os.PathLike[str], *, device: str = "auto", **prediction: An
     """Load a trained model.
 
     Args:
-        path: `results/<run>`, a folder with `model.safetensors`, or a model file.
+        path: `results/<run>`, a folder with `model.safetensors` (as `wsss export-model --format
+            huggingface` writes it, or a download from there), or a model file.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
         prediction: Settings of the prediction that are to differ from the run's, such as
             `scales=(1.0,)`, `mirror=False` or `crf=False`.
 
     Returns:
-        The model. Its settings of prediction are the run's; those of a file outside a run, the
-        defaults.
+        The model. Its settings of prediction are the run's, or those of `config.json` beside it;
+        those of a file alone, the defaults.
 
     Raises:
         UserError: There is no model, it is damaged, or a setting is unknown or impossible.
@@ -145,13 +145,7 @@ def load(path: str | os.PathLike[str], *, device: str = "auto", **prediction: An
         {'dog': 0.31, 'sofa': 0.22}
     """
     model = find_model(Path(path))
-    file = find_prediction_settings(model)
-    settings = (
-        PredictionConfig()
-        if file is None
-        else parse(PredictionConfig, read_json(file), where=str(file))
-    )
-    return Model(model, replace(settings, **prediction), device=device)
+    return Model(model, replace(prediction_settings(model), **prediction), device=device)
 
 
 def _as_array(picture: Picture) -> npt.NDArray[np.uint8]:

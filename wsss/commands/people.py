@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from wsss.api.files import find_model, find_prediction_settings
+from wsss.api.files import find_model, prediction_settings
 from wsss.commands import options as shared
 from wsss.errors import UserError
 
@@ -76,13 +76,12 @@ def _configure_predict(parser: argparse.ArgumentParser) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     model = find_model(options.model)
-    from wsss.segmentation.config import PredictionConfig
     from wsss.segmentation.pictures import CLASSES, predict_images
 
-    settings = options.config or find_prediction_settings(model)
-    config = PredictionConfig()
-    if settings is not None:
-        config = shared.read_config("prediction", settings)
+    if options.config is None:
+        config = prediction_settings(model)
+    else:
+        config = shared.read_config("prediction", options.config)
     count = predict_images(
         model=model,
         inputs=options.inputs,

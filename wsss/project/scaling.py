@@ -2,8 +2,8 @@
 
 It is updates that a training needs, not passes over the pictures: on 663 pictures of VOC `voc-lite`
 got a useful model from 492 updates of the classifier, 246 of IRNet and 984 of the segmentation, in
-6, 3 and 12 epochs. The same epochs on 60 pictures are a tenth of these updates, and no model. So
-each training gets at least as many as there; where a run's epochs give more, they stay.
+6, 3 and 12 epochs. The same epochs on 60 pictures are less than a tenth of these updates. So each
+training gets at least as many as there; where a run's epochs give more, they stay.
 """
 
 from __future__ import annotations

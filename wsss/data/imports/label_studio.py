@@ -65,20 +65,19 @@ def _id(annotation: dict[str, Any]) -> int:
 
 
 def _picture(task: dict[str, Any]) -> str:
-    """Return what a task calls its picture: our own name, else the path behind its address."""
+    """Return what a task calls its picture: the path behind its address, else a name."""
     data = task["data"]
-    if isinstance(data.get("name"), str):
-        return str(data["name"])
-    texts = [data.get("image"), *data.values()]
-    for text in texts:
+    for text in (data.get("image"), *data.values()):
         if not isinstance(text, str):
             continue
         address = urlsplit(text)
-        path = parse_qs(address.query).get("d", [unquote(address.path)])[0]
-        if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
+        path = PurePosixPath(parse_qs(address.query).get("d", [unquote(address.path)])[0])
+        if path.suffix.lower() in IMAGE_SUFFIXES:
             # Label Studio puts eight digits before the name of what is uploaded.
-            name = _UPLOADED.sub("", PurePosixPath(path).name)
-            return str(PurePosixPath(path).with_name(name))
+            uploaded = "upload" in path.parts
+            return str(path.with_name(_UPLOADED.sub("", path.name)) if uploaded else path)
+    if isinstance(data.get("name"), str):
+        return str(data["name"])
     raise ValueError(f"no picture in {sorted(data)}")
 
 

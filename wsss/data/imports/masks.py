@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -231,8 +231,8 @@ def _replaceable(target: Path) -> bool:
     try:
         with Image.open(target, formats=("PNG",)) as image:
             image.load()
-            texts: Mapping[str, object] = dict(image.info)
-        return texts.get(DIGEST) == _digest(read_label(target))
+            noted = image.info.get(DIGEST)
+        return bool(noted == _digest(read_label(target)))
     except (OSError, SyntaxError, ValueError, UserError):
         return False
 
