@@ -307,3 +307,40 @@ print(json.dumps(mask2rle(np.array(Image.open(sys.argv[1])))))
     packed = json.loads(run_script(python, script, str(tmp_path / "mask.png")))
     found = unpacked_rle(packed).reshape(37, 53, 4)[..., 3]
     assert np.array_equal(found >= 128, np.array(drawn) > 0)
+
+
+@pytest.mark.slow
+def test_what_datumaro_writes_for_cvat(tmp_path):
+    # CVAT writes its "Segmentation mask 1.1" by datumaro, in this way, with colours of its own.
+    python = python_with("datumaro", tmp_path)
+    script = """
+import json, sys
+import numpy as np
+from datumaro.components.annotation import AnnotationType, LabelCategories, Mask
+from datumaro.components.dataset import Dataset
+from datumaro.components.dataset_base import DatasetItem
+from datumaro.components.media import Image
+label = np.array(json.loads(sys.argv[2]))
+masks = [Mask(label == value, label=value, group=value, id=value) for value in (1, 2)]
+picture = Image.from_numpy(data=np.zeros((*label.shape, 3), np.uint8))
+data = Dataset.from_iterable(
+    [DatasetItem(id="sub/a", subset="train", media=picture, annotations=masks)],
+    categories=["background", "cat", "dog"],
+)
+colours = {"background": [(0, 0, 0), [], []], "cat": [(61, 61, 245), [], []],
+           "dog": [(9, 200, 30), [], []]}
+data.export(sys.argv[1], "voc_segmentation", save_media=False, apply_colormap=True,
+            label_map=colours)
+"""
+    label = [[1, 1, 0, 2], [0, 0, 2, 2]]
+    run_script(python, script, str(tmp_path / "out"), json.dumps(label))
+    with zipfile.ZipFile(tmp_path / "cvat.zip", "w") as archive:
+        for path in sorted((tmp_path / "out").rglob("*.*")):
+            archive.write(path, path.relative_to(tmp_path / "out").as_posix())
+    index = Index(
+        ("dog", "cat"), (ImageRecord("sub__a", ("train",), ("cat", "dog"), 4, 2, "sub/a.jpg"),)
+    )
+    import_masks(read_drawing(tmp_path / "cvat.zip", index.classes), index, tmp_path, Choices())
+    found = read_label(tmp_path / "masks/sub__a.png")
+    # The run has the classes in the other order.
+    assert found.tolist() == [[2, 2, 0, 1], [0, 0, 1, 1]]

@@ -131,7 +131,7 @@ def _set_lengths(spec: dict[str, Any], name: str, index: Index, project: Path) -
         also = "" if method == METHOD else f", and the time of the CAM method '{method}'"
         text += (
             f"\ntime:     about {minutes:.0f} min on 2 cores without a GPU, nothing else running, "
-            f"by the times measured there{also}"
+            f"by {MEASURED}'s times{also}"
         )
     return text
 
