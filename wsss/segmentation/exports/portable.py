@@ -8,6 +8,7 @@ mirror images and without the CRF, but for rounding.
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -124,7 +125,7 @@ def _scaled(side: int, factor: float) -> int:
     part = int(1 / factor)
     # Half to even, as Python rounds: up where the part below is odd, or more than half is left.
     below, left = side // part, side % part
-    return torch.sym_max(1, below + (2 * left + below % 2) // (part + 1))
+    return cast(int, torch.sym_max(1, below + (2 * left + below % 2) // (part + 1)))
 
 
 def _with_fixed_padding(network: DeepLab) -> DeepLab:
