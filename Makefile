@@ -72,8 +72,10 @@ demo-compare: $(INSTALLED)
 	echo; echo "wall time: $$((SECONDS - start)) s"; \
 	echo "reports:   results/demo{,-cam,-gt}/report.html"
 
+# Processes that share the fast tests.
+TEST_PROCESSES ?= 2
 test: $(INSTALLED)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses $(TEST_PROCESSES)
 
 test-all: $(INSTALLED)
 	$(BIN)/pytest -m slow
