@@ -142,8 +142,17 @@ def test_only_plain_floats_are_weights(make: Callable[[torch.Tensor], torch.Tens
     assert torch.equal(target[1].weight, before)
     for plain in (torch.float16, torch.bfloat16, torch.float64):
         load_strict(target, {**state, "1.weight": torch.ones(4, dtype=plain)})
-    with pytest.raises(UserError, match=r"not whole numbers"):
-        load_strict(target, {**network().state_dict(), "1.num_batches_tracked": torch.tensor(0.5)})
+    # A counter has no effect, in whatever type others have written it.
+    load_strict(target, {**network().state_dict(), "1.num_batches_tracked": torch.tensor(0.5)})
+
+
+def test_whole_numbers_are_no_fractions() -> None:
+    target = nn.Module()
+    target.register_buffer("positions", torch.arange(3))
+    load_strict(target, {"positions": torch.tensor([2, 1, 0], dtype=torch.int32)})
+    assert target.positions.tolist() == [2, 1, 0]  # type: ignore[operator]
+    with pytest.raises(UserError, match="positions holds float32, not whole numbers"):
+        load_strict(target, {"positions": torch.rand(3)})
 
 
 def legacy(state: Any, path: Path) -> bytes:

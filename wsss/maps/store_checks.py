@@ -7,6 +7,7 @@ checksum, so that a damaged tree can lead it round in circles. So the form is lo
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from pathlib import Path
@@ -46,6 +47,7 @@ def check_form(path: Path) -> None:
     try:
         with open(path, "rb") as handle:
             start = handle.read(_TEXTS_END)
+            length = os.fstat(handle.fileno()).st_size
     except OSError as error:
         raise open_error(path, error) from None
     if start[: len(_SIGNATURE)] != _SIGNATURE or len(start) <= len(_SIGNATURE):
@@ -59,17 +61,22 @@ def check_form(path: Path) -> None:
             fix="run the stage that writes it again",
         )
     for heap in _HEAP.finditer(start):
-        if not _heap_ends(start[heap.start() :]):
+        if not _heap_ends(start[heap.start() :], length - heap.start()):
             raise damaged(path, "this map store", "the texts in its attributes are broken")
 
 
-def _heap_ends(heap: bytes) -> bool:
-    """Say whether a walk along a global heap ends, where HDF5's own might go round in circles."""
+def _heap_ends(heap: bytes, left: int) -> bool:
+    """Say whether a walk along a global heap ends, where HDF5's own might go round in circles.
+
+    Args:
+        heap: The heap, as far as it was read.
+        left: Bytes of the file from its start on.
+    """
     (size,) = struct.unpack_from("<Q", heap, _HEAP_HEADER // 2) if len(heap) >= 16 else (0,)
-    if not _HEAP_HEADER <= size <= len(heap):
+    if not _HEAP_HEADER <= size <= left:
         return False
     place = _HEAP_HEADER
-    while place + _HEAP_HEADER <= size:
+    while place + _HEAP_HEADER <= min(size, len(heap)):
         index, _, _, length = struct.unpack_from("<HHIQ", heap, place)
         # Number 0 is the free rest, whose length counts its own header.
         step = length if index == 0 else _HEAP_HEADER + (length + 7) // 8 * 8

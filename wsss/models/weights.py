@@ -124,7 +124,9 @@ def _matched(
         elif tensor.shape != target[renamed].shape:
             wanted = tuple(target[renamed].shape)
             problems.append(f"{name} has shape {tuple(tensor.shape)}, not {wanted}")
-        elif problem := unusable(name, tensor, as_float=target[renamed].is_floating_point()):
+        elif not _is_counter(renamed) and (
+            problem := unusable(name, tensor, as_float=target[renamed].is_floating_point())
+        ):
             problems.append(problem)
         else:
             chosen[renamed], source_of[renamed] = tensor, name
