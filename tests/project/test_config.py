@@ -353,7 +353,7 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot read") as caught:
+    with pytest.raises(UserError, match="does not exist") as caught:
         load_config(folder=tmp_path)
     assert caught.value.where == str(tmp_path / "config.yaml")
 
