@@ -12,7 +12,8 @@ from hub_helpers import COMMIT, cached_repository
 from safetensors.torch import save_file
 
 from wsss.cli import main
-from wsss.project.config import load_config, named_weights
+from wsss.project.config import load_config
+from wsss.project.weights import named_weights
 
 
 @pytest.fixture

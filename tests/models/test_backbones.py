@@ -23,7 +23,7 @@ from wsss.models.backbones import (
     weights_by_name,
 )
 from wsss.models.config import PACKAGES, BackboneConfig
-from wsss.project.config import check_packages
+from wsss.project.weights import check_packages
 from wsss.runtime.registry import load_code
 from wsss.runtime.settings import replace
 from wsss.segmentation.config import SegmentationConfig

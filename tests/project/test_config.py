@@ -21,12 +21,12 @@ from wsss.project.config import (
     load_config,
     parse_texts,
     resolve,
-    weights_keys,
 )
 from wsss.project.file import STAGES, read_stage
 from wsss.project.local import LocalCompute
 from wsss.project.runs import merge
 from wsss.project.schema import config_schema, replace_defaults
+from wsss.project.weights import weights_keys
 from wsss.project.yaml_files import read_yaml
 from wsss.runtime.compute import FeatureCompute
 from wsss.runtime.settings import replace, to_dict

@@ -15,7 +15,8 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
 
 def _fetch(options: argparse.Namespace) -> None:
     from wsss.models.hub import HubWeights, timm_weights
-    from wsss.project.config import load_config, named_weights
+    from wsss.project.config import load_config
+    from wsss.project.weights import named_weights
 
     config = load_config()
     fetched: dict[tuple[str, str, str | None], HubWeights] = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,8 +15,7 @@ import yaml
 
 from wsss.data.formats.registry import FORMATS, DataFormat
 from wsss.errors import UserError
-from wsss.irn.label_methods import LABEL_METHODS
-from wsss.models.config import BY_NAME, NO_FILE, PACKAGES, BackboneConfig
+from wsss.models.config import NO_FILE
 from wsss.project import methods as comparison
 from wsss.project.ablations import INFIX, Table
 from wsss.project.file import ConfigFile, StopAfter
@@ -33,9 +31,16 @@ from wsss.project.runs import (
     section,
 )
 from wsss.project.weight_check import WeightFile, check_fits
+from wsss.project.weights import (
+    check_packages,
+    networks_with_files,
+    weighted_stages,
+    weights_keys,
+    weights_of,
+)
 from wsss.project.yaml_files import read_yaml
 from wsss.runtime.plugins import load_plugins
-from wsss.runtime.settings import Settings, check, parse, unknown_key
+from wsss.runtime.settings import check, parse, unknown_key
 
 CONFIG_FILE = Path("config.yaml")
 LOCAL_FILE = Path("config.local.yaml")
@@ -194,8 +199,8 @@ class ProjectConfig:
             UserError: One does not fit.
         """
         run, wanted = self.run(name), []
-        for stage in _weighted_stages(run):
-            for place, _, key, settings in _with_files(run.stages[stage]):
+        for stage in weighted_stages(run):
+            for place, _, key, settings in networks_with_files(run.stages[stage]):
                 path = self.weights.get(key)
                 if path is not None and path.exists():
                     where = f"runs.{name}.{stage}.{place}"
@@ -233,7 +238,7 @@ class ProjectConfig:
             local.append(f"roots: {{{run.root}: /path}}")
         keys = [
             key
-            for key in _weights_of(run)
+            for key in weights_of(run)
             if key not in self.weights or not self.weights[key].exists()
         ]
         for key in keys:
@@ -259,80 +264,6 @@ _WEIGHT_FILES = {
     "deit_small_imagenet": "DeiT-S/16 on ImageNet, from "
     "https://dl.fbaipublicfiles.com/deit/deit_small_patch16_224-cd65a155.pth",
 }
-
-
-def _weighted_stages(run: Run) -> list[str]:
-    """Return the stages of a run that can start from weights."""
-    stages = ["cam", "irn", "segmentation"]
-    stages = stages[: ("cam", "pseudo_label", "segmentation").index(run.stop_after) + 1]
-    method = run.stages["pseudo_labels"].method
-    trains_irn = LABEL_METHODS.get(method, where="pseudo_labels.method").needs_model
-    if run.stages["segmentation"].labels in ("ground_truth", "predicted"):
-        stages = stages[2:]
-    skipped = [] if trains_irn else ["irn"]
-    skipped += [] if run.classifier_run == run.name else ["cam"]
-    return [stage for stage in stages if stage not in skipped]
-
-
-def _weights_of(run: Run) -> list[str]:
-    """Return the keys of the weight files that the stages of a run start from."""
-    found = [
-        key for stage in _weighted_stages(run) for _, _, key in weights_keys(run.stages[stage])
-    ]
-    return list(dict.fromkeys(found))
-
-
-def weights_keys(settings: Settings) -> list[tuple[str, str, str]]:
-    """Return (place, option, key) of each weight file that a stage's settings name.
-
-    A settings class with weights of its own says by `weights_option` which option of the command
-    takes the file; a backbone's is `weights-file`. Packaged and random weights, and those of a
-    hub, need none.
-    """
-    return [(f"{place}.weights", option, key) for place, option, key, _ in _with_files(settings)]
-
-
-def _with_files(settings: Settings, *, prefix: str = "") -> list[tuple[str, str, str, Settings]]:
-    """Return (place, option, key, settings) of each network that a weight file is named for."""
-    found: list[tuple[str, str, str, Settings]] = []
-    for name, value in settings:
-        if isinstance(value, Settings):
-            key = getattr(value, "weights", None)
-            if isinstance(key, str) and key not in NO_FILE:
-                option = getattr(value, "weights_option", "weights-file")
-                found.append((f"{prefix}{name}", option, key, value))
-            found += _with_files(value, prefix=f"{prefix}{name}.")
-    return found
-
-
-def check_packages(settings: Settings, *, where: str) -> None:
-    """Check that the packages of weights that a stage's settings name are installed.
-
-    Before the stages that come first, rather than after their hours; nothing is imported.
-
-    Raises:
-        UserError: One is not.
-    """
-    for key, value in settings:
-        if isinstance(value, BackboneConfig) and value.weights == "package":
-            package = PACKAGES[value.name]
-            if find_spec(package.module) is None:
-                raise package.missing(value.name, where=f"{where}.{key}.weights")
-        elif isinstance(value, Settings):
-            check_packages(value, where=f"{where}.{key}")
-
-
-def named_weights(run: Run) -> dict[str, Settings]:
-    """Return the networks of a run whose weights come by name, by their places in the settings."""
-    waiting = [(stage, run.stages[stage]) for stage in _weighted_stages(run)]
-    found: dict[str, Settings] = {}
-    while waiting:
-        place, settings = waiting.pop(0)
-        if getattr(settings, "weights", None) in BY_NAME:
-            found[place] = settings
-        inner = [(name, value) for name, value in settings if isinstance(value, Settings)]
-        waiting = [(f"{place}.{name}", value) for name, value in inner] + waiting
-    return found
 
 
 def parse_texts(value: Any) -> Any:
