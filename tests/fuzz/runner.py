@@ -12,7 +12,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# Of computing; and of waiting, on a machine that is busy with other things.
 SLOWEST_S = 10.0
+LONGEST_WAIT_S = 90.0
 MOST_BYTES = 10**9
 # To start a process, import PyTorch and write the sound files, on a busy machine.
 _START_S = 180.0
@@ -63,7 +65,7 @@ def _watch(name: str, start: int, stop: int, seed: int, result: Result) -> int:
         os.set_blocking(process.stdout.fileno(), False)
         waiting = selectors.DefaultSelector()
         waiting.register(process.stdout, selectors.EVENT_READ)
-        number, since, base, rest = -1, time.monotonic(), 0, b""
+        number, since, used, base, rest = -1, time.monotonic(), 0.0, 0, b""
         try:
             while True:
                 waiting.select(timeout=0.05)
@@ -74,7 +76,7 @@ def _watch(name: str, start: int, stop: int, seed: int, result: Result) -> int:
                 *lines, rest = (rest + (chunk or b"")).split(b"\n")
                 for line in map(json.loads, lines):
                     if isinstance(line, int):
-                        number, since = line, now
+                        number, since, used = line, now, _computed(process.pid)
                         base = base or _memory(process.pid)
                         continue
                     result.slowest_s = max(result.slowest_s, now - since)
@@ -84,8 +86,9 @@ def _watch(name: str, start: int, stop: int, seed: int, result: Result) -> int:
                         result.fault(number, "traceback", line)
                 extra = _memory(process.pid) - base if base else 0
                 result.most_bytes = max(result.most_bytes, extra)
-                limit = SLOWEST_S if number >= 0 else _START_S
-                if now - since > limit or extra > MOST_BYTES:
+                limit = LONGEST_WAIT_S if number >= 0 else _START_S
+                busy = number >= 0 and _computed(process.pid) - used > SLOWEST_S
+                if busy or now - since > limit or extra > MOST_BYTES:
                     kind = "memory" if extra > MOST_BYTES else "slow"
                     result.fault(number, kind, f"{now - since:.1f} s, {extra / 1e6:.0f} MB more")
                     process.kill()
@@ -106,3 +109,12 @@ def _memory(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):
         return 0
+
+
+def _computed(pid: int) -> float:
+    """Return the seconds that a process has computed for."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -19,7 +19,8 @@ def test_damaged_files_are_refused_with_a_message(name: str) -> None:
     result = fuzz(name, COUNT)
     assert result.faults == []
     assert sum(result.counts.values()) == COUNT
-    assert result.counts["refused"] > COUNT / 10, "the damage reaches nobody"
+    if name != "status":  # which shows what there is, whatever is damaged
+        assert result.counts["refused"] > COUNT / 10, "the damage reaches nobody"
 
 
 def test_damage_is_repeated_by_its_seed() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import pickletools
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -84,7 +85,8 @@ def read_pickle(
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    # PyTorch prints parts of its messages bold.
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
     text = lines[0][:300] if lines else ""
     return text if isinstance(error, _Unfit) else f"{type(error).__name__}: {text}".rstrip(": ")
 
