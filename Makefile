@@ -72,13 +72,13 @@ demo-compare: $(INSTALLED)
 	echo; echo "wall time: $$((SECONDS - start)) s"; \
 	echo "reports:   results/demo{,-cam,-gt}/report.html"
 
-# Processes that share the fast tests.
+# Processes that share the tests; of the slow ones a file at a time, as files share a cluster.
 TEST_PROCESSES ?= 2
 test: $(INSTALLED)
 	$(BIN)/pytest -m "not slow" --numprocesses $(TEST_PROCESSES)
 
 test-all: $(INSTALLED)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
