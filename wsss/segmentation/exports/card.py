@@ -26,7 +26,7 @@ from PIL import Image
 
 session = onnxruntime.InferenceSession("model.onnx")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-picture = np.array(Image.open("picture.jpg").convert("RGB"))
+picture = np.array(Image.open("picture.jpg", formats=["JPEG"]).convert("RGB"))
 (probabilities,) = session.run(None, {{"image": picture[None]}})
 mask = probabilities[0].argmax(axis=0)  # 0 is background, i is classes[i - 1]
 {_FOUND}""",
@@ -39,7 +39,7 @@ from PIL import Image
 notes = {{"wsss.json": ""}}
 model = torch.export.load("model.pt2", extra_files=notes).module()
 classes = json.loads(json.loads(notes["wsss.json"])["classes"])
-picture = np.array(Image.open("picture.jpg").convert("RGB"))
+picture = np.array(Image.open("picture.jpg", formats=["JPEG"]).convert("RGB"))
 mask = model(torch.from_numpy(picture[None]))[0].argmax(dim=0).numpy()  # 0 is background
 {_FOUND}""",
     "huggingface": """\
