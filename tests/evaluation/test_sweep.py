@@ -225,7 +225,7 @@ def test_a_chosen_score_is_the_configured_one_and_the_table_says_how(run):
         values = np.concatenate([store.read(n).maps.max(axis=0).ravel() for n in store.names])
     assert score == pytest.approx(values.mean(), abs=0.01)
     (note,) = read_notes(run / "cam.csv")
-    assert note == f"cam: configured is auto, chosen as {score:g} by mean of the maps"
+    assert note == f"cam: configured is auto, chosen as {score:g} by quadratic mean of the maps"
     for both in ({"background": 0.4, "thresholds": chosen}, {"background": None}):
         with pytest.raises(UserError, match="background score given"):
             scoring.score_maps(**arguments(run, **both))

@@ -82,12 +82,14 @@ def test_means_and_areas_are_those_of_the_values(values: np.ndarray) -> None:
     assert (values > np.float32(score)).mean() <= 0.25 < (values > np.float32(below)).mean()
 
 
-def test_what_auto_stands_for_is_the_mean_over_all_images() -> None:
+def test_what_auto_stands_for_is_the_quadratic_mean_over_all_images() -> None:
     rng = np.random.default_rng(1)
     maps = [rng.random((k, 9, 8 + k), np.float32) ** k for k in (1, 2, 3)]
     values = np.concatenate([each.max(axis=0).ravel() for each in maps])
     score, share = choose_score(maps)
-    assert score == pytest.approx(values.mean(), abs=0.01)
+    root = np.sqrt((values.astype(np.float64) ** 2).mean())
+    assert score == pytest.approx(root, abs=0.01)
+    assert abs(root - values.mean()) > 0.03  # so that it is not the mean
     assert share == pytest.approx((values > np.float32(score)).mean())
     with pytest.raises(ValueError, match="no maps"):
         choose_score([])

@@ -18,7 +18,7 @@ Counts = npt.NDArray[np.int64]
 
 SCORES: tuple[float, ...] = tuple(round(0.01 * i, 2) for i in range(1, 100))
 """The background scores that are chosen among."""
-METHOD = "mean of the maps"
+METHOD = "quadratic mean of the maps"
 """What chooses that of CAMs, in words."""
 EDGE_METHOD = "mean at the edges of the maps"
 """What chooses that of walked maps, in words."""
@@ -29,7 +29,7 @@ SHARE = 0.4
 
 
 def choose_score(maps: Iterable[npt.NDArray[np.float32]]) -> tuple[float, float]:
-    """Choose the background score of many images' maps, by `mean_value`.
+    """Choose the background score of many images' maps, by `quadratic_mean`.
 
     Args:
         maps: (K, h, w) float32 in 0..1 of each image, K at least 1, all at the same stride.
@@ -45,7 +45,7 @@ def choose_score(maps: Iterable[npt.NDArray[np.float32]]) -> tuple[float, float]
         counts += band_counts(each.max(axis=0), SCORES)
     if not counts.any():
         raise ValueError("no maps to choose a background score by")
-    score = mean_value(counts, SCORES)
+    score = quadratic_mean(counts, SCORES)
     return score, float(object_share(counts)[SCORES.index(score)])
 
 
