@@ -248,6 +248,7 @@ def run(
         compute=compute,
         work_dir=work_dir,
         identity={"case": name},
+        stage="cam",
         description=name,
         schedule=schedules,
         log_every=1,

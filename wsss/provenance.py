@@ -28,6 +28,7 @@ PACKAGE_FOLDER = Path(__file__).parent
 OUTSIDE = frozenset(
     {
         "wsss",
+        "wsss.cam.training_pictures",
         "wsss.errors",
         "wsss.marks",
         "wsss.provenance",
@@ -39,9 +40,11 @@ OUTSIDE = frozenset(
         "wsss.runtime.openmp",
         "wsss.runtime.progress",
         "wsss.runtime.stage_process",
+        "wsss.segmentation.training_pictures",
         "wsss.temporaries",
         "wsss.training.metrics",
         "wsss.training.out_of_memory",
+        "wsss.training.pictures",
         "wsss.training.reporting",
     }
 )

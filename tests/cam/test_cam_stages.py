@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from cam_settings import cam_settings
 from conftest import write_tiny_data
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from wsss.cam.config import ExportConfig
@@ -90,6 +91,21 @@ def test_same_seed_same_bytes_whatever_the_workers(data: Path, tmp_path: Path, m
     assert models[0] == models[1]
     assert models[0] != models[2]
     assert not (tmp_path / "a" / "work" / "checkpoint.pt").exists()
+
+
+def test_tensorboard_has_the_curves_and_pictures_of_the_stage(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path, method="cam", epochs=2)
+    events = EventAccumulator(str(tmp_path / "work" / "tensorboard")).Reload()
+    index = read_index(data / "index.csv").training_set()
+    tags_of = {f"cam/pictures/{record.name}": record.tags for record in index.records}
+    shown = events.Tags()["images"]
+    assert len(shown) == min(4, len(tags_of)) and set(shown) <= set(tags_of)
+    for tag in shown:
+        first, second = events.Images(tag)  # one an epoch
+        # The crop, and a map for each tag, 256 px wide and 4 px apart, below a line of titles.
+        width = 260 * (1 + len(tags_of[tag])) - 4
+        assert (first.width, first.height) == (second.width, second.height) == (width, 276)
+    assert {"cam/loss", "cam/lr"} <= set(events.Tags()["scalars"])
 
 
 def test_training_opens_no_mask(data: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from segmentation_helpers import make_data, tiny_config
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from wsss.data.crf_config import CrfConfig
 from wsss.data.images import read_label, write_label
@@ -84,6 +85,19 @@ def test_it_learns_and_predicts_from_the_model_file_alone(data):
         total += truth.size
     # Background alone is three quarters of the pixels.
     assert right / total > 0.92
+
+
+def test_tensorboard_has_the_curves_and_pictures_of_the_stage(data):
+    run_training(data, tiny_config(epochs=2, ema=0.9))
+    folder = data / "work_model.safetensors" / "tensorboard"
+    events = EventAccumulator(str(folder)).Reload()
+    shown = events.Tags()["images"]
+    assert shown == [f"segmentation/pictures/p{i:02d}" for i in (0, 3, 6, 9)]
+    for tag in shown:
+        sizes = {(each.width, each.height) for each in events.Images(tag)}
+        # Crop, labels and prediction, 256 px wide and 4 px apart, below a line of titles.
+        assert sizes == {(3 * 260 - 4, 256 + 20)} and len(events.Images(tag)) == 2
+    assert {"segmentation/loss", "segmentation/lr"} <= set(events.Tags()["scalars"])
 
 
 def test_pseudo_labels_are_all_it_reads(data, monkeypatch):

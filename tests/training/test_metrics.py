@@ -14,13 +14,13 @@ from wsss.training.metrics import METRICS_FILE, MetricsLog
 
 
 def test_lines_and_events_after_the_checkpoint_are_written_anew(tmp_path: Path) -> None:
-    first = MetricsLog(tmp_path, 0)
+    first = MetricsLog(tmp_path, "cam", 0)
     for step in range(1, 6):
         first.write(step, {"loss": 1 / step, "epoch": 0, "note": "no number"})
     first.close()
     with (tmp_path / METRICS_FILE).open("a") as file:
         file.write('{"step": 6, "lo')  # cut off by a kill
-    second = MetricsLog(tmp_path, 3)
+    second = MetricsLog(tmp_path, "cam", 3)
     for step in range(4, 8):
         second.write(step, {"loss": 2 / step, "epoch": 1})
     second.close()
@@ -30,14 +30,14 @@ def test_lines_and_events_after_the_checkpoint_are_written_anew(tmp_path: Path) 
     assert [line["loss"] for line in lines] == expected
     # TensorBoard's own reader.
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert events.Tags()["scalars"] == ["loss", "epoch"]
-    assert [event.step for event in events.Scalars("loss")] == list(range(1, 8))
-    assert [event.value for event in events.Scalars("loss")] == pytest.approx(expected)
+    assert events.Tags()["scalars"] == ["cam/loss", "cam/epoch"]
+    assert [event.step for event in events.Scalars("cam/loss")] == list(range(1, 8))
+    assert [event.value for event in events.Scalars("cam/loss")] == pytest.approx(expected)
 
 
 def test_a_full_disk_is_told_at_the_next_line(tmp_path: Path) -> None:
     with disk(tmp_path / "disk", "size=16k") as mounted:
-        log = MetricsLog(mounted.folder, 0)
+        log = MetricsLog(mounted.folder, "cam", 0)
         with pytest.raises(UserError, match="No space left on device") as caught:
             for step in range(10_000):
                 log.write(step, {"loss": 0.5})

@@ -74,6 +74,7 @@ def run(task: Task, folder: Path, *, workers: int = 0, minutes: float = 5.0, **i
         compute=Compute(device="cpu", threads=1, workers=workers, checkpoint_minutes=minutes),
         work_dir=folder,
         identity={"config": "a", **identity},
+        stage="test",
         description="test",
         log_every=1,
         max_non_finite=2,
@@ -203,6 +204,7 @@ def test_too_few_images_for_a_batch(tmp_path: Path) -> None:
             compute=Compute(device="cpu", threads=1, workers=0),
             work_dir=tmp_path,
             identity={},
+            stage="test",
             description="test",
         )
 

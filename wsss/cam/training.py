@@ -13,6 +13,7 @@ from wsss.cam.config import TrainedSettings
 from wsss.cam.erasing import check_given, read_anchor
 from wsss.cam.methods.plain_config import ConvolutionalSettings
 from wsss.cam.model_file import CLASSIFIER, RECONSTRUCTOR, cam_task
+from wsss.cam.training_pictures import cam_pictures
 from wsss.data.augment import rand_augment, random_erasing
 from wsss.data.images import read_image
 from wsss.data.index import Index, read_index
@@ -132,7 +133,9 @@ def train_cam(
         compute=compute,
         work_dir=work_dir,
         identity=identity,
+        stage="cam",
         description=f"train CAM ({config.method})",
+        pictures=cam_pictures(task.classifier, images, known.classes),
         # Where there is no such setting, no optimiser follows the poly schedule.
         lr_power=config.lr_power if isinstance(config, ConvolutionalSettings) else 1.0,
         schedule=task.schedules,

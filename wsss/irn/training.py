@@ -138,6 +138,7 @@ def train_irn(
             "images": content_hash(list(images.names)),
             "labels": digest,
         },
+        stage="irn",
         description="train IRNet",
         lr_power=config.lr_power,
     )

@@ -27,6 +27,7 @@ from wsss.segmentation.config import SegmentationConfig
 from wsss.segmentation.labels import find_labels
 from wsss.segmentation.losses import labelled_pixels, multi_scale_loss
 from wsss.segmentation.model_file import SEGMENTATION, build_network
+from wsss.segmentation.training_pictures import segmentation_pictures
 from wsss.training.averaging import AveragedTask
 from wsss.training.loop import finish, train
 from wsss.training.step import OnePhaseTask, Part, TrainingTask
@@ -163,7 +164,9 @@ def train_segmentation(
             "images": content_hash(list(images.names)),
             "labels": digest,
         },
+        stage="segmentation",
         description=f"train segmentation ({config.labels} labels)",
+        pictures=segmentation_pictures(result, images),
         lr_power=config.lr_power,
     )
     if not Processes.here().is_main:

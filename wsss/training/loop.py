@@ -30,6 +30,7 @@ from wsss.training.checkpoint import load_checkpoint, save_checkpoint
 from wsss.training.descent import NonFiniteStep, take_step
 from wsss.training.distributed import Split, equalise, images_each
 from wsss.training.out_of_memory import out_of_memory
+from wsss.training.pictures import TrainingPictures
 from wsss.training.reporting import Reporter
 from wsss.training.schedule import Schedule, apply_factor, poly
 from wsss.training.step import Plan, StepContext, TrainingTask
@@ -133,7 +134,9 @@ def train(
     compute: Compute,
     work_dir: Path,
     identity: Mapping[str, Any],
+    stage: str,
     description: str,
+    pictures: TrainingPictures | None = None,
     lr_power: float = 0.9,
     schedule: Schedule | Mapping[str, Schedule] | None = None,
     log_every: int = 10,
@@ -151,7 +154,9 @@ def train(
         work_dir: Checkpoint, metrics.jsonl and TensorBoard events.
         identity: What makes this training this one (settings, classes, images); a checkpoint
             with another identity is refused.
+        stage: What TensorBoard groups this training's curves under, e.g. "cam".
         description: For progress lines, e.g. "train CAM (acr)".
+        pictures: To show in TensorBoard after every epoch.
         lr_power: Power of the poly schedule over all steps.
         schedule: Factor on the learning rate from (step, total_steps), in place of poly; or one
             for each optimiser's name, where those without one keep poly.
@@ -206,7 +211,7 @@ def train(
             pin_memory=device.type == "cuda",
         )
         guard = _NonFiniteGuard(max_non_finite, plan)
-        reporter = Reporter(plan, work_dir)
+        reporter = Reporter(plan, work_dir, stage=stage, optimizers=optimizers, pictures=pictures)
         saved_at = time.monotonic()
         try:
             with _stop_signals(processes) as stop_signal:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -29,7 +31,8 @@ class _Events:
     can catch; so this one is made of the parts that they are made of.
     """
 
-    def __init__(self, folder: Path, first_step: int) -> None:
+    def __init__(self, folder: Path, stage: str, first_step: int) -> None:
+        self._stage = stage
         folder.mkdir(parents=True, exist_ok=True)
         # Results are handed on: the machine's name, which is customary here, is nobody's business.
         place = hashlib.sha256(host_identity().encode()).hexdigest()[:8]
@@ -47,11 +50,23 @@ class _Events:
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Write the numbers among `values`."""
         numbers = [
-            Summary.Value(tag=key, simple_value=value)
+            Summary.Value(tag=f"{self._stage}/{key}", simple_value=value)
             for key, value in values.items()
             if isinstance(value, (int, float))
         ]
         self._add(Event(step=step, summary=Summary(value=numbers)))
+
+    def pictures(self, step: int, pictures: Mapping[str, bytes]) -> None:
+        """Write encoded pictures by their names."""
+        values = []
+        for name, encoded in pictures.items():
+            with Image.open(io.BytesIO(encoded)) as opened:
+                width, height = opened.size
+            image = Summary.Image(
+                height=height, width=width, colorspace=3, encoded_image_string=encoded
+            )
+            values.append(Summary.Value(tag=f"{self._stage}/pictures/{name}", image=image))
+        self._add(Event(step=step, summary=Summary(value=values)))
 
     def close(self) -> None:
         """Close the file."""
@@ -63,16 +78,21 @@ class MetricsLog:
 
     A resumed training first drops the lines after the step it resumes at, so that the file reads
     as if nothing had happened.
+
+    Args:
+        folder: Where `metrics.jsonl` and TensorBoard's folder are.
+        stage: What TensorBoard groups the curves and pictures under, such as `cam`.
+        resume_step: Steps finished before.
     """
 
-    def __init__(self, folder: Path, resume_step: int) -> None:
+    def __init__(self, folder: Path, stage: str, resume_step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         path = folder / METRICS_FILE
         kept = [line for line in self._lines(path) if json.loads(line)["step"] <= resume_step]
         write_text(path, "".join(line + "\n" for line in kept) if resume_step else "")
         self._file = path.open("a", encoding="utf-8")
-        self._events = _Events(folder / EVENTS_FOLDER, resume_step + 1)
+        self._events = _Events(folder / EVENTS_FOLDER, stage, resume_step + 1)
 
     @staticmethod
     def _lines(path: Path) -> list[str]:
@@ -84,10 +104,20 @@ class MetricsLog:
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Record `values` at `step` (steps finished so far)."""
-        try:
+        with self._storing():
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
             self._events.scalars(step, values)
+
+    def pictures(self, step: int, pictures: Mapping[str, bytes]) -> None:
+        """Show encoded pictures (PNG, JPEG) at `step`, by their names, in TensorBoard alone."""
+        with self._storing():
+            self._events.pictures(step, pictures)
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             number = storage_failure(error)
             if number is None:

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from wsss.runtime.progress import Progress
 from wsss.training.metrics import MetricsLog
+from wsss.training.pictures import TrainingPictures
 from wsss.training.step import Plan
 
 
@@ -41,14 +44,25 @@ class Reporter:
     Args:
         plan: What is reported on.
         work_dir: Where the metrics go.
+        stage: What TensorBoard groups them under, such as `cam`.
+        optimizers: Of the training, whose learning rate is told.
+        pictures: To show after every epoch.
     """
 
-    def __init__(self, plan: Plan, work_dir: Path) -> None:
-        self._plan = plan
+    def __init__(
+        self,
+        plan: Plan,
+        work_dir: Path,
+        *,
+        stage: str,
+        optimizers: Mapping[str, Optimizer],
+        pictures: TrainingPictures | None = None,
+    ) -> None:
+        self._plan, self._optimizers, self._pictures = plan, optimizers, pictures
         self._silent = not plan.split.processes.is_main
         if self._silent:
             return
-        self._log = MetricsLog(work_dir, plan.start)
+        self._log = MetricsLog(work_dir, stage, plan.start)
         self._progress = Progress(
             plan.total,
             plan.description,
@@ -78,13 +92,28 @@ class Reporter:
         if done % plan.log_every == 0 or done == plan.total:
             note = self._write(step)
         self._progress.update(note=note)
+        if done % plan.per_epoch == 0:
+            self._show(done)
+
+    def _show(self, done: int) -> None:
+        if self._pictures is None:
+            return
+        try:
+            self._log.pictures(done, self._pictures.drawn())
+        except torch.OutOfMemoryError:
+            # A training that fits may not end for what only tells of it.
+            self.say("TensorBoard: no room on the GPU for pictures of this training")
+            self._pictures = None
 
     def _write(self, step: int) -> str:
         plan, epoch = self._plan, step // self._plan.per_epoch
         now = time.monotonic()
+        optimizer = next(iter(self._optimizers.values()))
         values: dict[str, Any] = {
             "epoch": epoch,
-            # Of the first optimiser; where others follow another schedule, theirs is known.
+            # Of the first optimiser's first group, the backbone's weights; where others follow
+            # another schedule, theirs is known.
+            "lr": optimizer.param_groups[0]["lr"],
             "lr_factor": next(iter(plan.factors.values()))(step, plan.total),
             **self._averages.take(),
             "images_per_s": round(self._progress.rate * plan.batch_size, 2),
