@@ -152,6 +152,21 @@ def test_predict_says_how_to_get_a_model(
     assert "snakemake --cores all" in capsys.readouterr().err
 
 
+def test_what_is_not_there_yet_is_made_by_a_target_that_exists(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Not the folder, which no rule makes, and of `done` all that needs no masks.
+    run = tmp_path / "run"
+    for words, target in (
+        (["table", str(run)], "miou.csv"),
+        (["status", str(run)], "done"),
+        (["predict", str(run), str(tmp_path)], "done"),
+        (["compare", str(run), str(run)], "done"),
+    ):
+        assert main(words) == 2
+        assert capsys.readouterr().err.endswith(f"snakemake --cores all {run}/{target}\n"), words
+
+
 def test_user_error_reads_as_a_message() -> None:
     text = str(UserError("found", where="here", expected="that", fix="this"))
     assert text == "found\n  where:    here\n  expected: that\n  to do:    this"

@@ -38,8 +38,8 @@ PEOPLE_COMMANDS = {
     "config": ("configuration", "check or show the configuration"),
 }
 SUMMARIES = {
-    **{name: stage.summary for name, stage in STAGE_COMMANDS.items()},
     **{name: summary for name, (_, summary) in PEOPLE_COMMANDS.items()},
+    **{name: stage.summary for name, stage in STAGE_COMMANDS.items()},
 }
 
 
@@ -48,8 +48,9 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wsss",
         description="Weakly supervised semantic segmentation from image-level tags.",
-        epilog="`wsss COMMAND --help` explains a command. The whole chain is run by Snakemake: "
-        "snakemake --cores all results/demo/miou.csv",
+        epilog="`wsss COMMAND --help` explains a command. Those from "
+        f"`{next(iter(STAGE_COMMANDS))}` on are the stages of a run, which Snakemake calls for "
+        "you: `wsss run demo`, or `snakemake --cores all results/demo/done`.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"wsss {__version__}")

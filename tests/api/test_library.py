@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -203,7 +204,8 @@ def test_the_notebook(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "holiday.jpg").rename(images / "holiday.jpg")
     (folder / "examples").mkdir()
     monkeypatch.chdir(folder / "examples")
-    notebook = json.loads((REPOSITORY / "examples" / "library.ipynb").read_text())
+    notebook = nbformat.read(REPOSITORY / "examples" / "library.ipynb", as_version=4)
+    nbformat.validate(notebook)
     matplotlib.use("agg")
     names: dict[str, object] = {}
     for cell in notebook["cells"]:

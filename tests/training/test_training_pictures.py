@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from wsss.models.backbones import freeze_batchnorm
 from wsss.runtime.compute import Compute
+from wsss.training import reporting
 from wsss.training.loop import train
 from wsss.training.pictures import PANEL_PX, PICTURES, TrainingPictures
 from wsss.training.step import OnePhaseTask, Part
@@ -116,6 +117,17 @@ def test_they_are_in_tensorboard_and_leave_no_trace(tmp_path: Path, threads: Non
     assert {"cam/loss", "cam/lr", "cam/images_per_s"} <= set(events.Tags()["scalars"])
     rates = [each.value for each in events.Scalars("cam/lr")]
     assert rates == pytest.approx([0.1 * (1 - step / 6) ** 0.9 for step in range(6)])
+
+
+def test_many_short_epochs_are_not_all_shown(
+    tmp_path: Path, threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "MOST_SHOWN", 2)
+    task = Task()
+    run(task, tmp_path, TrainingPictures(task.net, Noise(), lambda sample, crop: ()))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    # After the second of three epochs, and at the end.
+    assert [each.step for each in events.Images("cam/pictures/p0")] == [4, 6]
 
 
 def test_a_gpu_without_room_for_them_goes_on_without(

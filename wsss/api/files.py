@@ -31,7 +31,7 @@ def find_model(path: Path) -> Path:
             "no trained segmentation model is here",
             where=path,
             expected=f"{model}, or the path of a model file",
-            fix=f"train it:  snakemake --cores all {path}/miou.csv",
+            fix=f"train it:  snakemake --cores all {path}/done",
         )
     return model
 

@@ -99,7 +99,7 @@ def _table(options: argparse.Namespace) -> None:
     from wsss.evaluation.tags import format_tags
 
     for run in options.runs:
-        path = run / "miou.csv" if run.is_dir() else run
+        path = run if run.is_file() or run.suffix == ".csv" else run / "miou.csv"
         if not path.is_file():
             raise UserError(
                 "there is no table yet",

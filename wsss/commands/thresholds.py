@@ -54,7 +54,7 @@ def _thresholds(options: argparse.Namespace) -> None:
             "this run has no maps yet",
             where=folder,
             expected=" or ".join(STORES),
-            fix=f"make them:  snakemake --cores all {folder}/miou.csv",
+            fix=f"make them:  snakemake --cores all {folder}/done",
         )
     index = read_index(folder.parent / config.index_owner(name) / "index.csv")
     # Of the data set as it is now: masks are mostly drawn when there is something to correct.
@@ -120,4 +120,4 @@ def _write(name: str, changes: Mapping[str, Any]) -> None:
 
     update_local(LOCAL_FILE, {"runs": {name: changes}})
     print(f"wrote them into {LOCAL_FILE}, runs.{name}; what depends on them is made again by:")
-    print(f"  snakemake --cores all results/{name}/miou.csv")
+    print(f"  snakemake --cores all results/{name}/done")

@@ -31,6 +31,7 @@ def compare(first: Path, second: Path) -> str:
                 "no run is in this folder",
                 where=folder,
                 expected="results/<run>, with config/ in it",
+                fix=f"make it:  snakemake --cores all {folder}/done",
             )
     names = [first.resolve().name, second.resolve().name]
     tables = [_by_stage(facts.scores(folder)) for folder in (first, second)]

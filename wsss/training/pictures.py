@@ -1,4 +1,4 @@
-"""A few training pictures as the network sees them, drawn for TensorBoard after every epoch.
+"""A few training pictures as the network sees them, drawn for TensorBoard between epochs.
 
 They only tell: the network is left in the modes that it was in, no random stream is drawn from, and
 none of this is in the hash of the code.
@@ -27,7 +27,7 @@ Draw = Callable[[Sample, drawing.Picture], Iterable[tuple[str, drawing.Picture]]
 
 
 class TrainingPictures:
-    """The same few crops after every epoch, spread over the training set.
+    """The same few crops whenever they are asked for, spread over the training set.
 
     Args:
         network: What is looked at; `draw` finds it in eval mode, without gradient.

@@ -17,6 +17,10 @@ from wsss.training.metrics import MetricsLog
 from wsss.training.pictures import TrainingPictures
 from wsss.training.step import Plan
 
+# Of a training with more epochs, as few pictures make them, not every one is shown: each costs time
+# and room, and TensorBoard's slider has ten of them anyway.
+MOST_SHOWN = 50
+
 
 class _Averages:
     """Means of logged scalars since the last report, kept as tensors so that no step waits."""
@@ -46,7 +50,7 @@ class Reporter:
         work_dir: Where the metrics go.
         stage: What TensorBoard groups them under, such as `cam`.
         optimizers: Of the training, whose learning rate is told.
-        pictures: To show after every epoch.
+        pictures: To show after every epoch, or about `MOST_SHOWN` times of more epochs.
     """
 
     def __init__(
@@ -92,7 +96,9 @@ class Reporter:
         if done % plan.log_every == 0 or done == plan.total:
             note = self._write(step)
         self._progress.update(note=note)
-        if done % plan.per_epoch == 0:
+        epochs, within = divmod(done, plan.per_epoch)
+        every = -(-plan.epochs // MOST_SHOWN)
+        if not within and (epochs % every == 0 or done == plan.total):
             self._show(done)
 
     def _show(self, done: int) -> None:
