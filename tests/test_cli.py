@@ -161,7 +161,7 @@ def test_what_is_not_there_yet_is_made_by_a_target_that_exists(
         (["table", str(run)], "miou.csv"),
         (["status", str(run)], "done"),
         (["predict", str(run), str(tmp_path)], "done"),
-        (["compare", str(run), str(run)], "done"),
+        (["compare", str(run), str(tmp_path)], "done"),
     ):
         assert main(words) == 2
         assert capsys.readouterr().err.endswith(f"snakemake --cores all {run}/{target}\n"), words

@@ -48,7 +48,7 @@ def test_a_full_disk_is_told_at_the_next_line(tmp_path: Path) -> None:
 def test_no_file_is_named_after_the_machine(tmp_path: Path) -> None:
     import socket
 
-    log = MetricsLog(tmp_path, 0)
+    log = MetricsLog(tmp_path, "cam", 0)
     log.close()
     names = [path.name for path in tmp_path.rglob("*")]
     assert any("tfevents" in name for name in names)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from wsss.cam.inference import normalise_maps
 from wsss.data.drawing import Picture, heat_map
 from wsss.data.loader import EpochDataset, Sample
 from wsss.data.transforms import normalise
@@ -34,6 +33,9 @@ def cam_pictures(
         tags = sample["label"].nonzero()[:MOST_MAPS, 0]
         if not len(tags):
             return
+        # Imported here: it brings the map store along, whose library a training does without.
+        from wsss.cam.inference import normalise_maps
+
         device = next(classifier.parameters()).device
         image, valid = sample["image"][None].to(device), sample["valid"][None].to(device)
         x = normalise(image, classifier.normalisation, valid)
