@@ -27,12 +27,14 @@ from wsss.cam.methods.clip_es import clip_es_source
 from wsss.cam.methods.oc_cse_config import ErasingConfig
 from wsss.cam.methods.registry import METHODS
 from wsss.cam.model_file import build_classifier, cam_task
+from wsss.cam.training_pictures import cam_pictures
 from wsss.irn.edges import EdgeFinder
 from wsss.irn.map_labels import refined_scores
 from wsss.irn.random_walk import random_walk_batch
 from wsss.irn.training import IrnTask
 from wsss.models.backbones import build_backbone
 from wsss.models.config import BackboneConfig
+from wsss.models.deeplab import DeepLab
 from wsss.models.heads.deeplab_config import LargeFovSettings, V2Settings, V3PlusSettings
 from wsss.models.heads.tokens_config import LinearSettings, PyramidSettings
 from wsss.models.irnet import IrNet
@@ -42,8 +44,10 @@ from wsss.runtime.settings import replace
 from wsss.segmentation.inference import class_probabilities, segmenter, views_of
 from wsss.segmentation.model_file import build_network
 from wsss.segmentation.training import SegmentationTask
+from wsss.segmentation.training_pictures import segmentation_pictures
 from wsss.training.averaging import AveragedTask
 from wsss.training.loop import train
+from wsss.training.pictures import TrainingPictures
 
 COMPUTE = Compute(device="cuda:0", threads=1, workers=0)
 PICTURE = np.zeros((48, 64, 3), np.uint8)
@@ -105,22 +109,32 @@ TRAININGS: Mapping[str, Training] = {
 }
 
 
+def _pictures(task: Any, images: Pictures) -> TrainingPictures | None:
+    if hasattr(task, "classifier"):
+        return cam_pictures(task.classifier, images, [str(i) for i in range(CLASSES)])
+    network = getattr(task, "result", None) or task.network
+    return segmentation_pictures(network, images) if isinstance(network, DeepLab) else None
+
+
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_training_stays_on_the_gpu(name: str, tmp_path: Path) -> None:
     config = TRAININGS[name].config
     with fake_cuda():
         assert setup(COMPUTE, seed=0, trains=True) == GPU
         task = TRAININGS[name].build(config)
+        images = Pictures(config.crop_px)
         train(
             task,
-            Pictures(config.crop_px),
+            images,
             epochs=config.epochs if config.epochs == 2 else 1,
             batch_size=8,
             seed=0,
             compute=COMPUTE,
             work_dir=tmp_path,
             identity={},
+            stage="stage",
             description=name,
+            pictures=_pictures(task, images),
             schedule=getattr(task, "schedules", None),
         )
         for module in task.modules.values():
