@@ -177,6 +177,7 @@ VALUES: dict[str, Any] = {
     "self_labels.crf": None,
     "self_labels.model_from": "acr",
     "prediction.window_px": 64,
+    "self_labels.window_px": 64,
 }
 # What is changed along with a setting, as it would be impossible alone.
 BESIDE: dict[str, Any] = {

@@ -124,7 +124,7 @@ def _matched(
         elif tensor.shape != target[renamed].shape:
             wanted = tuple(target[renamed].shape)
             problems.append(f"{name} has shape {tuple(tensor.shape)}, not {wanted}")
-        elif not _is_counter(renamed) and (
+        elif not (_is_counter(renamed) or _SHAPES_ALONE.get()) and (
             problem := unusable(name, tensor, as_float=target[renamed].is_floating_point())
         ):
             problems.append(problem)
