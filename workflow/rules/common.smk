@@ -12,6 +12,7 @@ from wsss.cam.methods.registry import METHODS
 from wsss.irn.label_methods import LABEL_METHODS
 from wsss.project.config import load_config, parse_texts
 from wsss.project.code import code_hash
+from wsss.project.names import NAME
 from wsss.provenance import file_fingerprint
 from wsss.runtime.plugins import VARIABLE
 
@@ -25,7 +26,7 @@ CONFIG = load_config(parse_texts(config))
 os.environ[VARIABLE] = os.pathsep.join(map(str, CONFIG.plugins))
 ENVIRONMENT = "../../envs/wsss.yaml"
 # Pattern of the names in `runs:`.
-RUN_NAME = "[A-Za-z0-9_-]+"
+RUN_NAME = NAME
 DEMO_ROOT = str(CONFIG.roots.get("demo", "results/demo-data"))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from wsss.errors import UserError
+from wsss.project.names import EXPECTED, is_name
 from wsss.runtime.settings import unknown_key
 
 Table = Literal["variants", "q"]
@@ -65,11 +66,11 @@ def read_ablations(values: Mapping[str, Any], *, where: str) -> Ablations:
             raise UserError(f"{value} stands twice", where=f"{where}.q", expected="each q once")
     variants = values.get("variants") or {}
     for name in variants:
-        if not str(name).replace("-", "").replace("_", "").isalnum() or str(name)[:2] == "q-":
+        if not is_name(str(name)) or str(name)[:2] == "q-":
             raise UserError(
                 f"'{name}' is no name for a variant",
                 where=f"{where}.variants.{name}",
-                expected="letters, digits, - and _, and not 'q-' first, which the sweep has",
+                expected=f"{EXPECTED}, and not 'q-' first, which the sweep has",
             )
     return Ablations(
         q=q, variants={str(name): row for name, row in variants.items() if row is not None}

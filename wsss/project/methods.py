@@ -12,6 +12,7 @@ from typing import Any
 
 from wsss.errors import UserError
 from wsss.project.file import StopAfter
+from wsss.project.names import EXPECTED, is_name
 from wsss.runtime.settings import unknown_key
 
 # Between a run's name and its child's, in names and so in paths.
@@ -65,11 +66,11 @@ def read_methods(values: Mapping[str, Any], *, where: str) -> Methods:
             )
     rows = {str(name): row for name, row in (values.get("rows") or {}).items()}
     for name in rows:
-        if not name.replace("-", "").replace("_", "").isalnum():
+        if not is_name(name):
             raise UserError(
                 f"'{name}' is no name for a method",
                 where=f"{where}.rows.{name}",
-                expected="letters, digits, - and _",
+                expected=EXPECTED,
             )
     return Methods(
         seeds=seeds,

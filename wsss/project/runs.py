@@ -16,6 +16,7 @@ from wsss.project import methods as comparison
 from wsss.project.ablations import INFIX, Ablations, read_ablations
 from wsss.project.file import STAGES, RunHeader, StopAfter, stage_kind
 from wsss.project.methods import Methods, read_methods
+from wsss.project.names import EXPECTED, is_name
 from wsss.runtime.registry import parse_kind, used
 from wsss.runtime.settings import Settings, parse, replace, to_dict, unknown_key
 
@@ -87,11 +88,11 @@ def check_name(name: str, spec: Mapping[str, Any], specs: Mapping[str, Any]) -> 
     Raises:
         UserError: It is no name, or there is no such run.
     """
-    if not name.replace("-", "").replace("_", "").isalnum():
+    if not is_name(name):
         raise UserError(
             f"'{name}' is no name for a run",
             where=f"runs.{name}",
-            expected="letters, digits, - and _",
+            expected=EXPECTED,
         )
     parent = spec.get("extends")
     if parent is not None and parent not in specs:
