@@ -24,6 +24,7 @@ from wsss.data.fingerprints import (
     folder_digest,
     once,
     remembered,
+    tree_digest,
 )
 from wsss.data.formats.registry import FORMATS, IndexSettings
 from wsss.data.indexing import make_index, make_masks
@@ -264,3 +265,12 @@ def test_stages_write_what_their_lists_name(tmp_path: Path) -> None:
             for path in sorted((root / kind).iterdir())
         ]
         assert (output / name).read_text().splitlines() == expected
+
+
+def test_a_tree_may_hold_links_to_nothing_and_names_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"12")
+    before = tree_digest(tmp_path)
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    with_link = tree_digest(tmp_path)
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_bytes(b"")
+    assert len({before, with_link, tree_digest(tmp_path)}) == 3

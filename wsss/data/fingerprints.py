@@ -207,13 +207,17 @@ def folder_digest(folder: Path) -> str:
 
 
 def tree_digest(root: Path) -> str:
-    """Hash the names and sizes of all files below a folder; hidden ones do not count."""
+    """Hash the names and sizes of all files below a folder; hidden ones do not count.
+
+    A link to nothing has a name alone: whether it matters is for those who read the folder.
+    """
     digest = hashlib.sha256()
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in (Path(folder, name) for name in sorted(files) if not name.startswith(".")):
             place = file.relative_to(root).as_posix()
-            digest.update(f"{place}\0{file.stat().st_size}\0".encode())
+            size = file.stat().st_size if file.exists() else ""
+            digest.update(f"{place}\0{size}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
 
 
