@@ -97,6 +97,16 @@ def test_rows_without_a_reconstructor_to_change_are_an_error() -> None:
         ({"variants": {"x": "b"}}, "runs.a.ablations.variants.x", "unknown run 'b'"),
         ({"variants": {"x": {"cma": {}}}}, "ablations.variants.x.cma", "'cam'"),
         (
+            {"variants": {"x": {"segmentation": {"epochs": 1}}}},
+            "runs.a.ablations.variants.x.segmentation",
+            "'segmentation' has no effect",
+        ),
+        (
+            {"variants": {"x": {"index": {"val_share": 0.1}}}},
+            "runs.a.ablations.variants.x.index",
+            "'index' has no effect",
+        ),
+        (
             {"variants": {"x": {"cam": {"epoch": 1}}}},
             "ablations.variants.x.cam.epoch",
             "epochs",
@@ -107,6 +117,14 @@ def test_errors_name_the_place(ablations: dict[str, Any], place: str, words: str
     with pytest.raises(UserError, match=words) as caught:
         make({"a": OWN}, **ablations)
     assert caught.value.where == place
+
+
+def test_a_row_of_other_data_is_an_error() -> None:
+    far = {"root": "own", "index": {"format": "folder", "val_share": 0.5}}
+    config = make({"a": OWN, "far": far}, variants={"far": "far"})
+    with pytest.raises(UserError, match="'far' is of other data than 'a'") as caught:
+        config.ablation("a", "variants")
+    assert caught.value.where == "runs.a.ablations.variants.far"
 
 
 def test_an_unknown_row_names_the_nearest() -> None:

@@ -123,3 +123,65 @@ def test_a_borrower_has_no_ablations_of_a_training() -> None:
     assert config.run("a/ablation/plain").stages["cam"].method == "cam"
     with pytest.raises(UserError, match="ask for the table of 'a'"):
         config.ablation("b", "variants")
+
+
+ROWS_THAT_BORROW: list[tuple[dict[str, Any], str, str]] = [
+    ({"segmentation": {"labels": "predicted"}}, "self_labels.model_from", "nothing says by which"),
+    ({"export": {"model_from": "nobody"}}, "export.model_from", "unknown run 'nobody'"),
+    (lent_by("b", cam={"epochs": 2}), "cam", "'cam' has no effect"),
+    ({"export": {"refine": "patch-attention"}}, "export.refine_from", "no attention"),
+    ({"cam": {"method": "recam"}, "export": {"refine": "lpcam"}}, "export.refine", "no features"),
+    ({"cam": {"method": "imported", "seeds": "x"}}, "cam.seeds", "unknown root 'x'"),
+    (
+        {"cam": {"acr": {"anchor": 1.0, "anchor_from": "nobody"}}},
+        "cam.anchor_from",
+        "unknown run 'nobody'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("row", "place", "words"), ROWS_THAT_BORROW)
+def test_rows_borrow_as_runs_do(row: dict[str, Any], place: str, words: str) -> None:
+    methods = {"seeds": [0], "stop_after": "segmentation", "rows": {"x": row}}
+    config = project(a={"methods": methods}, b={})
+    with pytest.raises(UserError) as caught:
+        config.methods("a")
+    assert caught.value.where == f"runs.a/methods/x.seed-0.{place}" and words in str(caught.value)
+    if "segmentation" not in row:
+        config = project(a={"ablations": {"variants": {"x": row}}}, b={})
+        with pytest.raises(UserError) as caught:
+            config.run("a/ablation/x")
+        assert caught.value.where == f"runs.a/ablation/x.{place}" and words in str(caught.value)
+
+
+def test_rows_with_a_lent_classifier_have_its_settings() -> None:
+    rows = {"x": {"export": {"model_from": "b"}}}
+    config = project(
+        a={"methods": {"seeds": [3], "rows": rows}, "ablations": {"variants": rows}},
+        b={"cam": {"epochs": 2}},
+    )
+    for name in ("a/methods/x.seed-3", "a/ablation/x"):
+        run = config.run(name)
+        assert run.classifier_run == "b"
+        assert run.stages["cam"] == config.run("b").stages["cam"]
+    # Tables of CAMs do not ask whose predictions would have been learnt from.
+    config = project(a={}, b=taught_by("a", ablations={"variants": {"x": {"cam": {"epochs": 3}}}}))
+    assert config.run("b/ablation/x").stages["cam"].epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("spec", "place"),
+    [
+        (lent_by("a"), "export.model_from"),
+        (taught_by("a"), "self_labels.model_from"),
+        ({"cam": {"acr": {"anchor": 1.0, "anchor_from": "a"}}}, "cam.anchor_from"),
+    ],
+)
+def test_networks_of_other_classes_cannot_be_lent(spec: dict[str, Any], place: str) -> None:
+    for fmt in ("coco", "demo"):
+        with pytest.raises(UserError, match="on other classes: those of the data format") as caught:
+            project(a={"index": {"format": fmt}}, b={"index": {"format": "voc"}, **spec})
+        assert caught.value.where == f"runs.b.{place}"
+    # Pictures of one's own may have VOC's classes: the model file will tell.
+    project(a={"index": {"format": "voc"}}, b=spec)
+    project(a={"index": {"format": "voc"}}, b={"index": {"format": "voc"}, **spec})

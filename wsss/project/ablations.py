@@ -17,6 +17,8 @@ from wsss.runtime.settings import unknown_key
 Table = Literal["variants", "q"]
 # Between a run's name and its child's, in names and so in paths.
 INFIX = "/ablation/"
+# What a row may change: its table ends with the CAMs, of the same pictures.
+CHANGED = ("cam", "lpcam", "export", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def read_ablations(values: Mapping[str, Any], *, where: str) -> Ablations:
     """Read a section of rows whose types were checked; a variant that is null is left out.
 
     Raises:
-        UserError: A q stands twice, or a variant has an impossible name.
+        UserError: A q stands twice, or a variant has an impossible name or changes to no effect.
     """
     q = tuple(map(float, values.get("q") or ()))
     for value in q:
@@ -72,6 +74,14 @@ def read_ablations(values: Mapping[str, Any], *, where: str) -> Ablations:
                 where=f"{where}.variants.{name}",
                 expected=f"{EXPECTED}, and not 'q-' first, which the sweep has",
             )
+        for section in row if isinstance(row := variants[name], Mapping) else ():
+            if section not in CHANGED:
+                raise UserError(
+                    f"'{section}' has no effect: the table ends with the CAMs of the same pictures",
+                    where=f"{where}.variants.{name}.{section}",
+                    expected=f"one of: {', '.join(CHANGED)}",
+                    fix="take it out, or compare with `methods:`, which go as far as one likes",
+                )
     return Ablations(
         q=q, variants={str(name): row for name, row in variants.items() if row is not None}
     )

@@ -19,7 +19,7 @@ from wsss.models.config import NO_FILE
 from wsss.project import methods as comparison
 from wsss.project.ablations import INFIX, Table
 from wsss.project.file import ConfigFile, StopAfter
-from wsss.project.lenders import check_lenders, with_lent_classifiers
+from wsss.project.lenders import check_lenders, checked_child, with_lent_classifiers
 from wsss.project.local import LocalCompute, ShardCounts
 from wsss.project.runs import (
     Run,
@@ -74,14 +74,24 @@ class ProjectConfig:
         """
         parent, infix, row = name.partition(INFIX)
         if infix and parent in self.runs:
-            return child_run(self.runs[parent], row)
+            return self._ablation_child(self.runs[parent], row)
         parent, infix, child = name.partition(comparison.INFIX)
         if infix and parent in self.runs:
             row, seed = self.runs[parent].methods.split(child)
-            return method_run(self.runs[parent], row, seed, self.runs)
+            return self._method_child(self.runs[parent], row, seed)
         if name not in self.runs:
             raise unknown_key(name, self.runs, where=f"runs.{name}", kind="run")
         return self.runs[name]
+
+    def _ablation_child(self, run: Run, row: str) -> Run:
+        changes = run.ablations.changes(row)
+        child = child_run(run, row)
+        return checked_child(child, _section(changes), self.runs, self.roots)
+
+    def _method_child(self, run: Run, row: str, seed: int) -> Run:
+        changes = run.methods.rows[row]
+        child = method_run(run, row, seed, self.runs)
+        return checked_child(child, _section(changes), self.runs, self.roots)
 
     def ablation(self, name: str, table: Table) -> dict[str, str]:
         """Return the run behind each row of an ablation table, by the row's name.
@@ -89,15 +99,17 @@ class ProjectConfig:
         A row that names a run is that run, and one that changes nothing is the run `name` itself.
 
         Raises:
-            UserError: There is no such run, or a row changes what its CAM method does not have.
+            UserError: There is no such run, or a row changes what its CAM method does not have, or
+                is of other data.
         """
         run, members = self.run(name), {}
         for row in run.ablations.rows(table):
             changes = run.ablations.changes(row)
             if isinstance(changes, str):
-                members[row] = self.run(changes).name
+                self._check_index(changes, name, where=f"runs.{name}.ablations.variants.{row}")
+                members[row] = changes
             else:
-                child = child_run(run, row)
+                child = self._ablation_child(run, row)
                 members[row] = name if child.stages == run.stages else child.name
         return members
 
@@ -118,22 +130,30 @@ class ProjectConfig:
                 expected="seeds and rows",
                 fix="methods: {seeds: [0, 1, 2], rows: {plain: OTHER_RUN, mine: {}}}",
             )
-        order, owner = get_args(StopAfter), self.index_owner(name)
+        order = get_args(StopAfter)
         found: dict[str, dict[int, str]] = {}
         for row, changes in run.methods.rows.items():
             base = self.runs[changes] if isinstance(changes, str) else run
-            if self.index_owner(base.name) != owner:
-                raise UserError(
-                    f"the run '{base.name}' is of other data than '{name}'",
-                    where=f"runs.{name}.methods.rows.{row}",
-                    expected="runs that share an index",
-                )
+            self._check_index(base.name, name, where=f"runs.{name}.methods.rows.{row}")
             for seed in run.methods.seeds:
-                child = method_run(run, row, seed, self.runs)
+                child = self._method_child(run, row, seed)
                 goes = order.index(base.stop_after) >= order.index(child.stop_after)
                 same = child.stages == base.stages and goes
                 found.setdefault(row, {})[seed] = base.name if same else child.name
         return found
+
+    def _check_index(self, other: str, name: str, *, where: str) -> None:
+        """Check that a run can stand in the table of another one.
+
+        Raises:
+            UserError: It is of other data.
+        """
+        if self.index_owner(other) != self.index_owner(name):
+            raise UserError(
+                f"the run '{other}' is of other data than '{name}'",
+                where=where,
+                expected="runs that share an index",
+            )
 
     def index_owner(self, name: str) -> str:
         """Return the run whose index this one uses: the furthest parent with the same data."""
@@ -327,6 +347,11 @@ def resolve(values: Mapping[str, Any]) -> ProjectConfig:
         runs=runs,
         plugins=tuple(map(Path, values.get("plugins") or ())),
     )
+
+
+def _section(row: Mapping[str, Any] | str) -> Mapping[str, Any]:
+    """Return what a row of a table changes: nothing, where it is another run."""
+    return {} if isinstance(row, str) else row
 
 
 def _paths(values: Mapping[str, Any], name: str) -> dict[str, Path]:

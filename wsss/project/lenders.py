@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from wsss.cam.methods.registry import METHODS
+from wsss.data.formats.registry import FORMATS
 from wsss.errors import UserError
 from wsss.project.runs import Run
 from wsss.runtime.settings import unknown_key
@@ -19,14 +20,15 @@ def with_lent_classifiers(
 
     Args:
         runs: All runs.
-        specs: What `runs:` says of each.
+        specs: What `runs:` says of each that is to be looked at; the others stay as they are.
 
     Raises:
         UserError: `export.model_from` names no run, or one that trains no classifier; or the run
             sets how to train one.
     """
     found = dict(runs)
-    for name, run in runs.items():
+    for name in specs:
+        run = runs[name]
         lender = run.stages["export"].model_from
         if lender is not None:
             place = f"runs.{name}.export.model_from"
@@ -73,20 +75,70 @@ def check_lenders(
 
     Args:
         runs: All runs.
-        specs: What `runs:` says of each.
+        specs: What `runs:` says of each that is to be checked.
         roots: Keys of the folders with data.
 
     Raises:
         UserError: There is no such run, it makes no such thing, or runs wait for each other; or a
             run names one to no effect.
     """
-    _check_refinement(runs)
-    _check_anchors(runs)
-    _check_imports(runs, roots)
+    _check_refinement(runs, specs)
+    _check_anchors(runs, specs)
+    _check_imports(runs, specs, roots)
     _check_teachers(runs, specs)
+    for name in specs:
+        _check_classes(runs[name], runs)
 
 
-def _check_refinement(runs: Mapping[str, Run]) -> None:
+def _check_classes(run: Run, runs: Mapping[str, Run]) -> None:
+    """Check that a run borrows no network of other classes, as far as their formats tell.
+
+    What tells more is in the model files: the stages look there.
+
+    Raises:
+        UserError: Both formats say which classes there are, and they are not the same formats.
+    """
+    lent = {
+        "export.model_from": run.stages["export"].model_from,
+        "cam.anchor_from": run.stages["cam"].anchor_run,
+        "self_labels.model_from": run.labels_run,
+    }
+    for key, lender in lent.items():
+        if lender is None:
+            continue
+        formats = [each.stages["index"].format for each in (run, runs[lender])]
+        fixed = [FORMATS.get(name, where=f"runs.{run.name}").fixed_classes for name in formats]
+        if all(fixed) and formats[0] != formats[1]:
+            raise UserError(
+                f"run '{lender}' is on other classes: those of the data format '{formats[1]}'",
+                where=f"runs.{run.name}.{key}",
+                expected=f"a run on those of '{formats[0]}', as '{run.name}' is",
+            )
+
+
+def checked_child(
+    child: Run, changes: Mapping[str, Any], runs: Mapping[str, Run], roots: Collection[str]
+) -> Run:
+    """Return the run of a row of a table, with a lent classifier's settings where it has one.
+
+    It may borrow what the run that it is a row of does not, and is checked as that is.
+
+    Args:
+        child: The run.
+        changes: What its row says.
+        runs: All runs of `runs:`.
+        roots: Keys of the folders with data.
+
+    Raises:
+        UserError: See `with_lent_classifiers` and `check_lenders`.
+    """
+    specs = {child.name: changes}
+    known = with_lent_classifiers({**runs, child.name: child}, specs)
+    check_lenders(known, specs, roots)
+    return known[child.name]
+
+
+def _check_refinement(runs: Mapping[str, Run], names: Collection[str]) -> None:
     """Check that the CAMs a run wants refined have a transformer's attention to be refined with.
 
     Said now, rather than after the hours that training the CAMs takes.
@@ -94,7 +146,8 @@ def _check_refinement(runs: Mapping[str, Run]) -> None:
     Raises:
         UserError: `refine_from` names no run, or a run without a transformer; or it is missing.
     """
-    for name, run in runs.items():
+    for name in names:
+        run = runs[name]
         export, place = run.stages["export"], f"runs.{name}.export.refine_from"
         lender = export.refine_from
         if lender is not None and lender not in runs:
@@ -119,13 +172,13 @@ def _check_refinement(runs: Mapping[str, Run]) -> None:
             )
 
 
-def _check_anchors(runs: Mapping[str, Run]) -> None:
+def _check_anchors(runs: Mapping[str, Run], names: Collection[str]) -> None:
     """Check that a run whose training looks at another run's classifier does not wait for itself.
 
     Raises:
         UserError: `anchor_from` names no run, or the runs wait for each other.
     """
-    for name in runs:
+    for name in names:
         place = f"runs.{name}.cam.anchor_from"
         line = _line(
             name,
@@ -144,14 +197,15 @@ def _check_anchors(runs: Mapping[str, Run]) -> None:
                 )
 
 
-def _check_imports(runs: Mapping[str, Run], roots: Collection[str]) -> None:
+def _check_imports(runs: Mapping[str, Run], names: Collection[str], roots: Collection[str]) -> None:
     """Check that a run whose maps come from elsewhere has a folder, and does not wait for itself.
 
     Raises:
         UserError: `seeds` names no root, `cams_from` no run or one on other data, or runs wait for
             each other.
     """
-    for name, run in runs.items():
+    for name in names:
+        run = runs[name]
         key = run.stages["cam"].seeds_root
         if key is not None and key not in roots:
             raise unknown_key(key, roots, where=f"runs.{name}.cam.seeds", kind="root")
@@ -180,7 +234,8 @@ def _check_teachers(runs: Mapping[str, Run], specs: Mapping[str, Mapping[str, An
             segmentation, or the runs wait for each other; or it has no effect, or the run stops
             before it learns.
     """
-    for name, run in runs.items():
+    for name in specs:
+        run = runs[name]
         place, kind = f"runs.{name}.self_labels.model_from", run.stages["segmentation"].labels
         if kind != "predicted":
             own = specs[name].get("self_labels") or {}
@@ -191,6 +246,8 @@ def _check_teachers(runs: Mapping[str, Run], specs: Mapping[str, Mapping[str, An
                     fix="set segmentation.labels to predicted, or take it out",
                 )
             continue
+        if run.stop_after == "cam" and "/" in name:
+            continue  # a row of a table that ends with the CAMs, which its labels do not touch
         if run.labels_run is None:
             raise UserError(
                 f"segmentation.labels of run '{name}' is 'predicted', and nothing says by which "
