@@ -45,6 +45,17 @@ def test_a_file_without_settings_gets_them(tmp_path, text):
     assert "remark" not in (text or "") or "# only a remark" in path.read_text()
 
 
+@pytest.mark.parametrize("text", [None, "# Mine.\ncompute: {threads: 1}\n"])
+def test_texts_that_yaml_takes_for_something_else_are_quoted(tmp_path, text):
+    path = tmp_path / "config.local.yaml"
+    if text is not None:
+        path.write_text(text)
+    names = ["on", "yes", "~", "1", "1:30", "2024-01-01", "1e4", "1_0", "null", "012", "a b", ""]
+    runs = {name or "x": {"root": name, "index": {"classes": names}} for name in names}
+    update_local(path, {"runs": runs})
+    assert read_yaml(path)["runs"] == runs
+
+
 def test_what_is_not_yaml_is_left_alone(tmp_path):
     path = tmp_path / "config.local.yaml"
     path.write_text("runs: {")

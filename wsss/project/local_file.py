@@ -12,7 +12,7 @@ import yaml
 from wsss.errors import UserError
 from wsss.files import write_text
 from wsss.project.runs import merge
-from wsss.project.yaml_files import parse_yaml, read_yaml
+from wsss.project.yaml_files import is_plain_text, parse_yaml, read_yaml
 
 HEADER = "# What this machine alone says, laid over config.yaml; see docs/own-pictures.md.\n"
 
@@ -36,7 +36,7 @@ def update_local(path: Path, changes: Mapping[str, Any]) -> None:
     if values is None:
         # Comments alone.
         stream = io.StringIO()
-        document.dump(dict(changes), stream)
+        document.dump(_quoted(changes), stream)
         result = text.rstrip("\n") + "\n" + stream.getvalue()
     else:
         _lay_over(values, changes)
@@ -53,7 +53,23 @@ def _lay_over(values: Any, changes: Mapping[str, Any]) -> None:
         if isinstance(old, Mapping) and isinstance(value, Mapping):
             _lay_over(old, value)
         else:
-            values[key] = value
+            values[_quoted(key)] = _quoted(value)
+
+
+def _quoted(value: Any) -> Any:
+    """Return values with those texts marked to be quoted that YAML 1.1 takes for something else.
+
+    They are written as YAML 1.2, in which `on` and `yes` are texts, and read as 1.1.
+    """
+    from ruamel.yaml.scalarstring import SingleQuotedScalarString
+
+    if isinstance(value, Mapping):
+        return {_quoted(key): _quoted(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_quoted(item) for item in value]
+    if isinstance(value, str) and not is_plain_text(value):
+        return SingleQuotedScalarString(value)
+    return value
 
 
 def _check(path: Path, text: str, expected: Mapping[str, Any]) -> None:

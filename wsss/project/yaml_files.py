@@ -62,6 +62,15 @@ _StrictLoader.add_implicit_resolver(
 )
 
 
+def is_plain_text(text: str) -> bool:
+    """Say whether a text that stands without quotes is read as a text here."""
+    loader = _StrictLoader("")
+    try:
+        return bool(loader.resolve(yaml.ScalarNode, text, (True, False)) == _TEXT)
+    finally:
+        loader.dispose()
+
+
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping; an empty file is an empty mapping.
 
