@@ -153,8 +153,13 @@ def test_schema_has_the_keys_of_all_records() -> None:
 
 
 def test_two_of_one_name_are_an_error() -> None:
-    with pytest.raises(UserError, match="two of the shape 'circle'"):
-        registry().register(Record("circle", "again", Circle))
+    class Mine(Circle):
+        pass
+
+    Mine.__module__ = "my_plugin"
+    with pytest.raises(UserError, match="two of the shape 'circle'") as caught:
+        registry().register(Record("circle", "again", Mine))
+    assert caught.value.where == f"{Circle.__module__} and my_plugin"
 
 
 def test_code_is_loaded_by_name() -> None:
@@ -191,6 +196,7 @@ def test_a_plugin_is_a_module_of_its_own_name(tmp_path: Path) -> None:
         ("json.py", "", "another module 'json'"),
         ("broken_plugin.py", "import nothing_of_this_name", "ModuleNotFoundError"),
         ("syntax_plugin.py", "def", "SyntaxError"),
+        ("leaving_plugin.py", "import sys; sys.exit(3)", "SystemExit: 3"),
     ],
 )
 def test_plugins_that_cannot_be_loaded(

@@ -23,7 +23,7 @@ def load_plugins(paths: Iterable[Path]) -> None:
         UserError: A file is not there, cannot be imported, or has the name of another module.
     """
     for path in paths:
-        path = path.expanduser().resolve()
+        path = Path(os.path.realpath(path.expanduser()))
         if not path.is_file() or path.suffix != ".py":
             raise UserError(
                 "this plug-in is not there",
@@ -37,7 +37,7 @@ def load_plugins(paths: Iterable[Path]) -> None:
             module = importlib.import_module(path.stem)
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(
                 f"this plug-in cannot be imported: {type(error).__name__}: {error}", where=path
             ) from error

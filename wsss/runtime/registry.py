@@ -97,9 +97,10 @@ class Registry(Generic[E]):
             UserError: Another has its name.
         """
         if entry.name in self._entries:
+            there = self._entries[entry.name].settings.__module__
             raise UserError(
                 f"there are two of the {self.kind} '{entry.name}'",
-                where=entry.settings.__module__,
+                where=f"{there} and {entry.settings.__module__}",
                 fix="give one of them another name",
             )
         self._entries[entry.name] = entry
