@@ -93,6 +93,13 @@ def test_what_init_cannot_do_leaves_the_configuration_alone(project, capsys, wor
     assert not (project / "config.local.yaml").exists()
 
 
+def test_init_on_what_is_no_folder(project, capsys):
+    Path("loop").symlink_to("loop")
+    for place, words in (("config.yaml", "this is no folder"), ("loop", "does not exist")):
+        assert main(["init", place]) == 2
+        assert words in capsys.readouterr().err
+
+
 def test_a_working_folder_has_what_snakemake_needs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["init", "--project", "work"]) == 0

@@ -260,6 +260,23 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     return value
 
 
+def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read JSON that is an object, such as a stage's settings.
+
+    Raises:
+        UserError: It is none; see `read_json` too.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(
+            f"this JSON is a {type(value).__name__}",
+            where=path,
+            expected="an object: {...}",
+            fix="if wsss wrote it, it is damaged: delete it and start again",
+        )
+    return value
+
+
 def file_digest(path: str | os.PathLike[str]) -> str:
     """Return the first 16 hex digits of the SHA-256 of a file's content."""
     with open(path, "rb") as handle:

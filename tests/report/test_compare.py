@@ -66,3 +66,13 @@ def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "no run is in this folder" in capsys.readouterr().err
     assert main(["compare", str(one), str(one)]) == 2
     assert "the same run" in capsys.readouterr().err
+
+
+def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = write_run(tmp_path / "one", 0.1, [0.9, 0.5, 0.4])
+    (tmp_path / "damaged" / "config").mkdir(parents=True)
+    (tmp_path / "damaged" / "config" / "cam.json").write_text("[]")
+    (tmp_path / "loop").symlink_to("loop")
+    for name, words in (("damaged", "expected: an object"), ("loop", "no run is in this folder")):
+        assert main(["compare", str(tmp_path / name), str(one)]) == 2
+        assert words in capsys.readouterr().err

@@ -80,10 +80,10 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _method(run: Path) -> str | None:
-    from wsss.files import read_json
+    from wsss.files import read_json_object
 
     path = run / "config" / "cam.json"
-    return str(read_json(path).get("method")) if path.is_file() else None
+    return str(read_json_object(path).get("method")) if path.is_file() else None
 
 
 def _index(run: Path) -> Index | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,9 +146,11 @@ def _add_run(options: argparse.Namespace, project: Path) -> None:
     from wsss.project.config import LOCAL_FILE, load_config
     from wsss.project.local_file import update_local
 
-    root, name = options.folder.expanduser().resolve(), options.name
+    # Not `resolve`, which fails at links that lead to themselves.
+    root, name = Path(os.path.realpath(options.folder.expanduser())), options.name
     if not root.is_dir():
-        raise UserError("this folder does not exist", where=root)
+        found = "this is no folder" if root.exists() else "this folder does not exist"
+        raise UserError(found, where=root, expected="a folder of pictures")
     config = load_config(folder=project)
     if name in config.runs:
         raise UserError(

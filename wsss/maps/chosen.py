@@ -96,7 +96,7 @@ def read_chosen(path: str | os.PathLike[str], maps: Maps) -> Mapping[str, Any]:
             expected=f"version {FORMAT_VERSION}",
             fix="run the stage that writes it again",
         )
-    if maps not in values["maps"]:
+    if not isinstance(values.get("maps"), dict) or maps not in values["maps"]:
         raise UserError(
             f"its scores are of {' and '.join(values['maps'])} maps",
             where=path,

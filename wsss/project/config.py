@@ -6,6 +6,7 @@ any stage's code is loaded, only the stages' settings.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -320,7 +321,7 @@ def load_config(
     values = merge(values, overrides or {})
     plugins = values.get("plugins")
     if isinstance(plugins, list) and all(isinstance(name, str) for name in plugins):
-        values["plugins"] = [str((folder / name).resolve()) for name in plugins]
+        values["plugins"] = [os.path.realpath(folder / name) for name in plugins]
         load_plugins(map(Path, values["plugins"]))
     return resolve(values)
 

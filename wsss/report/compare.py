@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def compare(first: Path, second: Path) -> str:
     Raises:
         UserError: One of them has no settings yet, or they are the same folder.
     """
-    if first.resolve() == second.resolve():
+    places = [Path(os.path.realpath(folder)) for folder in (first, second)]
+    if places[0] == places[1]:
         raise UserError("these are the same run", where=first, expected="two runs")
     for folder in (first, second):
         if not facts.settings_of(folder):
@@ -33,7 +35,7 @@ def compare(first: Path, second: Path) -> str:
                 expected="results/<run>, with config/ in it",
                 fix=f"make it:  snakemake --cores all {folder}/done",
             )
-    names = [first.resolve().name, second.resolve().name]
+    names = [place.name for place in places]
     tables = [_by_stage(facts.scores(folder)) for folder in (first, second)]
     parts = [
         f"# {names[0]} and {names[1]}",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.evaluation.tables import Row, read_notes, read_rows
-from wsss.files import read_json
+from wsss.files import read_json_object
 from wsss.runtime.registry import Registry, load_code
 from wsss.runtime.settings import to_dict
 
@@ -61,7 +61,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
     for section in SECTIONS:
         file = folder / "config" / f"{section}.json"
         if file.is_file():
-            found |= dict(flat(read_json(file), f"{section}."))
+            found |= dict(flat(read_json_object(file), f"{section}."))
     return found
 
 
@@ -83,7 +83,7 @@ def differences(folder: Path) -> list[Difference]:
         file = folder / "config" / f"{section}.json"
         if not file.is_file():
             continue
-        values = read_json(file)
+        values = read_json_object(file)
         usual = dict(flat(_defaults(section, values), f"{section}."))
         for key, value in flat(values, f"{section}."):
             if shown(value) != shown(usual.get(key)):
