@@ -44,7 +44,8 @@ def test_init_writes_a_run_and_says_what_it_understood(project, capsys):
         assert words in printed
     assert "# mine" in (project / "config.local.yaml").read_text()
     run = load_config().run("mine")
-    assert run.settings("index") == {"format": "class_folders", "val_share": 0.4}
+    index = {"format": "class_folders", "val_share": 0.4, "max_megapixels": 178.0}
+    assert run.settings("index") == index
     assert load_config().root_folder("mine") == (project / "../photos").resolve()
     assert run.parents == ("voc-lite",)
     # Pictures nobody has masks of: their maps choose the background scores.

@@ -66,7 +66,8 @@ def is_plain_text(text: str) -> bool:
     """Say whether a text that stands without quotes is read as a text here."""
     loader = _StrictLoader("")
     try:
-        return bool(loader.resolve(yaml.ScalarNode, text, (True, False)) == _TEXT)
+        tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+        return bool(tag == _TEXT)
     finally:
         loader.dispose()
 
