@@ -137,6 +137,19 @@ def test_plans_share_the_index_and_keep_no_reconstructors(project: Project) -> N
     }
 
 
+def test_rows_go_on_to_what_is_segmented_and_learnt_from(project: Project) -> None:
+    taught = "{extends: tiny, segmentation: {labels: predicted}, self_labels: {model_from: tiny}}"
+    bare = "{prediction: {crf: false}}"
+    methods = (
+        f"runs={{again: {taught}, tiny: {{methods: {{seeds: [1], stop_after: segmentation, "
+        f"rows: {{again: again, bare: {bare}}}}}}}}}"
+    )
+    jobs = project.planned("results/tiny/methods.csv", "--config", methods)
+    # The teacher, and two rows: one of them learns from its predictions.
+    assert (jobs["segmentation"], jobs["self_labels"], jobs["pseudo_labels"]) == (3, 1, 2)
+    assert jobs["prediction"] + jobs["prediction_crf"] == 2
+
+
 # ----- tables
 
 

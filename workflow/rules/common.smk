@@ -3,6 +3,7 @@
 # what decides a result is an input or a param, and does.
 import json
 import os
+import re
 import shlex
 import sys
 from functools import partial
@@ -163,6 +164,7 @@ def has_reconstructor(run):
     return METHODS.get(method, where="cam.method").has_reconstructor
 
 
-def runs_pattern(keep):
-    """Wildcard constraint: the runs that `keep` holds for."""
-    return "|".join(name for name, run in CONFIG.runs.items() if keep(run)) or "(?!)"
+def runs_pattern(keep, rows=False):
+    """Wildcard constraint: the runs that `keep` holds for; with `rows`, those of methods, too."""
+    known = {**CONFIG.runs, **(CONFIG.method_runs if rows else {})}
+    return "|".join(re.escape(name) for name, run in known.items() if keep(run)) or "(?!)"

@@ -13,7 +13,7 @@ rule self_labels:
     benchmark:
         benchmark_of("self_labels")
     wildcard_constraints:
-        run=runs_pattern(lambda run: run.labels_run is not None),
+        run=runs_pattern(lambda run: run.labels_run is not None, rows=True),
     conda:
         ENVIRONMENT
     threads: computing_threads
@@ -70,7 +70,7 @@ rule prediction:
     benchmark:
         benchmark_of("prediction")
     wildcard_constraints:
-        run=runs_pattern(lambda run: not has_crf(run)),
+        run=runs_pattern(lambda run: not has_crf(run), rows=True),
     conda:
         ENVIRONMENT
     threads: computing_threads
@@ -86,7 +86,7 @@ use rule prediction as prediction_crf with:
     output:
         **outputs("prediction"),
     wildcard_constraints:
-        run=runs_pattern(has_crf),
+        run=runs_pattern(has_crf, rows=True),
 
 
 # One job's part of the images, where several share the stage.

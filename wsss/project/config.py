@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -141,6 +142,21 @@ class ProjectConfig:
                 goes = order.index(base.stop_after) >= order.index(child.stop_after)
                 same = child.stages == base.stages and goes
                 found.setdefault(row, {})[seed] = base.name if same else child.name
+        return found
+
+    @property
+    def method_runs(self) -> dict[str, Run]:
+        """Every row and seed of every comparison of methods, by its run's name.
+
+        A row whose settings are impossible is left out: who asks for it is told why.
+        """
+        found: dict[str, Run] = {}
+        for run in self.runs.values():
+            for row in run.methods.rows:
+                for seed in run.methods.seeds:
+                    with suppress(UserError):
+                        child = self._method_child(run, row, seed)
+                        found[child.name] = child
         return found
 
     def _check_index(self, other: str, name: str, *, where: str) -> None:
