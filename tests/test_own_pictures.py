@@ -77,6 +77,16 @@ def test_config_check_says_what_the_index_would(project, capsys):
     assert "cat/1.png" in capsys.readouterr().err
 
 
+def test_config_check_misses_the_masks_that_a_run_learns_from(project, capsys):
+    main(["init", "../photos"])
+    text = (project / "config.local.yaml").read_text()
+    upper = "  upper: {extends: mine, segmentation: {labels: ground_truth}}\n"
+    (project / "config.local.yaml").write_text(text + upper)
+    assert main(["config", "check", "mine"]) == 0
+    assert main(["config", "check", "upper"]) == 2
+    assert "training images have no label map" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -86,6 +96,7 @@ def test_config_check_says_what_the_index_would(project, capsys):
         (["../photos", "--extends", "vok"], "vok"),
         (["../photos", "--val", "0"], "no image is in the set 'val'"),
         (["."], "no layout that is known"),
+        (["../photos", "--extends", "voc-lite-gt"], "training images have no label map"),
     ],
 )
 def test_what_init_cannot_do_leaves_the_configuration_alone(project, capsys, words, message):

@@ -65,7 +65,7 @@ def _check_data(config: ProjectConfig, name: str) -> None:
     """Read the data set as the index would, and say what it holds."""
     from wsss.data.build import build_index, build_masks
     from wsss.data.description import describe
-    from wsss.data.indexing import check_sets
+    from wsss.data.indexing import check_sets, check_truth
 
     settings, root = config.run(name).stages["index"], config.root_folder(name)
     index = build_index(settings, root)
@@ -74,6 +74,8 @@ def _check_data(config: ProjectConfig, name: str) -> None:
     print(describe(settings, root, index, masks))
     stages = config.run(name).stages
     check_sets(index, [stages["evaluation"].seed_split, stages["prediction"].split])
+    if masks is not None and stages["segmentation"].labels == "ground_truth":
+        check_truth(index, masks, root)
 
 
 def _show(options: argparse.Namespace) -> None:

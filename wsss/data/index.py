@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss.errors import UserError
+from wsss.errors import UserError, listed
 from wsss.files import checked_name, read_text, write_text
 
 INDEX_COLUMNS = ("name", "sets", "tags", "width", "height", "path")
@@ -212,3 +212,21 @@ def read_masks(path: str | PathLike[str]) -> dict[str, str]:
         place = f"{path}, line {line}"
         masks[checked_name(name, where=place)] = checked_name(mask, where=place)
     return masks
+
+
+def require_labels(index: Index, known: Collection[str], *, where: Path, fix: str) -> None:
+    """Check that every image has a label map.
+
+    Raises:
+        UserError: Some have none.
+    """
+    labelled = set(known)
+    missing = [record.name for record in index.records if record.name not in labelled]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(index.records)} training images have no label map: "
+            f"{listed(missing)}",
+            where=where,
+            expected="one for every image of the training set",
+            fix=fix,
+        )

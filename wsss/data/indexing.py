@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from wsss.data.build import build_index, build_masks, pictures_of
@@ -13,6 +13,7 @@ from wsss.data.index import (
     Index,
     classes_path,
     read_index,
+    require_labels,
     write_index,
     write_masks,
 )
@@ -78,6 +79,16 @@ def check_sets(index: Index, sets: Sequence[str]) -> None:
                 fix="put some images into that set, or name another one: prediction.split, "
                 "evaluation.seed_split",
             )
+
+
+def check_truth(index: Index, masks: Collection[str], root: Path) -> None:
+    """Check that a run that learns from masks alone has one of every training image.
+
+    Raises:
+        UserError: It has not.
+    """
+    fix = "add the masks, or train with segmentation.labels: pseudo or mixed"
+    require_labels(index.training_set(), masks, where=root, fix=fix)
 
 
 def _write_contents(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from wsss.data import transforms
 from wsss.data.images import IGNORE, read_label, read_sized_image
-from wsss.data.index import ImageRecord, Index
-from wsss.errors import UserError, listed
+from wsss.data.index import ImageRecord, Index, require_labels
+from wsss.errors import UserError
 
 
 class CropSettings(Protocol):
@@ -137,21 +137,3 @@ def label_pngs(index: Index, folder: Path, *, fix: str) -> dict[str, Path]:
         index, [name for name, path in paths.items() if path.is_file()], where=folder, fix=fix
     )
     return paths
-
-
-def require_labels(index: Index, known: Collection[str], *, where: Path, fix: str) -> None:
-    """Check that every image has a label map.
-
-    Raises:
-        UserError: Some have none.
-    """
-    labelled = set(known)
-    missing = [record.name for record in index.records if record.name not in labelled]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(index.records)} training images have no label map: "
-            f"{listed(missing)}",
-            where=where,
-            expected="one for every image of the training set",
-            fix=fix,
-        )

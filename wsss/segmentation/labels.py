@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsss.data.index import Index, read_masks
-from wsss.data.labelled import label_pngs, require_labels
+from wsss.data.index import Index, read_masks, require_labels
+from wsss.data.labelled import label_pngs
 from wsss.errors import UserError
 from wsss.segmentation.config import SegmentationConfig
 
