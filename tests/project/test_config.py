@@ -358,6 +358,15 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
     assert caught.value.where == str(tmp_path / "config.yaml")
 
 
+def test_a_local_file_that_is_a_link_to_nothing_is_said(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("runs: {}\n")
+    load_config(folder=tmp_path)
+    (tmp_path / "config.local.yaml").symlink_to("on-another-disk.yaml")
+    with pytest.raises(UserError, match="does not exist") as caught:
+        load_config(folder=tmp_path)
+    assert caught.value.where == str(tmp_path / "config.local.yaml")
+
+
 def test_texts_of_nested_overrides_become_values() -> None:
     given = {"a": {"b": "1", "c": "1.5", "d": "true", "e": "cuda", "f": ["2", "null"], "g": ""}}
     assert parse_texts(given) == {

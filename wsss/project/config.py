@@ -332,7 +332,8 @@ def load_config(
         UserError: Something is wrong; the message names the place.
     """
     values = read_yaml(folder / CONFIG_FILE)
-    if (folder / LOCAL_FILE).exists():
+    # A link to nothing is no missing file: what it should say would be missed in silence.
+    if os.path.lexists(folder / LOCAL_FILE):
         values = merge(values, read_yaml(folder / LOCAL_FILE))
     values = merge(values, overrides or {})
     plugins = values.get("plugins")
