@@ -17,6 +17,7 @@ from cam_settings import as_method
 from clip_helpers import NAMES, write_openai_file
 from distributed_cases import CAM, CLASSES, DEEPLAB, IRN, NET, Pictures
 from fake_cuda import GPU, fake_cuda
+from PIL import Image
 from torch import Tensor
 
 from wsss.cam.config import ExportConfig
@@ -27,7 +28,9 @@ from wsss.cam.methods.clip_es import clip_es_source
 from wsss.cam.methods.oc_cse_config import ErasingConfig
 from wsss.cam.methods.registry import METHODS
 from wsss.cam.model_file import build_classifier, cam_task
+from wsss.cam.source import SourceFiles
 from wsss.cam.training_pictures import cam_pictures
+from wsss.data.index import ImageRecord, Index
 from wsss.irn.edges import EdgeFinder
 from wsss.irn.map_labels import refined_scores
 from wsss.irn.random_walk import random_walk_batch
@@ -154,7 +157,7 @@ def _exported(method: str, **changes: Any) -> tuple[Any, Tensor]:
     source = cam_source(export.precision, network, lender, GPU, mirror=export.mirror)
     plain = ClassifierSource(source, export, {}, "")
     with torch.inference_mode(), autocast(GPU, export.precision):
-        return source, plain.maps(plain.prepare(PICTURE), [0, 2], PICTURE.shape[:2])
+        return source, plain.maps(source.views(PICTURE, export.scales), [0, 2], PICTURE.shape[:2])
 
 
 @pytest.mark.parametrize(
@@ -215,18 +218,28 @@ def test_par_refines_on_the_gpu() -> None:
         assert refined.shape == scores.shape
 
 
-def test_clip_reads_maps_on_the_gpu(tmp_path: Path) -> None:
+def test_clip_reads_maps_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers")
     weights = write_openai_file(tmp_path / "tiny.pt")
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
     settings = METHODS.parse({"method": "clip-es", "clip": {"weights": "tiny"}}, where="cam")
     export = ExportConfig(scales=(1.0, 1.5), mirror=True)
+    classes = tuple(NAMES["voc_names"])
+    record = ImageRecord("a", ("train",), (classes[0], classes[2]), 64, 48, "a.png")
+    # Tensors without values have nothing to keep on the disk.
+    module = "wsss.cam.methods.clip_es"
+    monkeypatch.setattr(f"{module}.kept_texts", lambda clip, _, texts: clip.embed_texts(texts))
     with fake_cuda():
         setup(COMPUTE, seed=0)
         source = clip_es_source(
-            settings, export, NAMES["voc_names"], device=GPU, weights_file=weights
+            settings,
+            export,
+            Index(classes, (record,)),
+            device=GPU,
+            files=SourceFiles(weights=weights),
         )
         with torch.inference_mode(), autocast(GPU, export.precision):
-            maps = source.maps(source.prepare(PICTURE), [0, 2], PICTURE.shape[:2])
+            maps = source.maps(source.prepare(record, tmp_path), [0, 2], PICTURE.shape[:2])
         assert (maps.device, maps.dtype, maps.shape) == (GPU, torch.float32, (2, 12, 16))
 
 
