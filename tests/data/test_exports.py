@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from io import BytesIO
+from pathlib import PurePosixPath
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,6 +18,7 @@ from wsss.data.exports.label_studio import brush_rle, labelling_config
 from wsss.data.exports.registry import EXPORTS, export_labels, unsure_share
 from wsss.data.formats.coco import draw_labels
 from wsss.data.images import read_label, voc_palette
+from wsss.data.imports.masks import Pictures
 from wsss.errors import UserError
 
 
@@ -72,6 +75,46 @@ def test_cvat_zip_has_its_layout_and_colours(tmp_path):
             assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
     export_labels(labels, "cvat", tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "labels.zip").read_bytes()
+
+
+def in_subfolders(labels):
+    """The same label maps, of pictures in a folder a class."""
+    records = [
+        replace(record, name=f"odd__{record.name}.v2", path=f"odd/{record.name}.v2.jpg")
+        for record in labels.records
+    ]
+    files = {
+        new.name: labels.files[old.name] for old, new in zip(labels.records, records, strict=True)
+    }
+    return replace(labels, records=records, files=files)
+
+
+def cvat_finds(name, frames):
+    """The frame that CVAT gives an item: the one whose path, without suffix, ends with its."""
+    parts = PurePosixPath(name).parts
+    return [
+        frame
+        for frame in frames
+        if PurePosixPath(frame).with_suffix("").parts[-len(parts) :] == parts
+    ]
+
+
+@pytest.mark.parametrize("top", ["", "photos/"])
+@pytest.mark.parametrize("subfolders", [False, True])
+def test_cvat_finds_every_picture_by_the_names_in_the_zip(tmp_path, top, subfolders):
+    labels, _ = make_labels(tmp_path)
+    labels = in_subfolders(labels) if subfolders else labels
+    export_labels(labels, "cvat", tmp_path / "labels.zip")
+    frames = [f"{top}{record.path}" for record in labels.records]
+    with zipfile.ZipFile(tmp_path / "labels.zip") as archive:
+        names = archive.read("ImageSets/Segmentation/default.txt").decode().splitlines()
+        assert {f"SegmentationObject/{name}.png" for name in names} <= set(archive.namelist())
+        for name, frame, record in zip(names, frames, labels.records, strict=True):
+            assert cvat_finds(name, frames) == [frame]
+            mask = archive.extract(f"SegmentationClass/{name}.png", tmp_path / "unpacked")
+            np.testing.assert_array_equal(read_label(mask), without_unsure(labels.read(record)))
+    found = Pictures(labels.records)
+    assert [found.find(name) for name in names] == [[record] for record in labels.records]
 
 
 def test_voc_and_png_keep_every_label(tmp_path):

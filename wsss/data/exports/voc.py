@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from wsss.data.exports.labels import Export, LabelMaps
 from wsss.data.images import IGNORE, voc_palette, write_label
+from wsss.data.index import ImageRecord
 from wsss.errors import UserError
 
 # The first time that a zip can hold: same labels, same bytes.
@@ -48,6 +49,19 @@ def write_voc(labels: LabelMaps, path: Path) -> None:
         (folder / f"{name}.txt").write_text("".join(f"{image}\n" for image in images))
 
 
+def frame_name(record: ImageRecord) -> str:
+    """Return what CVAT knows a picture by: `cat/1` for `cat/1.jpg`, which we call `cat__1`.
+
+    CVAT looks for a frame whose path ends like this. So a name without subfolders stays as it is,
+    and is found wherever the pictures lie in the task.
+    """
+    parts = PurePosixPath(record.path).with_suffix("").parts
+    for start in range(len(parts)):
+        if "__".join(parts[start:]) == record.name:
+            return "/".join(parts[start:])
+    return record.name
+
+
 def _png(label: np.ndarray) -> bytes:
     file = io.BytesIO()
     write_label(file, label)
@@ -67,7 +81,7 @@ def write_cvat(labels: LabelMaps, path: Path) -> None:
             archive.writestr(entry, content)
 
         add("labelmap.txt", labelmap(labels.classes))
-        names = "".join(f"{record.name}\n" for record in labels.records)
+        names = "".join(f"{frame_name(record)}\n" for record in labels.records)
         add("ImageSets/Segmentation/default.txt", names)
         for record in labels.records:
             label = labels.read(record)
@@ -75,8 +89,8 @@ def write_cvat(labels: LabelMaps, path: Path) -> None:
             objects = np.zeros_like(label)
             for number, (_, _, mask) in enumerate(labels.regions(label), start=1):
                 objects[mask] = number
-            add(f"SegmentationClass/{record.name}.png", _png(label))
-            add(f"SegmentationObject/{record.name}.png", _png(objects))
+            add(f"SegmentationClass/{frame_name(record)}.png", _png(label))
+            add(f"SegmentationObject/{frame_name(record)}.png", _png(objects))
 
 
 VOC = Export(
@@ -91,6 +105,6 @@ CVAT = Export(
     suffix=".zip",
     write=write_cvat,
     unsure="unlabelled, as CVAT knows nothing like it",
-    next_step="in a CVAT task with these pictures and labels: Actions, Upload annotations, "
-    "Segmentation mask 1.1, {path}",
+    next_step="in a CVAT task with these pictures (in their subfolders, where they have any) and "
+    "labels: Actions, Upload annotations, Segmentation mask 1.1, {path}",
 )
