@@ -153,6 +153,15 @@ def test_it_says_what_the_files_say(run: Path) -> None:
     assert "segmentation.momentum" not in cells
 
 
+@pytest.mark.parametrize(
+    ("labels", "purpose"), [("pseudo", "scoring."), ("mixed", "scoring and training.")]
+)
+def test_it_says_what_masks_were_for(run: Path, labels: str, purpose: str) -> None:
+    file = run / "config" / "segmentation.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"labels": labels}))
+    assert f"of them, for {purpose}" in report(run)
+
+
 def test_without_masks_and_without_a_segmentation(run: Path) -> None:
     data = run.parent.parent
     write_masks({}, data / "masks.csv")

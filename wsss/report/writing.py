@@ -91,7 +91,7 @@ def _page(
 
     page: dict[str, Any] = {
         "title": f"Run {folder.resolve().name}",
-        "summary": _summary(index, masks),
+        "summary": _summary(index, masks, folder),
         "tiles": _tiles(rows, findings, folder),
         "split": split,
         "table": mean_cells(rows),
@@ -147,13 +147,15 @@ def _predictions(folder: Path) -> Path | None:
     return next((path for path in found if path.is_dir()), None)
 
 
-def _summary(index: Index, masks: dict[str, str]) -> str:
+def _summary(index: Index, masks: dict[str, str], folder: Path) -> str:
     count = len(index.records)
     covered = sum(record.name in masks for record in index.records)
     text = f"{count} pictures with image-level tags of {len(index.classes)} classes; "
     if covered == 0:
         return text + "there are no masks, so that only tags can be compared with."
-    return text + f"masks of {covered} of them, for scoring."
+    labels = facts.settings_of(folder).get("segmentation.labels")
+    purpose = "scoring and training" if labels in ("mixed", "ground_truth") else "scoring"
+    return text + f"masks of {covered} of them, for {purpose}."
 
 
 def _means(rows: Sequence[Row]) -> dict[str, float]:
