@@ -68,7 +68,8 @@ def test_more_masks_make_it_surer():
     assert many.gain_low > 0
     text = describe(many, "pseudo_labels.background")
     assert text.startswith("pseudo_labels.background: 60 masks choose ")
-    assert "cannot tell" not in text
+    assert "cannot tell" not in text and "too few" not in text
+    assert describe(few, "a.b").endswith("; 3 masks are too few for an interval")
 
 
 def test_one_mask_alone_has_no_spread():

@@ -17,6 +17,9 @@ from wsss.runtime.progress import progress
 SAMPLES = 1000
 """Bootstrap samples."""
 
+FEW = 10
+"""Of fewer masks the samples are too much alike for an interval to be one."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -152,8 +155,9 @@ def describe(choice: Choice, key: str) -> str:
         f"{choice.high:g}), mIoU {100 * choice.best_iou:.1f}; configured is "
         f"{choice.configured:g}, mIoU {100 * choice.configured_iou:.1f}"
     )
+    few = "" if choice.images >= FEW else f"; {choice.images} masks are too few for an interval"
     if choice.best == choice.configured:
-        return text
+        return text + few
     gain = f"{100 * choice.gain_low:+.1f} to {100 * choice.gain_high:+.1f}"
     sure = "" if choice.gain_low > 0 else ": these masks cannot tell whether it is better"
-    return f"{text}; the gain, 95 %: {gain}{sure}"
+    return f"{text}; the gain, 95 %: {gain}{sure}{few}"
