@@ -101,7 +101,7 @@ slow = pytest.mark.slow
 def test_it_gives_what_we_give(tmp_path, capsys, name, form):
     run = make_run(tmp_path, name)
     assert main(["export-model", str(run), "--format", form]) == 0
-    assert "the same to 1e-4" in capsys.readouterr().out
+    assert "in float32: the same to 1e-4" in capsys.readouterr().out
     folder = run / "export" / f"model-{form}"
     call = runtime(folder, form)
     model = wsss.load(run, scales=(1.0,), mirror=False, crf=False, precision="float32")
@@ -121,6 +121,7 @@ def test_it_gives_what_we_give(tmp_path, capsys, name, form):
         assert str(REPOSITORY).encode() not in file.read_bytes()
         assert b"site-packages" not in file.read_bytes()
     card = (folder / "README.md").read_text()
+    assert "no CRF, in float32:" in card
     (code,) = re.findall(r"```python\n(.*?)```", card, re.S)
     assert len([line for line in code.splitlines() if line.strip()]) <= 12
     Image.fromarray(picture(90, 120)).save(folder / "picture.jpg")

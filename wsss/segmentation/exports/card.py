@@ -125,7 +125,8 @@ def _summary(trained: Trained[Any, Any], origin: Origin, form: str, smallest_px:
         f"from {smallest_px} px a side. Output: probabilities, float32, (pictures, 1 + classes, "
         "height, width), background first. Normalisation, padding to multiples of "
         f"{trained.network.padding_stride} px, resizing and softmax are inside. One scale, no "
-        "mirror images, no CRF: scores below that were taken with these are higher or lower."
+        "mirror images, no CRF, in float32: scores below that were taken otherwise are higher or "
+        "lower."
     )
 
 
