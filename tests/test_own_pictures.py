@@ -210,6 +210,25 @@ def test_a_mask_corrected_in_cvat_is_what_the_mixture_learns_from(project, capsy
     write_label("data/tiny/masks/image_03.png", np.full_like(mask, 2))
     assert main(["import-masks", "results/tiny", "corrected.zip"]) == 2
     assert "masks/image_03.png" in capsys.readouterr().err
+    # What masks are for depends on whose they are, and on what the run learns from.
+    first, held_out = (read_index(index).subset(name).records[0].name for name in ("train", "val"))
+    for name, labels, said in (
+        (first, "mixed", "to learn from them, too:"),
+        (held_out, "pseudo", "they score, as none"),
+    ):
+        local = yaml.safe_load(Path("config.local.yaml").read_text())
+        local["runs"]["tiny"]["segmentation"] = {"labels": labels}
+        Path("config.local.yaml").write_text(yaml.safe_dump(local))
+        shutil.rmtree("data/tiny/masks")
+        shutil.rmtree("drawn", ignore_errors=True)
+        Path("drawn").mkdir()
+        record = next(each for each in read_index(index).records if each.name == name)
+        value = read_index(index).class_indices(record)[0] + 1
+        drawn = np.full((record.height, record.width), value, np.uint8)
+        write_label(f"drawn/{name}.png", drawn)
+        capsys.readouterr()
+        assert main(["import-masks", "results/tiny", "drawn"]) == 0
+        assert said in capsys.readouterr().out
     # Data sets that keep their masks elsewhere get none.
     assert main(["import-masks", "results/demo", "corrected.zip"]) == 2
     assert "format 'demo'" in capsys.readouterr().err

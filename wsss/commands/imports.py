@@ -65,7 +65,8 @@ def _import(options: argparse.Namespace) -> None:
     print(f"{options.source}: {drawing.tool}, {len(drawing.masks)} masks")
     for note in drawing.notes:
         print(note)
-    _tell(report, root, run.name)
+    _tell(report, root)
+    _say_next(report, index, run.name)
 
 
 def _data_of(run: Path) -> tuple[Path, Index]:
@@ -94,7 +95,7 @@ def _data_of(run: Path) -> tuple[Path, Index]:
     return root, read_index_of(run) if owner.is_file() else build_index(settings, root)
 
 
-def _tell(report: Report, root: Path, name: str) -> None:
+def _tell(report: Report, root: Path) -> None:
     left_out = {
         "as they were exported (--unchanged takes them, too)": report.unchanged,
         "nothing is drawn in them": report.empty,
@@ -113,6 +114,20 @@ def _tell(report: Report, root: Path, name: str) -> None:
     print(f"taken: {len(report.written)}, into {root / 'masks'}")
     if report.written:
         print(f"  {_shown(report.written)}")
+
+
+def _say_next(report: Report, index: Index, name: str) -> None:
+    """Say what the masks that were taken are for."""
+    from wsss.project.config import load_config
+
+    if not report.written:
+        return
+    trained = {record.name for record in index.training_set().records}
+    if trained.isdisjoint(report.written):
+        print(f"they score, as none is of a training picture:  wsss run {name}")
+    elif load_config().run(name).stages["segmentation"].labels == "mixed":
+        print(f"to learn from them, too:  wsss run {name}")
+    else:
         print(f"to learn from them, say of the run '{name}' in config.local.yaml:")
         print(f"  segmentation: {{labels: mixed}}        and then:  wsss run {name}")
 
