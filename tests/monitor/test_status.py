@@ -141,6 +141,21 @@ def test_results_that_will_be_made_again_wait(run: Path) -> None:
     assert states(run) == {"index": "done"}
 
 
+def test_what_came_out_the_same_leaves_nothing_waiting_once_all_is_done(run: Path) -> None:
+    for output, ago_s in (("index.csv", 500), ("cam/model", 400), ("cams.h5", 2000)):
+        made(run / output, ago_s)
+    assert states(run)["export"] == "waiting"
+    made(run / "done", 1500)  # of an earlier start, too
+    assert states(run)["export"] == "waiting"
+    made(run / "done", 300)
+    assert states(run) == {"index": "done", "cam": "done", "export": "done"}
+    # While a Snakemake works, nothing is decided yet.
+    locks = run.parent.parent / ".snakemake" / "locks"
+    locks.mkdir(parents=True)
+    (locks / "0.input.lock").write_text("results/voc/index.csv\n")
+    assert states(run)["export"] == "waiting"
+
+
 def test_a_smaller_start_keeps_what_is_known_of_the_rest(run: Path) -> None:
     write_plan(run, [job("export_alone", "cams.h5")], whole=False)
     plan = read_plan(run)

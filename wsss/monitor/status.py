@@ -35,6 +35,8 @@ IDLE_ITEMS = 20
 LOG_LINES = 8
 _LOG_TAIL_BYTES = 16384
 _PARTS = "shards"
+# What the rule `done` writes last.
+_DONE = "done"
 # More jobs than any stage is shared by; each is looked for.
 _MOST_PARTS = 10_000
 
@@ -115,7 +117,17 @@ def run_status(folder: Path, *, now: float | None = None) -> RunStatus:
     planned += [job for job in _parts(folder) if known.isdisjoint(job.outputs)]
     written = plan.written if plan else None
     jobs = tuple(_job_status(folder, job, written, at) for job in planned)
-    return RunStatus(folder=folder, planned=written, jobs=jobs, lock=_lock(folder, jobs, at))
+    lock = _lock(folder, jobs, at)
+    if lock is None and written is not None and _is_done_since(folder, written):
+        # A stage that gave the same bytes again: what was planned after it needed no new start.
+        jobs = tuple(_job_status(folder, job, None, at) for job in planned)
+    return RunStatus(folder=folder, planned=written, jobs=jobs, lock=lock)
+
+
+def _is_done_since(folder: Path, written: float) -> bool:
+    """Say whether all that a run is for was finished after its plan was written."""
+    done = folder / _DONE
+    return done.is_file() and done.stat().st_mtime >= written
 
 
 def _found_jobs(folder: Path) -> list[PlannedJob]:
