@@ -47,8 +47,8 @@ def read_pickle(
         what: What it is, for messages.
         fix: What to do where it is damaged.
         if_more: What to do where it holds more than tensors and plain values; None: `fix`.
-        mapped: Leave the values of an archive on the disk until they are asked for; its checksums
-            are not looked at then.
+        mapped: Leave the values of an archive on the disk, for who asks for shapes alone; its
+            checksums, and whether the values are all there, are not looked at then.
 
     Returns:
         Nested mappings and lists of tensors and plain values, as they were saved.
@@ -64,7 +64,8 @@ def read_pickle(
             # Files of PyTorch's first versions, which are as good as others.
             warnings.simplefilter("ignore")
             loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-        _check_sizes(loaded, path.stat().st_size)
+        if not mapped:
+            _check_sizes(loaded, path.stat().st_size)
     except (UserError, torch.OutOfMemoryError):
         raise
     except pickle.UnpicklingError as error:
