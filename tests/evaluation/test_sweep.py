@@ -223,7 +223,7 @@ def test_a_chosen_score_is_the_configured_one_and_the_table_says_how(run):
     assert configured == f"{score:g}"
     with MapStore(run / "cams.h5") as store:
         values = np.concatenate([store.read(n).maps.max(axis=0).ravel() for n in store.names])
-    assert score == pytest.approx(values.mean(), abs=0.01)
+    assert score == pytest.approx(np.sqrt((values**2).mean()), abs=0.01)
     (note,) = read_notes(run / "cam.csv")
     assert note == f"cam: configured is auto, chosen as {score:g} by quadratic mean of the maps"
     for both in ({"background": 0.4, "thresholds": chosen}, {"background": None}):

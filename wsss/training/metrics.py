@@ -60,7 +60,7 @@ class _Events:
         """Write encoded pictures by their names."""
         values = []
         for name, encoded in pictures.items():
-            with Image.open(io.BytesIO(encoded)) as opened:
+            with Image.open(io.BytesIO(encoded), formats=["JPEG"]) as opened:
                 width, height = opened.size
             image = Summary.Image(
                 height=height, width=width, colorspace=3, encoded_image_string=encoded
