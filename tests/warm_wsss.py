@@ -61,6 +61,8 @@ def _answer(connection: socket.socket) -> None:
         words, (out, err), _, _ = socket.recv_fds(connection, LARGEST_COMMAND, 2)
         os.dup2(out, 1)
         os.dup2(err, 2)
+        # The server's own streams may be files, which remember that they can be wound back.
+        sys.stdout, sys.stderr = (os.fdopen(stream, "w", closefd=False) for stream in (1, 2))
         folder, *arguments = words.decode().split("\0")
         os.chdir(folder)
         sys.argv = ["wsss", *arguments]
