@@ -25,10 +25,12 @@ def copy_with_new_times(source: Path, target: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
+    """Return all files by name; the memory of digests is each machine's own."""
+    found = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".")
+        name.as_posix(): path.read_bytes()
+        for name, path in found.items()
+        if not any(part.startswith(".") for part in name.parts)
     }
 
 
