@@ -6,7 +6,6 @@ that is started again ends with the bytes of an undisturbed one.
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 import os
 import shutil
@@ -394,19 +393,3 @@ def test_a_map_in_a_store_is_damaged(
     assert stages.labels() == 2
     said(capsys, f"the maps of image '{name}' cannot be read", f"rm {store}")
     assert not (stages.folder / "irn" / "labels").exists()
-
-
-def test_a_full_disk_is_the_one_that_was_written(tmp_path: Path) -> None:
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    for name in ("cam", "export"):
-        with pytest.raises(UserError) as caught, explained(name, tmp_path / "run" / "x"):
-            raise full
-        assert caught.value.where == str(tmp_path / "run" / "x")
-    # What the error names, at whatever depth, is nearer than the stage's output.
-    elsewhere = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/dev/shm/part")
-    with pytest.raises(UserError) as caught, explained("cam", tmp_path / "run" / "x"):
-        try:
-            raise elsewhere
-        except OSError as error:
-            raise RuntimeError("a library's own words") from error
-    assert caught.value.where == "/dev/shm/part"

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from wsss.data.images import IGNORE, read_label
+from wsss.data.images import read_class_label
 from wsss.data.index import ImageRecord
 from wsss.errors import UserError, listed
 from wsss.files import is_below
@@ -154,20 +154,7 @@ class LabelMaps:
             UserError: It is no label map, of another size, or has a label of no class.
         """
         path = below(self.folder, f"{record.name}.png")
-        label = read_label(path)
-        if label.shape != (record.height, record.width):
-            raise UserError(
-                f"this label map has {_size(label.shape)}",
-                where=path,
-                expected=f"{_size((record.height, record.width))}, the picture's",
-            )
-        known = label[label != IGNORE]
-        if known.size and int(known.max()) > len(self.classes):
-            raise UserError(
-                f"this label map holds the label {known.max()}, which is no class's",
-                where=path,
-                expected=f"0..{len(self.classes)}, or {IGNORE}",
-            )
+        label = read_class_label(path, (record.height, record.width), len(self.classes) + 1)
         wanted = np.array([self.classes.index(tag) + 1 for tag in tags])[:, None, None]
         return np.asarray(label == wanted, dtype=np.float32)
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from wsss.cam.imported_maps import below, require_pictures
 from wsss.data.index import ImageRecord
+from wsss.data.run_lengths import run_lengths
 from wsss.errors import UserError
 from wsss.files import is_below
 
@@ -162,8 +163,8 @@ def _decoded(entry: Mapping[str, Any], size: tuple[int, int], place: str) -> npt
             fix="make the masks of the pictures as they are, unresized",
         )
     try:
-        runs = _run_lengths(segmentation["counts"])
-    except (ValueError, TypeError, AttributeError) as error:
+        runs = run_lengths(segmentation["counts"])
+    except ValueError as error:
         raise UserError(f"this mask cannot be decoded: {error}", where=place) from None
     if sum(runs) != size[0] * size[1]:
         raise UserError(
@@ -174,33 +175,3 @@ def _decoded(entry: Mapping[str, Any], size: tuple[int, int], place: str) -> npt
     # Column by column, first what is outside.
     values = np.arange(len(runs)) % 2 == 1
     return np.asarray(np.repeat(values, runs).reshape(size[::-1]).T)
-
-
-# pycocotools does not check the run lengths that it decodes: wrong ones overwrite its memory.
-def _run_lengths(counts: Any) -> list[int]:
-    """Return run lengths, not negative: a list of them as it is, or what COCO's letters stand for.
-
-    Five bits a letter, low ones first, with a bit that says whether more follow; from the fourth on
-    a number is what it is more than the one two before it.
-    """
-    if isinstance(counts, list):
-        if not all(type(count) is int and count >= 0 for count in counts):
-            raise ValueError("its run lengths are not whole numbers from 0")
-        return counts
-    found: list[int] = []
-    value = shift = 0
-    for letter in counts.encode("ascii"):
-        bits = letter - 48
-        if not 0 <= bits < 64 or shift > 30:
-            raise ValueError("its run lengths have a letter that there is not")
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        found.append(value + (found[-2] if len(found) > 2 else 0))
-        value = shift = 0
-    if shift or any(count < 0 for count in found):
-        raise ValueError("its run lengths are cut short or negative")
-    return found

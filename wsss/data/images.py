@@ -253,6 +253,38 @@ def read_label(
         raise _unreadable_label(path, error) from None
 
 
+def read_class_label(
+    path: str | PathLike[str], size: tuple[int, int], n_labels: int, *, fix: str | None = None
+) -> NDArray[np.uint8]:
+    """Return the label map of an image, (H, W) uint8: 0..n_labels - 1 and 255, not sure.
+
+    Args:
+        path: The label picture.
+        size: (H, W) of the image.
+        n_labels: Classes and background.
+        fix: What to do where it is another size's.
+
+    Raises:
+        UserError: See `read_label`; or it is of another size, or has a label of no class.
+    """
+    label = read_label(path)
+    if label.shape != size:
+        raise UserError(
+            f"this label map is {label.shape[1]} x {label.shape[0]} px",
+            where=path,
+            expected=f"the image's {size[1]} x {size[0]} px",
+            fix=fix,
+        )
+    known = label[label != IGNORE]
+    if known.size and int(known.max()) >= n_labels:
+        raise UserError(
+            f"this label map holds the label {known.max()}, which is no class's",
+            where=path,
+            expected=f"0..{n_labels - 1}, or {IGNORE}",
+        )
+    return label
+
+
 def _labels_of_colours(picture: NDArray[np.uint8], path: str | PathLike[str]) -> NDArray[np.uint8]:
     colours, which = np.unique(picture.reshape(-1, 3), axis=0, return_inverse=True)
     labels = voc_labels(colours)

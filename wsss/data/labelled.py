@@ -11,9 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from wsss.data import transforms
-from wsss.data.images import IGNORE, read_label, read_sized_image
+from wsss.data.images import read_class_label, read_sized_image
 from wsss.data.index import ImageRecord, Index, require_labels
-from wsss.errors import UserError
 
 
 class CropSettings(Protocol):
@@ -107,23 +106,12 @@ class LabelledImages:
         return transforms.random_crop(*scaled, config.crop_px, rng)
 
     def _read_label(self, record: ImageRecord) -> np.ndarray:
-        path = self._labels[record.name]
-        label = read_label(path)
-        if label.shape != (record.height, record.width):
-            raise UserError(
-                f"this label map is {label.shape[1]} x {label.shape[0]} px",
-                where=path,
-                expected=f"the image's {record.width} x {record.height} px",
-                fix="make the labels again from the current images",
-            )
-        known = label[label != IGNORE]
-        if known.size and int(known.max()) >= self._n_labels:
-            raise UserError(
-                f"this label map holds the label {known.max()}",
-                where=path,
-                expected=f"0..{self._n_labels - 1}, or {IGNORE}",
-            )
-        return label
+        return read_class_label(
+            self._labels[record.name],
+            (record.height, record.width),
+            self._n_labels,
+            fix="make the labels again from the current images",
+        )
 
 
 def label_pngs(index: Index, folder: Path, *, fix: str) -> dict[str, Path]:

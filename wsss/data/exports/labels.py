@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wsss.data.images import IGNORE, read_label
+from wsss.data.images import IGNORE, read_class_label
 from wsss.data.index import ImageRecord
-from wsss.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -36,22 +35,8 @@ class LabelMaps:
         Raises:
             UserError: It has another size than the image, or labels that are no class.
         """
-        path = self.files[record.name]
-        label = read_label(path)
-        if label.shape != (record.height, record.width):
-            raise UserError(
-                f"this label map is {label.shape[1]} x {label.shape[0]} px",
-                where=path,
-                expected=f"the image's {record.width} x {record.height} px",
-            )
-        known = label[label != IGNORE]
-        if known.size and int(known.max()) > len(self.classes):
-            raise UserError(
-                f"this label map holds the label {known.max()}",
-                where=path,
-                expected=f"0..{len(self.classes)}, or {IGNORE}",
-            )
-        return label
+        size = (record.height, record.width)
+        return read_class_label(self.files[record.name], size, len(self.classes) + 1)
 
     def regions(
         self, label: npt.NDArray[np.uint8]

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.data.run_lengths import run_lengths
+
 # A polygon of two points has no area, and pycocotools takes four numbers for a box.
 _LEAST_NUMBERS = 6
 
@@ -75,40 +77,10 @@ def _polygons(segmentation: list[Any], height: int, width: int) -> list[list[flo
 
 def _run_lengths(segmentation: dict[str, Any], height: int, width: int) -> list[int]:
     """Return run lengths, column by column, that fill the picture exactly."""
-    size, counts = segmentation.get("size"), segmentation.get("counts")
+    size = segmentation.get("size")
     if size != [height, width]:
         raise ValueError(f"run lengths of size {size}, but the image is [{height}, {width}]")
-    if isinstance(counts, (str, bytes)):
-        counts = _decoded(counts.encode() if isinstance(counts, str) else counts)
-    if not isinstance(counts, list) or not all(
-        isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts
-    ):
-        raise ValueError("run lengths that are no list of whole numbers from 0 on")
+    counts = run_lengths(segmentation.get("counts"))
     if sum(counts) != height * width:
         raise ValueError(f"run lengths of {sum(counts)} pixels, but the image has {height * width}")
-    return counts
-
-
-def _decoded(text: bytes) -> list[int]:
-    """Return the run lengths of COCO's text form.
-
-    Numbers of 5 bits a character, low ones first, the sixth says that more follow, the last one's
-    highest is the sign; from the fourth on they are differences to the run two before.
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = character - 48
-        if not 0 <= bits < 64 or shift > 60:
-            raise ValueError("run lengths in text that is not COCO's")
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value = shift = 0
-    if shift:
-        raise ValueError("run lengths in text that is cut off")
     return counts
