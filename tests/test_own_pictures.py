@@ -47,20 +47,27 @@ def test_init_writes_a_run_and_says_what_it_understood(project, capsys):
     index = {"format": "class_folders", "val_share": 0.4, "max_megapixels": 178.0}
     assert run.settings("index") == index
     assert load_config().root_folder("mine") == (project / "../photos").resolve()
-    assert run.parents == ("voc-lite",)
+    assert run.parents[0] == "voc-lite-best"
     # Pictures nobody has masks of: their maps choose the background scores.
     assert run.stages["evaluation"].cam_background == "auto"
     assert run.stages["labels"].foreground_threshold == "auto"
     assert run.stages["labels"].background_threshold == "auto"
     assert run.stages["pseudo_labels"].background == "auto"
     # 9 pictures to train on fill one batch of 8: an epoch is an update.
-    assert "train 9" in printed and "cam 492 epochs, 492 updates; irn 246" in printed
-    assert "time:     about 3" in printed
-    assert [run.stages[stage].epochs for stage in ("cam", "irn", "segmentation")] == [492, 246, 984]
+    assert "train 9" in printed and "cam 656 epochs, 656 updates; irn 246" in printed
+    assert "time:     about 4" in printed
+    lengths = [run.stages[stage].epochs for stage in ("cam", "irn", "segmentation")]
+    assert lengths == [656, 246, 1968]
     assert main(["init", "../photos"]) == 2
     assert "there is a run 'mine' already" in capsys.readouterr().err
-    assert main(["init", "../photos", "--name", "plain", "--method", "cam"]) == 0
-    assert load_config().run("plain").stages["cam"].method == "cam"
+    # LPCAM's clusters, where a method has features to cluster.
+    assert run.stages["cam"].method == "cam" and run.stages["export"].refine == "lpcam"
+    assert main(["init", "../photos", "--name", "other", "--method", "acr"]) == 0
+    stages = load_config().run("other").stages
+    assert (stages["cam"].method, stages["export"].refine) == ("acr", "lpcam")
+    assert main(["init", "../photos", "--name", "third", "--method", "recam"]) == 0
+    stages = load_config().run("third").stages
+    assert (stages["cam"].method, stages["export"].refine) == ("recam", "none")
     assert main(["init", "../photos", "--name", "by-words", "--extends", "clip"]) == 0
     by_words = load_config().run("by-words").stages
     assert by_words["pseudo_labels"].background == PowerBackground(alpha=1)

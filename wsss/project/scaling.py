@@ -1,9 +1,9 @@
 """How long a run trains on a data set of another size, and how long that takes.
 
-It is updates that a training needs, not passes over the pictures: on 663 pictures of VOC `voc-lite`
-got a useful model from 492 updates of the classifier, 246 of IRNet and 984 of the segmentation, in
-6, 3 and 12 epochs. The same epochs on 60 pictures are less than a tenth of these updates. So each
-training gets at least as many as there; where a run's epochs give more, they stay.
+It is updates that a training needs, not passes over the pictures, and the epochs of a run were
+chosen on a data set of some size: those of `voc-lite-best` on 663 pictures of VOC, where 8, 3 and
+24 of them are 656, 246 and 1,968 updates. The same epochs on 60 pictures are less than a tenth of
+these. So each training gets as many as there; where a run's epochs give more, they stay.
 """
 
 from __future__ import annotations
@@ -15,16 +15,26 @@ from typing import Any
 from wsss.irn.label_methods import LABEL_METHODS
 from wsss.project.runs import Run
 
-MEASURED = "voc-lite"
-"""The run that the numbers below are of; docs/measurements.md has them."""
-UPDATES: Mapping[str, int] = {"cam": 492, "irn": 246, "segmentation": 984}
-"""Updates of each training: 6, 3 and 12 epochs of 663 pictures in batches of 8."""
-TRAINING_MINUTES: Mapping[str, float] = {"cam": 10.8, "irn": 5.7, "segmentation": 14.7}
-"""What these took, on 2 cores without a GPU."""
-METHOD = "acr"
-"""What `cam` trained there."""
-SECONDS_PER_TRAINING_PICTURE = (1.7 + 2.5 + 0.5) * 60 / 663
-"""Export, IRN labels and pseudo-labels."""
+PICTURES = 663
+"""The training pictures that epochs are meant for."""
+UPDATES: Mapping[str, int] = {"cam": 656, "irn": 246, "segmentation": 1968}
+"""What is enough of each training, whatever a run's epochs are meant for: `voc-lite-best`'s."""
+TIMED = "voc-lite"
+"""The run whose networks, crops and batches the times below are of."""
+SECONDS_PER_UPDATE: Mapping[str, float] = {
+    "cam": 0.56,
+    "acr": 10.8 * 60 / 492,
+    "irn": 5.7 * 60 / 246,
+    "segmentation": 14.7 * 60 / 984,
+}
+"""Time of an update by training, of the classifier by CAM method, on 2 cores without a GPU."""
+SECONDS_PER_TRAINING_PICTURE: Mapping[str, float] = {
+    "export": 1.7 * 60 / 663,
+    "labels": 2.5 * 60 / 663,
+    "pseudo_labels": 0.5 * 60 / 663,
+    "lpcam": 1.6 * 60 / 663,
+}
+"""Time of a picture by stage, `lpcam` where the run has that."""
 SECONDS_PER_PREDICTED_PICTURE = 3.8 * 60 / 321
 """Prediction and its CRF."""
 
@@ -43,7 +53,8 @@ def trainings(run: Run) -> tuple[str, ...]:
 def scaled_to(run: Run, pictures: int) -> dict[str, dict[str, Any]]:
     """Return what a run has to change for its trainings to be long enough.
 
-    Epochs become as many as give each training `UPDATES`, or stay where they give more; phases in
+    Epochs become as many as give each training the updates that they would be on `PICTURES`
+    pictures, or those of `UPDATES` if these are fewer, and stay where they give more; phases in
     epochs grow with them. A batch that is larger than the data set becomes the data set.
 
     Args:
@@ -57,7 +68,9 @@ def scaled_to(run: Run, pictures: int) -> dict[str, dict[str, Any]]:
     for stage in trainings(run):
         settings = run.settings(stage)
         batch = min(settings["batch_size"], pictures)
-        epochs = max(settings["epochs"], math.ceil(UPDATES[stage] / (pictures // batch)))
+        wanted = settings["epochs"] * (PICTURES // settings["batch_size"])
+        wanted = min(wanted, UPDATES[stage])
+        epochs = max(settings["epochs"], math.ceil(wanted / (pictures // batch)))
         changed: dict[str, Any] = {}
         if epochs > settings["epochs"]:
             changed = _stretched(settings, epochs / settings["epochs"]) | {"epochs": epochs}
@@ -90,23 +103,29 @@ def updates(run: Run, pictures: int) -> dict[str, int]:
 
 
 def expected_minutes(run: Run, pictures: int, predicted: int) -> float | None:
-    """Return the time to expect on the machine that `MEASURED` ran on.
+    """Return the time to expect on the machine that `TIMED` ran on.
 
     Args:
-        run: A run whose networks, crops and batches are those of `MEASURED`.
+        run: A run whose networks, crops and batches are those of `TIMED`.
         pictures: How many it trains on.
         predicted: How many it predicts.
 
     Returns:
-        Minutes, without the CAM method's own where that is another than `METHOD`; None: nothing
-        like this run was measured.
+        Minutes, without the training of a CAM method that was not timed (`is_timed`); None:
+        nothing like this run was measured.
     """
-    if MEASURED not in run.parents:
+    if TIMED not in (run.name, *run.parents):
         return None
-    minutes = sum(
-        count * TRAINING_MINUTES[stage] / UPDATES[stage]
-        for stage, count in updates(run, pictures).items()
-        if stage != "cam" or run.stages["cam"].method == METHOD
-    )
-    per_picture = pictures * SECONDS_PER_TRAINING_PICTURE
-    return minutes + (per_picture + predicted * SECONDS_PER_PREDICTED_PICTURE) / 60
+    seconds = predicted * SECONDS_PER_PREDICTED_PICTURE
+    for stage, count in updates(run, pictures).items():
+        key = run.stages["cam"].method if stage == "cam" else stage
+        seconds += count * SECONDS_PER_UPDATE.get(key, 0.0)
+    for stage, each in SECONDS_PER_TRAINING_PICTURE.items():
+        if stage != "lpcam" or run.stages["export"].refine == "lpcam":
+            seconds += pictures * each
+    return seconds / 60
+
+
+def is_timed(method: str) -> bool:
+    """Return whether `expected_minutes` knows how long a CAM method trains."""
+    return method in SECONDS_PER_UPDATE
