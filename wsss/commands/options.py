@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsss.commands.parameters import add, fields_of, read_given
+
 if TYPE_CHECKING:
     from wsss.runtime.compute import InferenceCompute
 
@@ -26,7 +28,6 @@ def add_paths(parser: argparse.ArgumentParser, *names: str) -> None:
 
 def add_compute(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how to compute; they change no result beyond rounding."""
-    from wsss.commands.stage import add, fields_of
     from wsss.runtime.compute import InferenceCompute
 
     group = parser.add_argument_group("this machine")
@@ -36,7 +37,6 @@ def add_compute(parser: argparse.ArgumentParser) -> None:
 
 def compute(options: argparse.Namespace) -> InferenceCompute:
     """Return what `add_compute` read."""
-    from wsss.commands.stage import read_given
     from wsss.runtime.compute import InferenceCompute
 
     return InferenceCompute(**read_given(options))
