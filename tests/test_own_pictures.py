@@ -15,6 +15,7 @@ from conftest import REPOSITORY, TINY_RUN, write_tiny_data
 from PIL import Image
 
 from wsss.cli import main
+from wsss.data.build import build_index
 from wsss.data.images import read_label, write_label
 from wsss.data.index import read_index
 from wsss.maps.background import PowerBackground
@@ -87,11 +88,27 @@ def test_config_check_says_what_the_index_would(project, capsys):
 def test_config_check_misses_the_masks_that_a_run_learns_from(project, capsys):
     main(["init", "../photos"])
     text = (project / "config.local.yaml").read_text()
-    upper = "  upper: {extends: mine, segmentation: {labels: ground_truth}}\n"
-    (project / "config.local.yaml").write_text(text + upper)
+    both = "  upper: {extends: mine, segmentation: {labels: ground_truth}}\n"
+    both += "  both: {extends: mine, segmentation: {labels: mixed}}\n"
+    (project / "config.local.yaml").write_text(text + both)
     assert main(["config", "check", "mine"]) == 0
     assert main(["config", "check", "upper"]) == 2
     assert "training images have no label map" in capsys.readouterr().err
+    # Those of pictures that are held out are none to learn from.
+    index = build_index(load_config().run("both").stages["index"], project / "../photos")
+    shown = {each.sets[0]: each for each in index.records}
+    assert set(shown) == {"train", "val"}
+    for name, status in (("val", 2), ("train", 0)):
+        record = shown[name]
+        mask = np.full((record.height, record.width), index.class_indices(record)[0] + 1, np.uint8)
+        path = project / "../photos/masks" / f"{record.name}.png"
+        path.parent.mkdir(exist_ok=True)
+        write_label(path, mask)
+        capsys.readouterr()
+        assert main(["config", "check", "both"]) == status
+        said = capsys.readouterr().err
+        assert ("training pictures has a mask" in said) == bool(status)
+        assert ("labels: pseudo" in said) == bool(status)
 
 
 @pytest.mark.parametrize(

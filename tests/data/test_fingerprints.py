@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,9 @@ from wsss.data.fingerprints import (
     tree_digest,
 )
 from wsss.data.formats.registry import FORMATS, IndexSettings
-from wsss.data.indexing import make_index, make_masks
+from wsss.data.index import read_masks
+from wsss.data.indexing import make_index, make_masks, training_mask_fingerprint
+from wsss.errors import UserError
 
 
 def bmp(path: Path, seed: int) -> None:
@@ -119,6 +122,46 @@ def test_an_edit_of_the_same_size_and_time_is_an_edit(tmp_path: Path, layout, mo
     copy = tmp_path / "copy"
     shutil.copytree(root, copy)
     assert listing_fingerprint(settings, copy) == both()[0]
+
+
+def test_masks_of_val_are_not_learnt_from(tmp_path: Path) -> None:
+    write_tiny_data(tmp_path)
+    settings: IndexSettings = FORMATS.parse({"format": "folder"}, where="index")
+    masks = {number: tmp_path / "masks" / f"image_{number:02d}.png" for number in range(11)}
+    content = masks[1].read_bytes()
+    masks[9].unlink()
+    masks[3].unlink()
+
+    def learnt() -> str:
+        return training_mask_fingerprint(settings, tmp_path, "mixed")
+
+    before = {learnt()}
+    masks[9].write_bytes(content)
+    masks[10].write_bytes(content)
+    assert {learnt()} == before
+    for number, new in ((3, content), (1, masks[0].read_bytes())):
+        masks[number].write_bytes(new)
+        assert learnt() not in before
+        before.add(learnt())
+    masks[0].unlink()
+    assert learnt() not in before
+    # What is wrong with the list is said by the stage that reads it.
+    (tmp_path / "labels.csv").write_text("picture\n")
+    assert learnt() == mask_fingerprint(settings, tmp_path)
+
+
+def test_masks_of_val_are_not_checked_for_a_training(tmp_path: Path) -> None:
+    write_tiny_data(tmp_path / "data")
+    settings: IndexSettings = FORMATS.parse({"format": "folder"}, where="index")
+    index, output = tmp_path / "index.csv", tmp_path / "masks.csv"
+    make_index(config=settings, root=tmp_path / "data", output=index)
+    (tmp_path / "data/masks/image_09.png").write_bytes(b"no picture")
+    how: dict[str, Any] = {"config": settings, "root": tmp_path / "data", "index": index}
+    make_masks(**how, output=output, trained=True)
+    assert set(read_masks(output)) == {f"image_{number:02d}" for number in range(8)}
+    assert output.with_suffix(".sha256").read_text().count("\n") == 8
+    with pytest.raises(UserError, match="image_09"):
+        make_masks(**how, output=output)
 
 
 def test_pictures_of_other_tasks_do_not_count(tmp_path: Path) -> None:

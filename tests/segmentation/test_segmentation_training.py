@@ -149,6 +149,9 @@ def test_a_mixture_takes_masks_where_there_are_some(data, capsys):
     run_training(data, config, masks=data / "masks.csv", output="other")
     _, other = load_model_file(data / "other", "segmentation")
     assert other["training"]["labels"] != metadata["training"]["labels"]
+    write_masks({"p13": masks["p13"]}, data / "masks.csv")
+    with pytest.raises(UserError, match="none of the 12 training pictures has a mask"):
+        run_training(data, config, masks=data / "masks.csv")
     with pytest.raises(UserError, match=r"is mixed, and no masks\.csv was given"):
         run_training(data, config)
 

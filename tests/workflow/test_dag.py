@@ -75,7 +75,14 @@ def test_a_mixture_needs_pseudo_labels_and_masks(project: Project) -> None:
     changed = "runs={tiny: {segmentation: {labels: mixed}}}"
     model = "results/tiny/segmentation/model.safetensors"
     plan = project.planned(model, "--config", changed)
-    assert {"pseudo_labels", "masks", "segmentation"} <= set(plan)
+    assert {"pseudo_labels", "masks_trained", "segmentation"} <= set(plan)
+    # Without one of a training picture there would be no mixture, which is said before any work.
+    for number in range(8):
+        (project.folder / f"data/tiny/masks/image_{number:02d}.png").unlink()
+    done = project.snakemake("--dry-run", model, "--config", changed)
+    assert done.returncode != 0
+    assert "none of the 8 training pictures has a mask" in done.stdout
+    assert "segmentation.labels: pseudo" in done.stdout
 
 
 def test_the_demo_makes_its_own_data(project: Project) -> None:

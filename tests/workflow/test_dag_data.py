@@ -46,6 +46,27 @@ def test_pictures_and_masks_of_the_same_size_rerun_what_reads_them(project: Proj
     assert project.planned(INDEX) == {}
 
 
+def test_masks_of_val_only_score(project: Project) -> None:
+    model, listed = "results/tiny-gt/segmentation/model.safetensors", "training_masks/masks"
+    data = project.folder / "data" / "tiny"
+    (data / "masks" / "image_09.png").unlink()
+    # As if all of it had been made.
+    for name in (INDEX, MASKS, model, "results/tiny-gt/config/segmentation.json"):
+        (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (project.folder / name).write_text("as made")
+    lists = ["classes.txt", "pictures.sha256", "masks.sha256", "config/index.json"]
+    for name in (*lists, f"{listed}.csv", f"{listed}.sha256"):
+        (project.folder / "results/tiny" / name).parent.mkdir(exist_ok=True)
+        (project.folder / "results/tiny" / name).write_text("blue\nred\n")
+    project.make("--touch", model, MASKS)
+    (data / "masks" / "image_09.png").write_bytes((data / "masks" / "image_07.png").read_bytes())
+    content = (data / "masks" / "image_10.png").read_bytes()
+    (data / "masks" / "image_10.png").write_bytes(content[:-1] + b"x")
+    assert project.planned(model, MASKS) == {"masks": 1}
+    (data / "masks" / "image_07.png").write_bytes(content)
+    assert project.planned(model, MASKS) == {"masks": 1, "masks_trained": 1, "segmentation": 1}
+
+
 def test_classes_are_not_renumbered(project: Project) -> None:
     project.make(INDEX)
     classes = project.folder / "results" / "tiny" / "classes.txt"

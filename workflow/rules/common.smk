@@ -137,8 +137,9 @@ def training_labels(wildcards):
         folder = "self_labels" if kind == "predicted" else "pseudo_labels"
         found |= read_folder("labels", f"results/{wildcards.run}/{folder}")
     if kind in ("ground_truth", "mixed"):
-        found |= {"masks": index_file("masks.csv")(wildcards)}
-        found |= {"mask_contents": index_file(MASKS)(wildcards)}
+        require_masks(wildcards)
+        folder = index_file("training_masks")(wildcards)
+        found |= {"masks": f"{folder}/masks.csv", "mask_contents": f"{folder}/{MASKS}"}
     return found
 
 

@@ -35,8 +35,21 @@ def image_list(wildcards):
     return found
 
 
-def training_masks(wildcards):
-    """Param: fingerprint of the masks, for a segmentation that learns from them."""
-    if setting(wildcards, "segmentation", "labels") in ("pseudo", "predicted"):
-        return None
-    return listing(wildcards, "mask_fingerprint")
+@cache
+def masks_to_learn(root, settings, kind):
+    """Return a fingerprint of the masks of pictures that are trained on, looked at once a start."""
+    from wsss.data import fingerprints, indexing
+
+    with fingerprints.remembered(Path(MEMORY), root):
+        return indexing.training_mask_fingerprint(settings, root, kind)
+
+
+def training_masks(wildcards, kind=None):
+    """Param: fingerprint of the masks that a segmentation can learn from."""
+    root, settings = CONFIG.existing_root(wildcards.run), CONFIG.run(wildcards.run).stages["index"]
+    return masks_to_learn(root, settings, kind)
+
+
+def require_masks(wildcards):
+    """Refuse, in plans, a segmentation that lacks the masks that it is to learn from."""
+    training_masks(wildcards, setting(wildcards, "segmentation", "labels"))

@@ -117,3 +117,18 @@ rule masks:
         listing=partial(listing, function_name="mask_fingerprint"),
     shell:
         COMMAND
+
+
+# Those of the pictures that are trained on, for a segmentation that learns from masks: the others
+# only score, and a change of them trains nothing.
+use rule masks as masks_trained with:
+    output:
+        output="results/{run}/training_masks/masks.csv",
+        contents=f"results/{{run}}/training_masks/{MASKS}",
+    log:
+        log_of("masks_trained"),
+    benchmark:
+        benchmark_of("masks_trained")
+    params:
+        **params("masks", "--trained true"),
+        listing=training_masks,

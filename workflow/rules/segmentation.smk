@@ -54,7 +54,6 @@ rule segmentation:
         **resources("segmentation", mem_mb=32000, runtime=2880),
     params:
         **params("segmentation"),
-        truth=training_masks,
     shell:
         COMMAND
 

@@ -65,7 +65,8 @@ def _check_data(config: ProjectConfig, name: str) -> None:
     """Read the data set as the index would, and say what it holds."""
     from wsss.data.build import build_index, build_masks
     from wsss.data.description import describe
-    from wsss.data.indexing import check_sets, check_truth
+    from wsss.data.index import require_truth
+    from wsss.data.indexing import check_sets
 
     settings, root = config.run(name).stages["index"], config.root_folder(name)
     index = build_index(settings, root)
@@ -74,8 +75,9 @@ def _check_data(config: ProjectConfig, name: str) -> None:
     print(describe(settings, root, index, masks))
     stages = config.run(name).stages
     check_sets(index, [stages["evaluation"].seed_split, stages["prediction"].split])
-    if masks is not None and stages["segmentation"].labels == "ground_truth":
-        check_truth(index, masks, root)
+    if masks is not None and config.run(name).stop_after == "segmentation":
+        kind = stages["segmentation"].labels
+        require_truth(kind, index.training_set(), masks, where=root)
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -149,7 +149,8 @@ def _add_run(options: argparse.Namespace, project: Path) -> None:
     from wsss.data.build import build_index, build_masks
     from wsss.data.description import describe
     from wsss.data.formats.registry import FORMATS
-    from wsss.data.indexing import check_sets, check_truth
+    from wsss.data.index import require_truth
+    from wsss.data.indexing import check_sets
     from wsss.project.config import LOCAL_FILE, load_config
     from wsss.project.local_file import update_local
 
@@ -179,8 +180,9 @@ def _add_run(options: argparse.Namespace, project: Path) -> None:
     print(describe(settings, root, index, masks))
     needed = (parent.stages["evaluation"].seed_split, parent.stages["prediction"].split)
     check_sets(index, needed)
-    if masks is not None and parent.stages["segmentation"].labels == "ground_truth":
-        check_truth(index, masks, root)
+    if masks is not None and parent.stop_after == "segmentation":
+        kind = parent.stages["segmentation"].labels
+        require_truth(kind, index.training_set(), masks, where=root)
     run: dict[str, Any] = {"extends": options.extends, "root": name, "index": values}
     run |= automatic(parent.stages)
     if method is not None:

@@ -145,13 +145,16 @@ def check_class_order(settings: IndexSettings, root: Path, classes: Path, listin
     once(combined("order", listing, settings.model_dump_json(), *before), compare)
 
 
-def build_masks(settings: IndexSettings, root: Path, index: Index) -> dict[str, str]:
+def build_masks(
+    settings: IndexSettings, root: Path, index: Index, *, only: Index | None = None
+) -> dict[str, str]:
     """Find the masks of an index's images and check them all; training never needs this.
 
     Args:
         settings: The format and its settings.
         root: Data root.
         index: The data set's index.
+        only: A part of it, whose masks alone are looked at; None: all of it.
 
     Returns:
         Image name -> path of its mask relative to the root, for the images that have one.
@@ -192,7 +195,8 @@ def build_masks(settings: IndexSettings, root: Path, index: Index) -> dict[str, 
             colours = frozenset(palette[sorted(shown)].tolist()) - {-1, 0, IGNORE}
         return Seen(file, tags, labels, IGNORE in shown, colours)
 
-    records = [record for record in index.records if record.name in masks]
+    records = [each for each in (only or index).records if each.name in masks]
+    masks = {record.name: masks[record.name] for record in records}
     results = _in_threads(check, records, "checking masks")
     problems += [result for result in results if isinstance(result, Problem)]
     raise_problems(problems, root=root, what="the masks of this data set")

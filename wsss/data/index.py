@@ -230,3 +230,30 @@ def require_labels(index: Index, known: Collection[str], *, where: Path, fix: st
             expected="one for every image of the training set",
             fix=fix,
         )
+
+
+def require_truth(kind: str, trained: Index, masks: Collection[str], *, where: Path) -> None:
+    """Check that a segmentation has the masks that it is to learn from.
+
+    Args:
+        kind: What it learns from, as `segmentation.labels` has it.
+        trained: The images that are trained on.
+        masks: Names of the images that have a mask.
+        where: What to name as the place.
+
+    Raises:
+        UserError: It is `ground_truth`, and an image has no mask; or `mixed`, and none has one,
+            so that nothing would be mixed.
+    """
+    if kind == "ground_truth":
+        fix = "add the masks, or train with segmentation.labels: pseudo or mixed"
+        require_labels(trained, masks, where=where, fix=fix)
+    elif kind == "mixed" and not any(record.name in masks for record in trained.records):
+        raise UserError(
+            f"segmentation.labels is 'mixed', and none of the {len(trained.records)} training "
+            "pictures has a mask",
+            where=where,
+            expected="a mask of at least one of them; those of pictures that are not trained on "
+            "only score",
+            fix="train with segmentation.labels: pseudo, until there are masks to learn from",
+        )

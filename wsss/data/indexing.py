@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from wsss.data.build import build_index, build_masks, pictures_of
+from wsss.data.build import build_index, build_masks, mask_fingerprint, pictures_of
 from wsss.data.class_names import check_order, class_counts
-from wsss.data.fingerprints import file_digests, remembered
-from wsss.data.formats.registry import IndexSettings
+from wsss.data.fingerprints import combined, file_digests, named_digest, remembered
+from wsss.data.formats.registry import FORMATS, IndexSettings
 from wsss.data.index import (
+    ImageRecord,
     Index,
     classes_path,
     read_index,
-    require_labels,
+    require_truth,
     write_index,
     write_masks,
 )
@@ -81,14 +82,36 @@ def check_sets(index: Index, sets: Sequence[str]) -> None:
             )
 
 
-def check_truth(index: Index, masks: Collection[str], root: Path) -> None:
-    """Check that a run that learns from masks alone has one of every training image.
+def training_mask_fingerprint(settings: IndexSettings, root: Path, kind: str | None) -> str:
+    """Return a hash of the masks of the images that are trained on, by the data as they are now.
+
+    Masks of other images only score, and do not count. Where masks are drawn or generated from
+    what the index depends on as well, all of them count.
+
+    Args:
+        settings: The data set's format.
+        root: The data set's folder.
+        kind: What is learnt from, as `segmentation.labels` has it; None: that does not matter.
 
     Raises:
-        UserError: It has not.
+        UserError: The data set is not there, or the masks to learn from are not: said now, rather
+            than after a training.
     """
-    fix = "add the masks, or train with segmentation.labels: pseudo or mixed"
-    require_labels(index.training_set(), masks, where=root, fix=fix)
+    whole, chosen = mask_fingerprint(settings, root), FORMATS.get(settings.format, where="format")
+    if chosen.generator is not None or chosen.draws_masks:
+        return whole
+    try:
+        listing = chosen.list_images(settings, root)
+        records = [ImageRecord(e.name, e.sets, e.tags, 0, 0, e.path) for e in listing.entries]
+        trained = Index(listing.classes, tuple(records)).training_set()
+        found, _ = chosen.find_masks(settings, root, trained)
+    except UserError:
+        return whole  # what is wrong with the data is for the index stage to say
+    names = sorted(record.name for record in trained.records if record.name in found)
+    if kind is not None:
+        require_truth(kind, trained, names, where=root)
+    digest = named_digest(root, [found[name] for name in names])
+    return combined("training masks", *names, digest)
 
 
 def _write_contents(
@@ -107,6 +130,7 @@ def make_masks(
     root: Path,
     index: Path,
     output: Path,
+    trained: bool = False,
     memory: Path | None = None,
 ) -> None:
     """Check and list the ground-truth masks.
@@ -116,6 +140,7 @@ def make_masks(
         root: The data set's folder.
         index: index.csv.
         output: masks.csv to write; masks.sha256 goes beside it.
+        trained: List only those of images that are trained on, for a training on masks.
         memory: Folder for the digests of files that were read, so that no other start reads them.
 
     Raises:
@@ -123,7 +148,8 @@ def make_masks(
             contradict the tags.
     """
     known = read_index(index)
-    masks = build_masks(config, root, known)
+    only = known.training_set() if trained else None
+    masks = build_masks(config, root, known, only=only)
     write_masks(masks, output)
     _write_contents([file for _, file in sorted(masks.items())], root, output, MASKS, memory)
     print(f"{len(masks)} masks; {class_table(known.classes)}")

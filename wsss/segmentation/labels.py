@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsss.data.index import Index, read_masks, require_labels
+from wsss.data.index import Index, read_masks, require_truth
 from wsss.data.labelled import label_pngs
 from wsss.errors import UserError
 from wsss.segmentation.config import SegmentationConfig
@@ -25,7 +25,8 @@ def find_labels(
     it, every other one from its pseudo-label.
 
     Raises:
-        UserError: The argument that the setting needs was not given, or labels are missing.
+        UserError: The argument that the setting needs was not given, or labels are missing; of a
+            mixture, all masks.
     """
     pseudo: dict[str, Path] = {}
     if config.labels != "ground_truth":
@@ -47,11 +48,10 @@ def find_labels(
             where="masks",
         )
     known = {name: root / path for name, path in read_masks(masks).items()}
+    require_truth(config.labels, index, known, where=masks)
     if config.labels == "mixed":
         found = {name: known.get(name, path) for name, path in pseudo.items()}
         corrected = sum(name in known for name in found)
         print(f"learning from {len(found) - corrected} pseudo-labels and {corrected} masks")
         return found
-    fix = "add the masks, or train with segmentation.labels: pseudo or mixed"
-    require_labels(index, known, where=masks, fix=fix)
     return known
