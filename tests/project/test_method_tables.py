@@ -77,6 +77,33 @@ def test_heirs_compare_the_same_and_may_take_rows_out() -> None:
     }
 
 
+LENT = {"extends": "b", "export": {"model_from": "b", "scales": [1.0]}}
+
+
+def test_a_lent_classifier_is_trained_with_each_seed() -> None:
+    rows = {**ROWS, "lent": "c", "own": {"export": {"model_from": "a", "scales": [0.5]}}}
+    config = make({"c": {**LENT, "methods": None}}, rows=rows)
+    assert config.methods("a")["lent"] == {0: "c", 4: "a/methods/lent.seed-4"}
+    lent = {seed: config.run(f"a/methods/lent.seed-{seed}") for seed in (0, 4)}
+    assert [run.classifier_run for run in lent.values()] == ["b", "a/methods/plain.seed-4"]
+    assert [run.stages["cam"].seed for run in lent.values()] == [0, 4]
+    assert lent[4].stages["cam"] == config.run("a/methods/plain.seed-4").stages["cam"]
+    assert lent[4].stages["export"].scales == (1.0,)
+    # The run itself is a row here, too.
+    assert config.run("a/methods/own.seed-4").classifier_run == "a/methods/mine.seed-4"
+    assert lent[4].name in config.method_runs
+
+
+def test_seeds_of_one_training_are_none() -> None:
+    config = make({"c": {**LENT, "methods": None}}, rows={"lent": "c", "mine": {}})
+    with pytest.raises(UserError, match="all seeds of 'lent' would have one classifier") as caught:
+        config.methods("a")
+    assert caught.value.where == "runs.a.methods.rows.lent"
+    assert "add this row:  b: b" in str(caught.value)
+    alone = make({"c": {**LENT, "methods": None}}, rows={"lent": "c"}, seeds=[0])
+    assert alone.methods("a") == {"lent": {0: "c"}}
+
+
 @pytest.mark.parametrize(
     ("methods", "place", "words"),
     [
@@ -135,6 +162,13 @@ def test_plans_share_the_index_and_keep_no_reconstructors(project: Project) -> N
         "export": 4,
         "score_maps_cam": 4,
     }
+
+
+def test_seeds_of_a_lent_classifier_are_trainings(project: Project) -> None:
+    lent = "{extends: tiny-cam, export: {model_from: tiny-cam, scales: [0.5]}}"
+    methods = METHODS.replace("acr: {}", "lent: lent").replace("runs={", f"runs={{lent: {lent}, ")
+    jobs = project.planned("results/tiny/methods.csv", "--config", methods)
+    assert (jobs["cam_alone"], jobs["export"], jobs.get("cam")) == (2, 4, None)
 
 
 def test_rows_go_on_to_what_is_segmented_and_learnt_from(project: Project) -> None:

@@ -21,7 +21,7 @@ from wsss.models.config import NO_FILE
 from wsss.project import methods as comparison
 from wsss.project.ablations import INFIX, Table
 from wsss.project.file import ConfigFile, StopAfter
-from wsss.project.lenders import check_lenders, checked_child, with_lent_classifiers
+from wsss.project.lenders import check_lenders, checked_child, lending_row, with_lent_classifiers
 from wsss.project.local import LocalCompute, ShardCounts
 from wsss.project.runs import (
     Run,
@@ -31,6 +31,7 @@ from wsss.project.runs import (
     method_run,
     resolve_run,
     section,
+    with_classifier_of,
 )
 from wsss.project.weight_check import WeightFile, check_fits
 from wsss.project.weights import (
@@ -92,8 +93,12 @@ class ProjectConfig:
 
     def _method_child(self, run: Run, row: str, seed: int) -> Run:
         changes = run.methods.rows[row]
-        child = method_run(run, row, seed, self.runs)
-        return checked_child(child, _section(changes), self.runs, self.roots)
+        child, runs = method_run(run, row, seed, self.runs), self.runs
+        lending = lending_row(child, run, runs)
+        if lending is not None:
+            lender = self._method_child(run, lending, seed)
+            child, runs = with_classifier_of(child, lender), {**runs, lender.name: lender}
+        return checked_child(child, _section(changes), runs, self.roots)
 
     def ablation(self, name: str, table: Table) -> dict[str, str]:
         """Return the run behind each row of an ablation table, by the row's name.

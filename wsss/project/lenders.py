@@ -9,6 +9,7 @@ from typing import Any
 from wsss.cam.methods.registry import METHODS
 from wsss.data.formats.registry import FORMATS
 from wsss.errors import UserError
+from wsss.project.methods import INFIX as METHODS_INFIX
 from wsss.project.runs import Run
 from wsss.runtime.settings import unknown_key
 
@@ -64,6 +65,39 @@ def _check_classifier(name: str, lender: str, runs: Mapping[str, Run], *, where:
             where=where,
             expected="another run that trains its own, or null",
         )
+
+
+def lending_row(child: Run, run: Run, runs: Mapping[str, Run]) -> str | None:
+    """Return the row of a comparison that lends its classifier to another row, seed by seed.
+
+    With one training behind all of its seeds, a row would have no spread that means anything.
+
+    Args:
+        child: One row and seed of the comparison.
+        run: Whose comparison it is.
+        runs: All runs of `runs:`.
+
+    Returns:
+        The row that is the run whose classifier the child takes. None: it trains its own, or that
+        run has the child's seed anyway.
+
+    Raises:
+        UserError: No row is that run.
+    """
+    lender = runs.get(child.stages["export"].model_from or "")
+    row, seed = run.methods.split(child.name.removeprefix(run.name + METHODS_INFIX))
+    if lender is None or getattr(lender.stages["cam"], "seed", seed) == seed:
+        return None
+    for other, changes in run.methods.rows.items():
+        if changes == lender.name or (lender.name == run.name and changes == {}):
+            return other
+    raise UserError(
+        f"all seeds of '{row}' would have one classifier, which run '{lender.name}' trains with "
+        f"seed {lender.stages['cam'].seed}",
+        where=f"runs.{run.name}.methods.rows.{row}",
+        expected=f"a row that is '{lender.name}', whose training with each seed '{row}' then takes",
+        fix=f"add this row:  {lender.name}: {lender.name}",
+    )
 
 
 def check_lenders(

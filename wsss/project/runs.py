@@ -7,6 +7,7 @@ or one row and one seed of a comparison of methods.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -222,6 +223,12 @@ def method_run(run: Run, row: str, seed: int, runs: Mapping[str, Run]) -> Run:
             stages[stage] = replace(settings, seed=seed)
     parents, stop_after = (base.name, *base.parents), run.methods.stop_after
     return Run(name=name, root=base.root, parents=parents, stop_after=stop_after, stages=stages)
+
+
+def with_classifier_of(run: Run, lender: Run) -> Run:
+    """Return a run that takes its classifier from `lender` instead of from another run."""
+    export = replace(run.stages["export"], model_from=lender.name)
+    return dataclasses.replace(run, stages={**run.stages, "export": export})
 
 
 def _changed(
