@@ -38,7 +38,7 @@ def test_errors_for_people_have_no_traceback(
     assert main(["table", str(tmp_path / "results")]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith("wsss table: there is no table yet")
+    assert printed.err.startswith("wsss table: no run is here")
     assert "Traceback" not in printed.err
 
 
@@ -142,29 +142,6 @@ def test_bad_data_leave_nothing_behind(folder: Path, capsys: pytest.CaptureFixtu
     assert main(["index", *arguments]) == 2
     assert "image_03" in capsys.readouterr().err
     assert not list((folder / "r").glob("[!.]*"))  # the heartbeat stays, and says what happened
-
-
-def test_predict_says_how_to_get_a_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "run").mkdir()
-    assert main(["predict", str(tmp_path / "run"), str(tmp_path)]) == 2
-    assert "snakemake --cores all" in capsys.readouterr().err
-
-
-def test_what_is_not_there_yet_is_made_by_a_target_that_exists(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    # Not the folder, which no rule makes, and of `done` all that needs no masks.
-    run = tmp_path / "run"
-    for words, target in (
-        (["table", str(run)], "miou.csv"),
-        (["status", str(run)], "done"),
-        (["predict", str(run), str(tmp_path)], "done"),
-        (["compare", str(run), str(tmp_path)], "done"),
-    ):
-        assert main(words) == 2
-        assert capsys.readouterr().err.endswith(f"snakemake --cores all {run}/{target}\n"), words
 
 
 def test_user_error_reads_as_a_message() -> None:

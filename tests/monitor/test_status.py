@@ -217,7 +217,7 @@ def test_the_command(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (found,) = json.loads(capsys.readouterr().out)
     assert [each["state"] for each in found["jobs"]] == ["done", "waiting", "waiting"]
     assert main(["status", str(run / "nowhere")]) == 2
-    assert "snakemake --cores all" in capsys.readouterr().err
+    assert "unknown run" in capsys.readouterr().err
     for name in ("cam/model", "cams.h5"):
         made(run / name, 0)
     assert main(["status", str(run), "--watch", "0.01"]) == 0  # ends, as all is done

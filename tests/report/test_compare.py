@@ -63,7 +63,7 @@ def test_stages_that_one_of_them_lacks(tmp_path: Path, capsys: pytest.CaptureFix
 def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = write_run(tmp_path / "one", 0.1, [0.9, 0.5, 0.4])
     assert main(["compare", str(one), str(tmp_path)]) == 2
-    assert "no run is in this folder" in capsys.readouterr().err
+    assert "no run is here" in capsys.readouterr().err
     assert main(["compare", str(one), str(one)]) == 2
     assert "the same run" in capsys.readouterr().err
 
@@ -73,6 +73,6 @@ def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "damaged" / "config").mkdir(parents=True)
     (tmp_path / "damaged" / "config" / "cam.json").write_text("[]")
     (tmp_path / "loop").symlink_to("loop")
-    for name, words in (("damaged", "expected: an object"), ("loop", "no run is in this folder")):
+    for name, words in (("damaged", "expected: an object"), ("loop", "no run is here")):
         assert main(["compare", str(tmp_path / name), str(one)]) == 2
         assert words in capsys.readouterr().err

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from wsss.errors import UserError
 from wsss.files import read_json
+from wsss.project.run_folders import find_run, lacking, no_cams, no_segmentation
 
 if TYPE_CHECKING:
     from wsss.segmentation.config import PredictionConfig
@@ -16,22 +17,25 @@ def find_model(path: Path) -> Path:
     """Return the segmentation model of a run, or of a folder with a model in it.
 
     Args:
-        path: `results/<run>`, a folder with `model.safetensors`, or a model file.
+        path: `results/<run>` or `<run>`, a folder with `model.safetensors`, or a model file.
 
     Raises:
         UserError: There is none.
     """
-    if path.is_file():
-        return path
-    if path.is_dir() and (path / "model.safetensors").is_file():
-        return path / "model.safetensors"
-    model = path / "segmentation" / "model.safetensors"
+    if path.suffix == ".safetensors" and not path.exists():
+        raise UserError("this model file does not exist", where=path)
+    folder = find_run(path)
+    if folder.is_file():
+        return folder
+    if (folder / "model.safetensors").is_file():
+        return folder / "model.safetensors"
+    model = folder / "segmentation" / "model.safetensors"
     if not model.is_file():
-        raise UserError(
+        raise lacking(
+            folder,
             "no trained segmentation model is here",
-            where=path,
             expected=f"{model}, or the path of a model file",
-            fix=f"train it:  snakemake --cores all {path}/done",
+            never=no_segmentation,
         )
     return model
 
@@ -59,5 +63,14 @@ def prediction_settings(model: Path) -> PredictionConfig:
 
 
 def find_cams(path: Path) -> Path:
-    """Return the CAM store of a run; the path of a file is taken as it is."""
-    return path / "cams.h5" if path.is_dir() else path
+    """Return the CAM store of a run; the path of a file is taken as it is.
+
+    Raises:
+        UserError: The run has none.
+    """
+    folder = find_run(path)
+    if path.suffix == ".h5" or folder.is_file():
+        return path
+    if not (folder / "cams.h5").is_file():
+        raise lacking(folder, "no CAMs are here", expected="cams.h5", never=no_cams)
+    return folder / "cams.h5"

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wsss.project.run_folders import name_given
+
 if TYPE_CHECKING:
     from wsss.project.config import ProjectConfig
 
@@ -16,11 +18,13 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
 
     check = actions.add_parser("check", help="check config.yaml and config.local.yaml")
-    check.add_argument("name", nargs="?", metavar="RUN", help="also check this run's data")
+    check.add_argument(
+        "name", nargs="?", type=name_given, metavar="RUN", help="also check this run's data"
+    )
     check.set_defaults(run=_check)
 
     show = actions.add_parser("show", help="show every setting of a run")
-    show.add_argument("name", metavar="RUN")
+    show.add_argument("name", type=name_given, metavar="RUN")
     show.set_defaults(run=_show)
 
     schema = actions.add_parser("schema", help="print or write the schema of config.yaml")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from wsss.api.files import find_model, prediction_settings
 from wsss.commands.exports import read_index_of
 from wsss.errors import UserError
+from wsss.project.run_folders import find_run, run_name
 
 if TYPE_CHECKING:
     from wsss.data.index import Index
@@ -39,7 +40,7 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    path, run = find_model(options.model), options.model
+    path, run = find_model(options.model), find_run(options.model)
     output = options.output
     if output is None and not run.is_dir():
         raise UserError("no folder to write to is named", expected="--output FOLDER")
@@ -59,7 +60,7 @@ def _export(options: argparse.Namespace) -> None:
 
     trained = SEGMENTATION.load(path)
     prediction = prediction_settings(path)
-    name = run.resolve().name if run.is_dir() else run.stem
+    name = run_name(run.resolve()) if run.is_dir() else run.stem
     origin = Origin(name, _method(run), _index(run), _scores(run), prediction)
     smallest = 0
     with atomic_directory(output) as folder:

@@ -7,6 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsss.errors import UserError, listed
+from wsss.project.run_folders import (
+    find_run,
+    lacking,
+    no_pseudo_labels,
+    no_segmentation,
+    no_self_labels,
+    results_of,
+    run_name,
+)
 
 if TYPE_CHECKING:
     from wsss.data.index import Index
@@ -17,12 +26,17 @@ SOURCES = {
     "self-labels": ("self_labels",),
     "predictions": ("predictions_crf", "predictions"),
 }
+_NEVER = {
+    "pseudo-labels": no_pseudo_labels,
+    "self-labels": no_self_labels,
+    "predictions": no_segmentation,
+}
 FORMATS = ("coco", "cvat", "label-studio", "voc", "png")
 
 
 def configure(name: str, parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
-    parser.add_argument("folder", type=Path, metavar="RUN", help="results/<run>")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="a run, or results/<run>")
     parser.add_argument(
         "--what",
         choices=tuple(SOURCES),
@@ -54,7 +68,8 @@ def read_index_of(folder: Path) -> Index:
 
     path = folder / "index.csv"
     if not path.is_file():
-        path = folder.parent / load_config().index_owner(folder.name) / "index.csv"
+        owner = load_config().index_owner(run_name(folder))
+        path = results_of(folder) / owner / "index.csv"
     return read_index(path)
 
 
@@ -63,14 +78,14 @@ def _export(options: argparse.Namespace) -> None:
     from wsss.data.exports.labels import LabelMaps
     from wsss.data.exports.registry import EXPORTS, export_labels, unsure_share
 
-    run, export = options.folder, EXPORTS[options.format]
+    run, export = find_run(options.folder), EXPORTS[options.format]
     found = next((run / name for name in SOURCES[options.what] if (run / name).is_dir()), None)
     if found is None:
-        raise UserError(
+        raise lacking(
+            run,
             f"this run has no {options.what} yet",
-            where=run,
             expected=" or ".join(f"{name}/" for name in SOURCES[options.what]),
-            fix=f"make them:  snakemake --cores all {run}/done",
+            never=_NEVER[options.what],
         )
     index = read_index_of(run)
     files = {r.name: found / f"{r.name}.png" for r in index.records}
@@ -81,7 +96,7 @@ def _export(options: argparse.Namespace) -> None:
             raise UserError(f"there is none of {listed(unknown)}", where=found)
         files = {name: files[name] for name in options.names}
     records = [record for record in index.records if record.name in files]
-    labels = LabelMaps(index.classes, records, files, f"{run.name} {options.what}")
+    labels = LabelMaps(index.classes, records, files, f"{run_name(run)} {options.what}")
     output = options.output
     if output is None:
         output = run / "export" / f"{options.what}-{options.format}{export.suffix}"

@@ -9,6 +9,14 @@ from typing import TYPE_CHECKING
 
 from wsss.commands.exports import SOURCES
 from wsss.errors import UserError, listed
+from wsss.project.run_folders import (
+    find_run,
+    has_begun,
+    is_here,
+    lacking,
+    results_of,
+    run_name,
+)
 
 if TYPE_CHECKING:
     from wsss.data.imports.masks import Report
@@ -19,7 +27,7 @@ SHOWN = 5
 
 def configure(name: str, parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
-    parser.add_argument("folder", type=Path, metavar="RUN", help="results/<run>")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="a run, or results/<run>")
     parser.add_argument(
         "source",
         type=Path,
@@ -51,7 +59,7 @@ def _import(options: argparse.Namespace) -> None:
     from wsss.data.imports.masks import Choices, import_masks
     from wsss.data.imports.registry import read_drawing
 
-    run: Path = options.folder
+    run = find_run(options.folder)
     root, index = _data_of(run)
     drawing = read_drawing(options.source, index.classes)
     folders = [folder for folders in SOURCES.values() for folder in folders]
@@ -66,7 +74,7 @@ def _import(options: argparse.Namespace) -> None:
     for note in drawing.notes:
         print(note)
     _tell(report, root)
-    _say_next(report, index, run.name)
+    _say_next(report, index, run_name(run))
 
 
 def _data_of(run: Path) -> tuple[Path, Index]:
@@ -81,8 +89,13 @@ def _data_of(run: Path) -> tuple[Path, Index]:
     from wsss.data.formats.registry import FORMATS
     from wsss.project.config import load_config
 
-    config = load_config()
-    settings = config.run(run.name).stages["index"]
+    config, name = load_config(), run_name(run)
+    if not has_begun(run) and not is_here(run):
+        raise lacking(run, "no run is here")
+    try:
+        settings = config.run(name).stages["index"]
+    except UserError as error:
+        raise lacking(run, error.found) from None
     if FORMATS.get(settings.format, where="index.format").find_masks is not find_folder_masks:
         raise UserError(
             f"the data of this run are in the format '{settings.format}', which has its masks in a "
@@ -90,8 +103,8 @@ def _data_of(run: Path) -> tuple[Path, Index]:
             where=run,
             expected="a data set whose masks are masks/NAME.png",
         )
-    root = config.root_folder(run.name)
-    owner = run.parent / config.index_owner(run.name) / "index.csv"
+    root = config.root_folder(name)
+    owner = results_of(run) / config.index_owner(name) / "index.csv"
     return root, read_index_of(run) if owner.is_file() else build_index(settings, root)
 
 

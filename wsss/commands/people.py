@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from wsss.api.files import find_model, prediction_settings
+from wsss.api.files import find_cams, find_model, prediction_settings
 from wsss.commands import options as shared
 from wsss.errors import UserError
+from wsss.project.run_folders import find_run, lacking, run_name
+
+_TABLE = "miou.csv"
 
 
 def configure(name: str, parser: argparse.ArgumentParser) -> None:
@@ -21,13 +24,13 @@ def configure(name: str, parser: argparse.ArgumentParser) -> None:
         parser.set_defaults(run=_table)
     elif name == "compare":
         for which in ("first", "second"):
-            parser.add_argument(which, type=Path, metavar="RUN", help="results/<run>")
+            parser.add_argument(which, type=Path, metavar="RUN", help="a run, or results/<run>")
         parser.add_argument("--output", type=Path, metavar="PATH", help="also write it here (.md)")
         parser.set_defaults(run=_compare)
     elif name == "cams":
         actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
         info = actions.add_parser("info", help="say what a CAM file holds")
-        info.add_argument("files", nargs="+", type=Path, metavar="FILE")
+        info.add_argument("files", nargs="+", type=Path, metavar="FILE", help="or results/<run>")
         info.set_defaults(run=_cams_info)
     else:
         parser.add_argument(
@@ -98,14 +101,17 @@ def _table(options: argparse.Namespace) -> None:
     from wsss.evaluation.tables import format_table
     from wsss.evaluation.tags import format_tags
 
-    for run in options.runs:
-        path = run if run.is_file() or run.suffix == ".csv" else run / "miou.csv"
-        if not path.is_file():
+    for given in options.runs:
+        run = given.parent if given.name == _TABLE else find_run(given)
+        path = run if run.is_file() or run.suffix == ".csv" else run / _TABLE
+        if path.name != _TABLE and path.parent.name != "evaluation":
             raise UserError(
-                "there is no table yet",
+                "this is no table of a run's scores",
                 where=path,
-                fix=f"make it:  snakemake --cores all {path}",
+                expected=f"results/<run>, its {_TABLE}, or a table in its evaluation/",
             )
+        if not path.is_file():
+            raise lacking(run, "there is no table yet", expected=_TABLE, target=_TABLE)
         print(format_table(path))
         if run.is_dir() and (run / "tags.csv").is_file():
             print("\n" + format_tags(run / "tags.csv"))
@@ -115,7 +121,11 @@ def _compare(options: argparse.Namespace) -> None:
     from wsss.files import write_text
     from wsss.report.compare import compare
 
-    text = compare(options.first, options.second)
+    folders = [find_run(given) for given in (options.first, options.second)]
+    for folder in folders:
+        if not any((folder / "config").glob("*.json")):
+            raise lacking(folder, "no run is in this folder", expected="config/ in it")
+    text = compare(*folders, names=list(map(run_name, folders)))
     print(text, end="")
     if options.output is not None:
         write_text(options.output, text)
@@ -124,7 +134,7 @@ def _compare(options: argparse.Namespace) -> None:
 def _cams_info(options: argparse.Namespace) -> None:
     from wsss.maps.map_store import MapStore
 
-    for path in options.files:
+    for path in map(find_cams, options.files):
         if not path.is_file():
             raise UserError("this file does not exist", where=path)
         with MapStore(path) as store:

@@ -10,12 +10,18 @@ import sys
 from pathlib import Path
 
 from wsss.errors import UserError
+from wsss.project.run_folders import name_given
 
 
 def configure(name: str, parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
     parser.add_argument(
-        "name", nargs="?", default="demo", metavar="RUN", help="a run (default: %(default)s)"
+        "name",
+        nargs="?",
+        default="demo",
+        type=name_given,
+        metavar="RUN",
+        help="a run, or its folder (default: %(default)s)",
     )
     parser.add_argument(
         "--cores", default="all", help="processor cores to use (default: %(default)s)"

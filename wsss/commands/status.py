@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 
 from wsss.errors import UserError
+from wsss.project.run_folders import find_run, has_begun, lacking
 from wsss.runtime.terminal import clear_screen
 
 
 def configure(name: str, parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="results/<run>")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run, or results/<run>")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="for programs")
     how.add_argument(
@@ -35,8 +36,17 @@ def _status(options: argparse.Namespace) -> None:
 
     if options.watch is not None and options.watch <= 0:
         raise UserError(f"--watch {options.watch:g}", expected="more than 0 seconds")
+    folders = [find_run(given) for given in options.runs]
     while True:
-        runs = [run_status(folder) for folder in options.runs]
+        runs = []
+        for folder in folders:
+            try:
+                runs.append(run_status(folder))
+            except UserError as error:
+                found = error.found
+                if has_begun(folder):
+                    found = "this run has results, and nothing that says how far it is"
+                raise lacking(folder, found, expected=error.expected) from None
         if options.json:
             print(json.dumps([dataclasses.asdict(run) for run in runs], default=str, indent=2))
             return

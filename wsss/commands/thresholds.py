@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wsss.errors import UserError
 from wsss.maps.background import AUTO, Background, threshold_of
 from wsss.maps.chosen import Maps, chosen_entry, read_chosen, write_chosen
+from wsss.project.run_folders import find_run, lacking, no_cams, results_of, run_name
 
 if TYPE_CHECKING:
     from wsss.project.config import ProjectConfig
@@ -24,7 +25,7 @@ STORES: Mapping[str, tuple[str, str, Maps, str]] = {
 
 def configure(name: str, parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
-    parser.add_argument("folder", type=Path, metavar="RUN", help="results/<run>")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="a run, or results/<run>")
     parser.add_argument(
         "--write",
         action="store_true",
@@ -45,18 +46,20 @@ def _thresholds(options: argparse.Namespace) -> None:
     from wsss.evaluation.thresholds import choose, count_images, describe
     from wsss.project.config import load_config
 
-    config, folder = load_config(), options.folder
-    name = folder.name
-    run, root = config.run(name), config.existing_root(name)
+    config, folder = load_config(), find_run(options.folder)
+    name = run_name(folder)
     found = [store for store in STORES if (folder / store).is_file()]
     if not found:
+        expected = " or ".join(STORES)
+        raise lacking(folder, "this run has no maps yet", expected=expected, never=no_cams)
+    run, root = config.run(name), config.existing_root(name)
+    if options.write and "/" in name:
         raise UserError(
-            "this run has no maps yet",
+            f"'{name}' is a row of a table, whose settings stand with the row",
             where=folder,
-            expected=" or ".join(STORES),
-            fix=f"make them:  snakemake --cores all {folder}/done",
+            fix="leave --write out, and put the scores that are printed there by hand",
         )
-    index = read_index(folder.parent / config.index_owner(name) / "index.csv")
+    index = read_index(results_of(folder) / config.index_owner(name) / "index.csv")
     # Of the data set as it is now: masks are mostly drawn when there is something to correct.
     masks = build_masks(run.stages["index"], root, index)
     changes: dict[str, dict[str, float]] = {}
@@ -82,7 +85,7 @@ def _thresholds(options: argparse.Namespace) -> None:
         print(f"wrote them into {options.output}, which --thresholds takes")
     if options.write:
         _write(name, changes)
-    elif options.output is None:
+    elif options.output is None and "/" not in name:
         print("to put these scores into the run, in config.local.yaml, add --write")
 
 
@@ -109,7 +112,7 @@ def _masks_of(
             where=root,
             expected="masks of some training pictures, such as masks/NAME.png",
             fix=f"draw 10 to 20; start from:  wsss export-labels {store.parent} --what "
-            "pseudo-labels",
+            "pseudo-labels --format png",
         )
     return known
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from wsss.errors import UserError
+from wsss.project.run_folders import name_given
 
 
 def configure(name: str, parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,7 @@ def _fetch(options: argparse.Namespace) -> None:
     config = load_config()
     fetched: dict[tuple[str, str, str | None], HubWeights] = {}
     failed: list[UserError] = []
-    for run in (word.strip("/").removeprefix("results/") for word in options.runs):
+    for run in map(name_given, options.runs):
         networks = named_weights(config.run(run))
         if not networks:
             print(f"{run}: no weights of this run come by name")

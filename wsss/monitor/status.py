@@ -101,7 +101,6 @@ def run_status(folder: Path, *, now: float | None = None) -> RunStatus:
             "there is no such run yet",
             where=folder,
             expected="the folder of a run that was started: results/<run>",
-            fix=f"start it:  snakemake --cores all {folder}/done",
         )
     at = time.time() if now is None else now
     plan = read_plan(folder)
@@ -111,7 +110,6 @@ def run_status(folder: Path, *, now: float | None = None) -> RunStatus:
             "nothing of a run is here",
             where=folder,
             expected="plan.json, which Snakemake's start leaves, or a stage's outputs",
-            fix=f"start it:  snakemake --cores all {folder}/done",
         )
     known = {output for job in planned for output in job.outputs}
     planned += [job for job in _parts(folder) if known.isdisjoint(job.outputs)]

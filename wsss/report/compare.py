@@ -14,12 +14,13 @@ _Stage = tuple[str, str, str]
 _Table = dict[_Stage, dict[str, Row]]
 
 
-def compare(first: Path, second: Path) -> str:
+def compare(first: Path, second: Path, names: Sequence[str] = ()) -> str:
     """Return two runs side by side, as Markdown.
 
     Args:
         first: `results/<run>`.
         second: Another; differences are this one's scores minus the first's, in points.
+        names: What they are called; empty: as their folders.
 
     Raises:
         UserError: One of them has no settings yet, or they are the same folder.
@@ -35,7 +36,7 @@ def compare(first: Path, second: Path) -> str:
                 expected="results/<run>, with config/ in it",
                 fix=f"make it:  snakemake --cores all {folder}/done",
             )
-    names = [place.name for place in places]
+    names = list(names) or [place.name for place in places]
     tables = [_by_stage(facts.scores(folder)) for folder in (first, second)]
     parts = [
         f"# {names[0]} and {names[1]}",
