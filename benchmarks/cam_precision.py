@@ -11,7 +11,6 @@ or at the best one, is a failure.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.harness import Row, add_options, finish, timed
+from benchmarks.voc_seeds import SPLIT, evenly, map_mious
 from wsss.cam.config import ExportConfig
 from wsss.cam.export import export_cams
 from wsss.cam.model_file import CLASSIFIER
@@ -28,7 +28,6 @@ from wsss.data.build import build_masks
 from wsss.data.formats.registry import FORMATS
 from wsss.data.index import Index, read_index, write_index, write_masks
 from wsss.evaluation.config import EvaluationConfig
-from wsss.evaluation.scoring import score_maps
 from wsss.runtime.compute import Compute
 from wsss.runtime.settings import parse, replace
 
@@ -40,42 +39,6 @@ def settings(run: Path, stage: str) -> dict:  # type: ignore[type-arg]
     return loaded
 
 
-def some(index: Index, count: int | None) -> Index:
-    """`count` training images, evenly spaced."""
-    records = [r for r in index.records if r.tags and set(r.sets) & {"train"}]
-    if count is not None:
-        records = [records[i * len(records) // count] for i in range(min(count, len(records)))]
-    return Index(index.classes, tuple(records))
-
-
-def seed_miou(
-    folder: Path, evaluation: EvaluationConfig, root: Path, cams: Path, compute: Compute
-) -> tuple[float, float]:
-    """MIoU in percent at the configured background score and at the best one."""
-    score_maps(
-        config=evaluation,
-        maps=cams,
-        index=folder / "index.csv",
-        masks=folder / "masks.csv",
-        root=root,
-        output=folder / "scores.csv",
-        curve=folder / "curve.csv",
-        plot=folder / "curve.png",
-        run="precision",
-        stage="cam",
-        split="train",
-        background=evaluation.cam_background,
-        workers=compute.workers,
-    )
-    with open(folder / "scores.csv", newline="", encoding="utf-8") as file:
-        means = {
-            row["selection"]: 100 * float(row["iou"])
-            for row in csv.DictReader(file)
-            if row["class"] == "mean"
-        }
-    return means["configured"], means["best"]
-
-
 def compared(options: argparse.Namespace) -> Sequence[Row]:
     run, root = options.run, options.root
     compute = Compute(device=options.device, threads=options.threads, workers=options.workers)
@@ -84,7 +47,9 @@ def compared(options: argparse.Namespace) -> Sequence[Row]:
     model = run / "cam" / "model.safetensors"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        index = some(read_index(run / "index.csv"), options.images)
+        whole = read_index(run / "index.csv")
+        tagged = [r for r in whole.records if r.tags and SPLIT in r.sets]
+        index = Index(whole.classes, tuple(evenly(tagged, options.images)))
         masks = build_masks(FORMATS.parse(settings(run, "index"), where=str(run)), root, index)
         index = Index(index.classes, tuple(r for r in index.records if r.name in masks))
         write_index(index, folder / "index.csv")
@@ -102,7 +67,8 @@ def compared(options: argparse.Namespace) -> Sequence[Row]:
                     compute=compute,
                 )
             )
-            mious[precision] = seed_miou(folder, evaluation, root, cams, compute)
+            found = map_mious(folder, cams, root, evaluation, workers=options.workers)
+            mious[precision] = found["configured"], found["best"]
     pairs = list(zip(mious["float32"], mious["bfloat16"], strict=True))
     words = " and ".join(f"{a:.3f} -> {b:.3f} ({b - a:+.3f})" for a, b in pairs)
     trained = CLASSIFIER.load(model).settings

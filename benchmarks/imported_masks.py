@@ -32,6 +32,7 @@ from wsss.cam.export import export_cams
 from wsss.cam.methods.registry import METHODS
 from wsss.data.images import IGNORE, read_label, write_label
 from wsss.data.index import Index, read_masks
+from wsss.evaluation.config import EvaluationConfig
 from wsss.files import write_json
 from wsss.runtime.compute import Compute
 from wsss.runtime.settings import to_dict
@@ -101,7 +102,8 @@ def compared(options: argparse.Namespace) -> Sequence[Row]:
         folder = Path(name)
         index = write_seeds(folder, options.cams, root, options.images)
         masks = read_masks(folder / "masks.csv")
-        before = map_mious(folder, folder / "cams.h5", root, options.background)
+        evaluation = EvaluationConfig(cam_background=options.background)
+        before = map_mious(folder, folder / "cams.h5", root, evaluation)
         cases = [
             (case, {"kind": "masks", "cams_from": "run", "background": options.background})
             for case in CASES
@@ -116,7 +118,7 @@ def compared(options: argparse.Namespace) -> Sequence[Row]:
                     label = read_label(root / masks[record.name])
                     write_label(seeds / f"{record.name}.png", label)
             seconds = imported(folder, seeds, root, **settings)
-            after = map_mious(folder, folder / "out.h5", root, options.background)
+            after = map_mious(folder, folder / "out.h5", root, evaluation)
             words = [f"{key} {before[key]:.1f} -> {after[key]:.1f}" for key in before]
             rows.append(
                 Row(

@@ -22,9 +22,9 @@ import torch
 
 from benchmarks.harness import Row, Timing, add_options, finish, timed
 from benchmarks.voc_seeds import add_seed_options, label_miou, map_mious, write_seeds
+from wsss.evaluation.config import EvaluationConfig
 from wsss.irn.label_methods import LABEL_METHODS
 from wsss.irn.label_stage import make_labels
-from wsss.maps.background import threshold_of
 from wsss.runtime.compute import InferenceCompute
 
 
@@ -62,14 +62,14 @@ def compared(options: argparse.Namespace) -> Sequence[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         index = write_seeds(folder, options.cams, root, options.images)
-        cams = map_mious(folder, folder / "cams.h5", root, options.background)
+        evaluation = EvaluationConfig(cam_background=options.background)
+        cams = map_mious(folder, folder / "cams.h5", root, evaluation)
         rows = []
         for way, settings in ways.items():
             seconds = labels(folder, root, settings, compute, options.irn)
             miou = label_miou(folder, folder / "labels", root)
-            walked = map_mious(
-                folder, folder / "walked.h5", root, threshold_of(settings["background"])
-            )
+            evaluation = EvaluationConfig(cam_background=settings["background"])
+            walked = map_mious(folder, folder / "walked.h5", root, evaluation)
             found = f"CAMs {cams['configured']:.1f} (best {cams['best']:.1f}), labels {miou:.1f}"
             rows.append(
                 Row(

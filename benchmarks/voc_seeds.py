@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from wsss.data.build import build_index, build_masks
 from wsss.data.formats.registry import FORMATS
-from wsss.data.index import Index, write_index, write_masks
+from wsss.data.index import ImageRecord, Index, write_index, write_masks
 from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.scoring import score_labels, score_maps
 from wsss.maps.background import threshold_of
@@ -33,9 +34,7 @@ def write_seeds(folder: Path, cams: Path, root: Path, count: int | None) -> Inde
     with MapStore(cams) as store:
         records = [r for r in whole.records if SPLIT in r.sets and r.name in store.names]
         masks = build_masks(settings, root, Index(whole.classes, tuple(records)))
-        records = [record for record in records if record.name in masks]
-        if count is not None and count < len(records):
-            records = [records[i * len(records) // count] for i in range(count)]
+        records = evenly([record for record in records if record.name in masks], count)
         with MapStoreWriter(
             folder / "cams.h5", classes=store.classes, attributes={}, upsampling=store.upsampling
         ) as writer:
@@ -48,9 +47,16 @@ def write_seeds(folder: Path, cams: Path, root: Path, count: int | None) -> Inde
     return index
 
 
-def map_mious(folder: Path, maps: Path, root: Path, background: float) -> dict[str, float]:
+def evenly(records: Sequence[ImageRecord], count: int | None) -> list[ImageRecord]:
+    """`count` of these images, evenly spaced; None: all."""
+    some = len(records) if count is None else min(count, len(records))
+    return [records[i * len(records) // some] for i in range(some)]
+
+
+def map_mious(
+    folder: Path, maps: Path, root: Path, config: EvaluationConfig, *, workers: int = 1
+) -> dict[str, float]:
     """MIoU of maps in percent, at a background score (`configured`) and at the best one."""
-    config = EvaluationConfig(cam_background=background)
     score_maps(
         config=config,
         maps=maps,
@@ -63,8 +69,8 @@ def map_mious(folder: Path, maps: Path, root: Path, background: float) -> dict[s
         run="benchmark",
         stage="cam",
         split=SPLIT,
-        background=threshold_of(background),
-        workers=1,
+        background=threshold_of(config.cam_background),
+        workers=workers,
     )
     return _means(folder / "scores.csv")
 
