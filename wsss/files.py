@@ -8,17 +8,19 @@ import json
 import os
 import re
 import shutil
+from codecs import getincrementaldecoder
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from wsss.errors import UserError
 from wsss.marks import check_replaceable, write_mark
 from wsss.temporaries import remove, temporary_sibling
 
 _SYNC_THREADS = 8
+_PIECE = 1 << 20
 # Bytes of a name, and of a path on Linux with room for the folder it is joined to.
 _LONGEST_NAME, _LONGEST_PATH = 255, 2048
 # The storage itself refused: full, over quota, read-only, file too large, broken.
@@ -199,6 +201,14 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
         remove(aside)
 
 
+@contextmanager
+def written_text(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+    """Yield a file for UTF-8 text that appears at once, as `atomic_file` has it."""
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
+        yield handle
+        handle.flush()
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_file(path) as temporary:
@@ -221,8 +231,46 @@ def read_text(path: str | os.PathLike[str]) -> str:
     Raises:
         UserError: The file is missing, cannot be read, or is no UTF-8.
     """
-    try:
+    with _read_errors(path):
         return Path(path).read_text(encoding="utf-8")
+
+
+@contextmanager
+def opened_text(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+    """Yield a file of UTF-8 text, to be read line by line where it may be large.
+
+    Raises:
+        UserError: As of `read_text`, before anything is read.
+    """
+    with _read_errors(path):
+        try:
+            check_utf8(path)
+        except UnicodeDecodeError:
+            read_text(path)  # which knows the place
+            raise
+        handle = open(path, encoding="utf-8")  # noqa: SIM115 - closed below
+    with handle:
+        yield handle
+
+
+def check_utf8(path: str | os.PathLike[str]) -> None:
+    """Read a file once, a piece at a time, to see whether it is UTF-8 text.
+
+    Raises:
+        UnicodeDecodeError: It is not; the place is that in the piece.
+        OSError: It cannot be read.
+    """
+    decoder = getincrementaldecoder("utf-8")()
+    with open(path, "rb") as handle:
+        while piece := handle.read(_PIECE):
+            decoder.decode(piece)
+    decoder.decode(b"", final=True)
+
+
+@contextmanager
+def _read_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise UserError("this file does not exist", where=path) from None
     except UnicodeDecodeError as error:

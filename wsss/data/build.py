@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,11 +19,12 @@ from wsss.data.class_names import check_order, class_warnings
 from wsss.data.fingerprints import combined, once
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IGNORE, palette_labels, probe_image, read_label
-from wsss.data.index import ImageRecord, Index
+from wsss.data.index import ImageRecord, Index, Records
 from wsss.data.listing import Entry, Problem, is_text, raise_problems, read_lines
 from wsss.data.mask_check import Seen, check_tags
 from wsss.errors import UserError, listed, with_help
 from wsss.files import is_below
+from wsss.runtime.names import NameMap
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 
@@ -46,9 +47,9 @@ def _require_root(root: Path) -> None:
         )
 
 
-def _in_threads(function: Callable[[_T], _R], items: Sequence[_T], what: str) -> list[_R]:
+def _in_threads(function: Callable[[_T], _R], items: Sequence[_T], what: str) -> Iterator[_R]:
     done = ordered_map(function, items, _THREADS, threads=True, chunk=_CHUNK)
-    return list(progress(done, total=len(items), description=what))
+    return progress(done, total=len(items), description=what)
 
 
 def build_index(settings: IndexSettings, root: Path) -> Index:
@@ -94,7 +95,7 @@ def build_index(settings: IndexSettings, root: Path) -> Index:
             return Problem(entry.path, 0, "image of another size", reason)
         return ImageRecord(entry.name, entry.sets, entry.tags, width, height, entry.path)
 
-    records: list[ImageRecord] = []
+    records = Records()
     results = _in_threads(check, listing.entries, "checking images")
     for entry, result in zip(listing.entries, results, strict=True):
         if isinstance(result, Problem):
@@ -109,7 +110,7 @@ def build_index(settings: IndexSettings, root: Path) -> Index:
         raise UserError("this data set lists no image", where=root)
     for line in class_warnings(pictures_of(listing.classes, records), chosen=listing.chosen):
         print(line, file=sys.stderr)
-    return Index(listing.classes, tuple(sorted(records, key=lambda record: record.name)))
+    return Index(listing.classes, records.by_name())
 
 
 def pictures_of(classes: Sequence[str], records: Iterable[ImageRecord]) -> dict[str, int]:
@@ -147,7 +148,7 @@ def check_class_order(settings: IndexSettings, root: Path, classes: Path, listin
 
 def build_masks(
     settings: IndexSettings, root: Path, index: Index, *, only: Index | None = None
-) -> dict[str, str]:
+) -> NameMap:
     """Find the masks of an index's images and check them all; training never needs this.
 
     Args:
@@ -166,6 +167,13 @@ def build_masks(
     """
     _require_root(root)
     masks, problems = _format(settings).find_masks(settings, root, index)
+
+    masks = NameMap(masks.items())
+    # One object for all pictures with the same labels.
+    same: dict[frozenset[int], frozenset[int]] = {}
+
+    def shared(labels: frozenset[int]) -> frozenset[int]:
+        return same.setdefault(labels, labels)
 
     def check(record: ImageRecord) -> Problem | Seen:
         file = masks[record.name]
@@ -186,22 +194,28 @@ def build_masks(
             if record.tags:
                 reason += f"; its picture is tagged {listed(record.tags, 5)}"
             return Problem(file, 0, "mask with unknown labels", reason)
-        tags = frozenset(place + 1 for place in index.class_indices(record))
+        tags = shared(frozenset(place + 1 for place in index.class_indices(record)))
         shown = frozenset(values.tolist())
-        labels = shown - {0, IGNORE}
+        labels = shared(shown - {0, IGNORE})
         palette = palette_labels(root / file)
         colours = None
         if palette is not None and (palette[sorted(labels)] >= 0).all():
-            colours = frozenset(palette[sorted(shown)].tolist()) - {-1, 0, IGNORE}
+            colours = shared(frozenset(palette[sorted(shown)].tolist()) - {-1, 0, IGNORE})
         return Seen(file, tags, labels, IGNORE in shown, colours)
 
-    records = [each for each in (only or index).records if each.name in masks]
-    masks = {record.name: masks[record.name] for record in records}
-    results = _in_threads(check, records, "checking masks")
-    problems += [result for result in results if isinstance(result, Problem)]
+    records = (only or index).records
+    records = records.take(records.names.found_in(masks))
+    if only is not None:
+        masks = NameMap((record.name, masks[record.name]) for record in records)
+    seen: list[Seen] = []
+    for result in _in_threads(check, records, "checking masks"):
+        if isinstance(result, Seen):
+            seen.append(result)
+        else:
+            problems.append(result)
     raise_problems(problems, root=root, what="the masks of this data set")
-    check_tags((each for each in results if isinstance(each, Seen)), index.classes, root)
-    return dict(sorted(masks.items()))
+    check_tags(seen, index.classes, root)
+    return masks
 
 
 def _fingerprint_root(settings: IndexSettings, root: Path) -> DataFormat:

@@ -7,9 +7,9 @@ set format concerns the index stage and no training.
 from __future__ import annotations
 
 import csv
-import io
 import re
-from collections.abc import Collection, Iterable, Iterator
+from array import array
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -18,27 +18,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.data.records import ImageRecord as ImageRecord
+from wsss.data.records import Records as Records
 from wsss.errors import UserError, listed
-from wsss.files import checked_name, read_text, write_text
+from wsss.files import checked_name, opened_text, read_text, write_text, written_text
+from wsss.runtime.names import NameMap
 
 INDEX_COLUMNS = ("name", "sets", "tags", "width", "height", "path")
 MASK_COLUMNS = ("name", "mask")
 _SIDE = re.compile(r"[1-9][0-9]{0,8}")
 
 
-@dataclass(frozen=True)
-class ImageRecord:
-    """One image: name without suffix, sets, tags, size in pixels, path relative to the root."""
-
-    name: str
-    sets: tuple[str, ...]
-    tags: tuple[str, ...]
-    width: int
-    height: int
-    path: str
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Index:
     """All images of a data set.
 
@@ -49,7 +40,12 @@ class Index:
     """
 
     classes: tuple[str, ...]
-    records: tuple[ImageRecord, ...]
+    records: Records
+
+    def __init__(self, classes: tuple[str, ...], records: Iterable[ImageRecord]) -> None:
+        object.__setattr__(self, "classes", classes)
+        kept = records if isinstance(records, Records) else Records(records)
+        object.__setattr__(self, "records", kept)
 
     @cached_property
     def _positions(self) -> dict[str, int]:
@@ -58,7 +54,7 @@ class Index:
     @property
     def sets(self) -> tuple[str, ...]:
         """The names of the sets that have images, sorted."""
-        return tuple(sorted({name for record in self.records for name in record.sets}))
+        return tuple(sorted(self.records.sets))
 
     def subset(self, set_name: str) -> Index:
         """Return the images of one set.
@@ -66,7 +62,7 @@ class Index:
         Raises:
             UserError: No image is in that set; the message names the sets there are.
         """
-        records = tuple(record for record in self.records if set_name in record.sets)
+        records = self.records.take(self.records.in_sets((set_name,)))
         if not records:
             raise UserError(
                 f"no image is in the set {set_name!r}",
@@ -83,7 +79,7 @@ class Index:
             UserError: There is no such set, or none of its images has a tag.
         """
         chosen = self.subset("train_aug" if "train_aug" in self.sets else "train")
-        tagged = tuple(record for record in chosen.records if record.tags)
+        tagged = chosen.records.take(chosen.records.tagged)
         if not tagged:
             raise UserError("no training image has a tag", expected="at least one tagged image")
         return Index(self.classes, tagged)
@@ -94,10 +90,7 @@ class Index:
 
     def multi_hot(self) -> NDArray[np.float32]:
         """Return (N, C) float32: 1 where the image has the tag, 0 elsewhere."""
-        table = np.zeros((len(self.records), len(self.classes)), dtype=np.float32)
-        for row, record in enumerate(self.records):
-            table[row, list(self.class_indices(record))] = 1
-        return table
+        return self.records.multi_hot(self.classes)
 
 
 def classes_path(index_path: str | PathLike[str]) -> Path:
@@ -105,12 +98,13 @@ def classes_path(index_path: str | PathLike[str]) -> Path:
     return Path(index_path).parent / "classes.txt"
 
 
-def _table_text(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
+def _write_table(
+    path: str | PathLike[str], columns: Iterable[str], rows: Iterable[Iterable[object]]
+) -> None:
+    with written_text(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
@@ -135,14 +129,15 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, lis
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    try:
-        for cells in reader:
-            yield reader.line_num, cells
-    except csv.Error as error:
-        raise UserError(
-            f"this is not a table: {error}", where=f"{path}, line {reader.line_num}"
-        ) from None
+    with opened_text(path) as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            for cells in reader:
+                yield reader.line_num, cells
+        except csv.Error as error:
+            raise UserError(
+                f"this is not a table: {error}", where=f"{path}, line {reader.line_num}"
+            ) from None
 
 
 def _split(cell: str) -> tuple[str, ...]:
@@ -156,7 +151,7 @@ def write_index(index: Index, path: str | PathLike[str]) -> None:
         (r.name, ";".join(r.sets), ";".join(r.tags), r.width, r.height, r.path)
         for r in index.records
     )
-    write_text(path, _table_text(INDEX_COLUMNS, rows))
+    _write_table(path, INDEX_COLUMNS, rows)
 
 
 def read_index(path: str | PathLike[str]) -> Index:
@@ -172,8 +167,7 @@ def read_index(path: str | PathLike[str]) -> Index:
             f"cannot read the class list: {error.found}", where=error.where, fix=error.fix
         ) from None
     known = set(classes)
-    records = []
-    lines: dict[str, int] = {}
+    records, lines = Records(), _Lines()
     for line, (name, sets, tags, width, height, image) in _read_table(Path(path), INDEX_COLUMNS):
         if not (_SIDE.fullmatch(width) and _SIDE.fullmatch(height)):
             raise UserError(
@@ -186,10 +180,11 @@ def read_index(path: str | PathLike[str]) -> Index:
             raise UserError(
                 f"tag {unknown[0]!r} is not in classes.txt", where=f"{path}, line {line}"
             )
-        if lines.setdefault(name, line) != line:
+        first = lines.first(records, name, line)
+        if first != line:
             raise UserError(
                 f"the picture {name!r} stands twice",
-                where=f"{path}, line {lines[name]} and line {line}",
+                where=f"{path}, line {first} and line {line}",
                 fix="let the index stage write this file again",
             )
         for file in (name, image):
@@ -197,31 +192,56 @@ def read_index(path: str | PathLike[str]) -> Index:
         records.append(
             ImageRecord(name, _split(sets), _split(tags), int(width), int(height), image)
         )
-    return Index(classes, tuple(sorted(records, key=lambda record: record.name)))
+    return Index(classes, records.by_name())
 
 
-def write_masks(masks: dict[str, str], path: str | PathLike[str]) -> None:
+class _Lines:
+    """Where each name stands in a table, to tell one that comes twice."""
+
+    def __init__(self) -> None:
+        self._lines = array("q")
+        self._of: dict[str, int] | None = None
+
+    def first(self, records: Records, name: str, line: int) -> int:
+        """Return the first line with a name, which may be this one, before it is added."""
+        if self._of is None:
+            if not len(records) or name > records.names[-1]:
+                # Ascending, as we write them: it cannot have been there.
+                self._lines.append(line)
+                return line
+            self._of = dict(zip(records.names, self._lines, strict=True))
+        return self._of.setdefault(name, line)
+
+
+def write_masks(masks: Mapping[str, str], path: str | PathLike[str]) -> None:
     """Write masks.csv: image name, path of its mask relative to the data root; sorted."""
-    write_text(path, _table_text(MASK_COLUMNS, sorted(masks.items())))
+    _write_table(path, MASK_COLUMNS, ((name, masks[name]) for name in sorted(masks)))
 
 
-def read_masks(path: str | PathLike[str]) -> dict[str, str]:
+def read_masks(path: str | PathLike[str]) -> NameMap:
     """Read masks.csv: image name to path of its mask relative to the data root."""
-    masks = {}
-    for line, (name, mask) in _read_table(Path(path), MASK_COLUMNS):
-        place = f"{path}, line {line}"
-        masks[checked_name(name, where=place)] = checked_name(mask, where=place)
-    return masks
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        for line, (name, mask) in _read_table(Path(path), MASK_COLUMNS):
+            place = f"{path}, line {line}"
+            yield checked_name(name, where=place), checked_name(mask, where=place)
+
+    return NameMap(pairs())
 
 
-def require_labels(index: Index, known: Collection[str], *, where: Path, fix: str) -> None:
+def require_labels(index: Index, known: Container[str], *, where: Path, fix: str) -> None:
     """Check that every image has a label map.
+
+    Args:
+        index: The images.
+        known: The names of those with one, such as a mapping from them.
+        where: Where the label maps were looked for.
+        fix: What to do about missing ones.
 
     Raises:
         UserError: Some have none.
     """
-    labelled = set(known)
-    missing = [record.name for record in index.records if record.name not in labelled]
+    missing = [name for name in index.records.names if name not in known]
     if missing:
         raise UserError(
             f"{len(missing)} of {len(index.records)} training images have no label map: "

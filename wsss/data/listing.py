@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
+from wsss.data.records import Codes, ImageRecord, Records
 from wsss.errors import UserError
+from wsss.files import check_utf8
 
 SHOWN_PROBLEMS = 50
 """How many offenders an error message spells out; the rest is counted."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Problem:
     """One offender: the file (relative to the data root), its line if any, and the reason."""
 
@@ -29,7 +33,7 @@ class Problem:
         return f"{place}: {self.reason}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One image as a format lists it, before any file has been opened.
 
@@ -48,6 +52,54 @@ class Entry:
     size: tuple[int, int] | None = None
 
 
+class Entries(Sequence[Entry]):
+    """A list of entries, to which others are added at the end, in arrays as `Records` are.
+
+    Args:
+        entries: The first ones.
+    """
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self._records = Records()
+        self._lines = array("q")
+        self._others: Codes[tuple[str, str, bool, bool]] = Codes()
+        self._codes = array("i")
+        for entry in entries:
+            self.append(entry)
+
+    def append(self, entry: Entry) -> None:
+        """Add an entry at the end."""
+        size = entry.size or (0, 0)
+        self._records.append(ImageRecord(entry.name, entry.sets, entry.tags, *size, entry.path))
+        self._lines.append(entry.line)
+        others = (entry.file, entry.tags_file, entry.may_be_untagged, entry.size is not None)
+        self._codes.append(self._others.code(others))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, place: int) -> Entry: ...
+    @overload
+    def __getitem__(self, place: slice) -> Entries: ...
+    def __getitem__(self, place: int | slice) -> Entry | Entries:
+        if isinstance(place, slice):
+            return Entries(self[position] for position in range(len(self))[place])
+        record = self._records[place]
+        file, tags_file, may_be_untagged, has_size = self._others[self._codes[place]]
+        return Entry(
+            name=record.name,
+            path=record.path,
+            sets=record.sets,
+            tags=record.tags,
+            file=file,
+            line=self._lines[place],
+            tags_file=tags_file,
+            may_be_untagged=may_be_untagged,
+            size=(record.width, record.height) if has_size else None,
+        )
+
+
 @dataclass
 class Listing:
     """The class names (without background), the entries, and the problems found so far.
@@ -57,13 +109,13 @@ class Listing:
     """
 
     classes: tuple[str, ...]
-    entries: list[Entry] = field(default_factory=list)
+    entries: Entries = field(default_factory=Entries)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     chosen: bool = False
 
 
-FoundMasks = tuple[dict[str, str], list[Problem]]
+FoundMasks = tuple[Mapping[str, str], list[Problem]]
 """Image name -> path of its mask relative to the root, and what is wrong with the masks."""
 
 
@@ -182,9 +234,17 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         UserError: The file is missing or is not text.
     """
+    return list(lines_of(path))
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """Yield these lines one by one, for a file that may be large; errors come with the first."""
     require_file(path)
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        check_utf8(path)
+        with open(path, encoding="utf-8-sig") as file:
+            for text in file:
+                yield from text.splitlines()
     except UnicodeDecodeError:
         raise UserError(
             "this file is not UTF-8 text", where=path, fix="save it again as UTF-8"

@@ -18,7 +18,7 @@ MIN_PICTURES = 3
 _EXAMPLES = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What a picture is tagged with, and what its mask shows.
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import overload
 
 from wsss.data.listing import Problem
 
@@ -46,7 +47,7 @@ def clean_name(text: str) -> str:
     return _BLANKS.sub(" ", composed).strip(" ")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
     """What one place of a file says of a picture's tags.
 
@@ -58,6 +59,30 @@ class Cell:
 
     line: int
     text: str | tuple[str, ...]
+
+
+class Cells(Sequence[Cell]):
+    """The cells of a column, made from its lines and texts while they are looked at.
+
+    Args:
+        lines: Line of each.
+        texts: Text of each.
+    """
+
+    def __init__(self, lines: Sequence[int], texts: Sequence[str | tuple[str, ...]]) -> None:
+        self._lines, self._texts = lines, texts
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, place: int) -> Cell: ...
+    @overload
+    def __getitem__(self, place: slice) -> Cells: ...
+    def __getitem__(self, place: int | slice) -> Cell | Cells:
+        if isinstance(place, slice):
+            return Cells(self._lines[place], self._texts[place])
+        return Cell(self._lines[place], self._texts[place])
 
 
 @dataclass(frozen=True)
@@ -99,14 +124,19 @@ def read_tags(cells: Sequence[Cell], known: Collection[str], *, file: str) -> Ta
     separator = _separator(joined, protect)
     found: list[frozenset[str]] = []
     problems: list[Problem] = []
+    # Few texts are in many cells: one object for all that say the same.
+    read: dict[str | tuple[str, ...], tuple[frozenset[str], str | None]] = {}
     for cell in cells:
-        parts = _split(cell.text, separator, names) if isinstance(cell.text, str) else cell.text
-        tags = [name for name in map(clean_name, parts) if name]
-        whole = cell.text if isinstance(cell.text, str) else None
-        reason = _doubt(whole, tags, separator, names)
+        if cell.text not in read:
+            parts = _split(cell.text, separator, names) if isinstance(cell.text, str) else cell.text
+            tags = [name for name in map(clean_name, parts) if name]
+            whole = cell.text if isinstance(cell.text, str) else None
+            reason = _doubt(whole, tags, separator, names)
+            read[cell.text] = frozenset(() if reason is not None else tags), reason
+        tags_found, reason = read[cell.text]
         if reason is not None:
             problems.append(Problem(file, cell.line, IN_DOUBT, reason))
-        found.append(frozenset(() if reason is not None else tags))
+        found.append(tags_found)
     return Tags(tuple(found), tuple(problems), separator)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Mapping
+import os
+import sys
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -30,11 +33,12 @@ from wsss.data.listing import (
     Listing,
     Problem,
     bad_class_name,
+    lines_of,
     nearest,
-    read_lines,
 )
-from wsss.data.tags import Cell, Tags, clean_name, read_tags
+from wsss.data.tags import Cells, Tags, clean_name, read_tags
 from wsss.errors import UserError
+from wsss.runtime.names import NameMap, Names
 from wsss.runtime.settings import BelowOne, impossible
 
 IMAGES = "images"
@@ -90,28 +94,73 @@ def require_folder(root: Path) -> None:
         )
 
 
-def _pictures(root: Path, problems: list[Problem]) -> dict[str, str]:
-    """Return image name (file name without suffix) -> file name."""
-    files: dict[str, str] = {}
-    for path in sorted((root / IMAGES).iterdir()):
-        if path.name.startswith("."):
-            continue
-        file = f"{IMAGES}/{path.name}"
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.is_dir():
-            reason = f"not a picture ({', '.join(IMAGE_SUFFIXES)})"
-            problems.append(Problem(file, 0, "file that is no picture", reason))
-        elif path.stem in files:
-            reason = f"{files[path.stem]} has the same name but for its suffix"
-            problems.append(Problem(file, 0, "two pictures of one name", reason))
-        else:
-            files[path.stem] = path.name
-    return files
+class _Pictures:
+    """The pictures of images/, by name (file name without suffix)."""
+
+    def __init__(self, root: Path, problems: list[Problem]) -> None:
+        files, folders = [], set()
+        with os.scandir(root / IMAGES) as found:
+            for entry in found:
+                files.append(entry.name)
+                if entry.is_dir():
+                    folders.add(entry.name)
+        self.names, self._suffixes = Names(), list[str]()
+        known: set[str] = set()
+        for name in sorted(files):
+            if name.startswith("."):
+                continue
+            file = f"{IMAGES}/{name}"
+            stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a `Path` takes much longer
+            if suffix.lower() not in IMAGE_SUFFIXES or name in folders:
+                reason = f"not a picture ({', '.join(IMAGE_SUFFIXES)})"
+                problems.append(Problem(file, 0, "file that is no picture", reason))
+            elif stem in known:
+                other = self.file(self.names.index(stem))
+                reason = f"{other} has the same name but for its suffix"
+                problems.append(Problem(file, 0, "two pictures of one name", reason))
+            else:
+                known.add(stem)
+                self.names.append(stem)
+                self._suffixes.append(sys.intern(suffix))
+
+    def file(self, position: int) -> str:
+        """Return the file name of a picture."""
+        return self.names[position] + self._suffixes[position]
+
+    def files(self) -> Iterator[str]:
+        """Yield all file names."""
+        return map(self.file, range(len(self.names)))
 
 
-def _parse_labels(root: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+@dataclass(frozen=True)
+class _Lines:
+    """The lines of labels.csv, apart from empty ones.
+
+    Attributes:
+        header: Its columns.
+        numbers: Line number of each.
+        images: First cell of each.
+        others: The other cells, one object for all that are the same.
+    """
+
+    header: list[str]
+    numbers: array[int]
+    images: Names
+    others: list[tuple[str, ...]]
+
+    @property
+    def tags(self) -> Cells:
+        """The second cells."""
+        return Cells(self.numbers, [cells[0] if cells else "" for cells in self.others])
+
+    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        rows = zip(self.numbers, self.images, self.others, strict=True)
+        return ((number, [image, *others]) for number, image, others in rows)
+
+
+def _parse_labels(root: Path) -> _Lines:
     path = root / LABELS
-    text = "\n".join(read_lines(path)) + "\n"
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    reader = csv.reader((f"{line}\n" for line in lines_of(path)), skipinitialspace=True)
     header = [cell.strip().lower() for cell in next(reader, [])]
     if header not in (["image", "tags"], ["image", "tags", "set"]):
         hint = "the columns are separated by commas, the tags in a cell by ';'"
@@ -121,19 +170,27 @@ def _parse_labels(root: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             expected="image,tags or image,tags,set",
             fix=f"{hint}. For example:\n{EXAMPLE}",
         )
+    lines = _Lines(header, array("q"), Names(), [])
+    same: dict[tuple[str, ...], tuple[str, ...]] = {}
     try:
-        return header, [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+        for cells in reader:
+            if any(map(str.strip, cells)):
+                lines.numbers.append(reader.line_num)
+                lines.images.append(cells[0])
+                others = tuple(cells[1:])
+                lines.others.append(same.setdefault(others, others))
     except csv.Error as error:
         raise UserError(
             f"this is not a CSV file: {error}", where=f"{path}, line {reader.line_num}"
         ) from None
+    return lines
 
 
-def _classes_from_tags(cells: list[Cell], tags: Tags, problems: list[Problem]) -> tuple[str, ...]:
+def _classes_from_tags(cells: Cells, tags: Tags, problems: list[Problem]) -> tuple[str, ...]:
     first_line: dict[str, int] = {}
     for cell, names in zip(cells, tags.of, strict=True):
-        for name in sorted(names):
-            first_line.setdefault(name, cell.line)
+        for name in sorted(names.difference(first_line)):
+            first_line[name] = cell.line
     spelling: dict[str, str] = {}
     for tag, line in first_line.items():
         other = spelling.setdefault(tag.casefold(), tag)
@@ -156,11 +213,11 @@ def list_folder(settings: FolderSettings, root: Path) -> Listing:
     """
     require_folder(root)
     problems: list[Problem] = []
-    header, lines = _parse_labels(root)
-    pictures = _pictures(root, problems)
+    lines = _parse_labels(root)
+    pictures = _Pictures(root, problems)
     classes = tuple(map(clean_name, settings.classes)) or read_classes(root, problems)
     order = "as index.classes has them" if settings.classes else FROM_FILE
-    cells = [Cell(line, values[1] if len(values) > 1 else "") for line, values in lines]
+    cells = lines.tags
     tags = read_tags(cells, classes, file=LABELS)
     problems += tags.problems
     chosen = bool(classes) or (root / CLASSES).is_file()
@@ -172,16 +229,18 @@ def list_folder(settings: FolderSettings, root: Path) -> Listing:
     listing = Listing(
         classes, problems=problems, chosen=chosen, notes=[*tags.notes, order_note(order)]
     )
-    listed: dict[str, int] = {}
+    # The line of each picture; 0: none.
+    listed = array("q", bytes(8 * len(pictures.names)))
     doubtful = {problem.line for problem in tags.problems}
     for (line, values), names in zip(lines, tags.of, strict=True):
         texts = [value.strip() for value in values]
         found = None if line in doubtful else sorted(names)
-        _add_line(listing, header, line, texts, found, pictures, listed)
-    for name in pictures.keys() - listed.keys():
-        reason = f"not listed in {LABELS}: add it there with its tags, or take it away"
-        file = f"{IMAGES}/{pictures[name]}"
-        problems.append(Problem(file, 0, "picture without a line", reason))
+        _add_line(listing, lines.header, line, texts, found, pictures, listed)
+    for position, line in enumerate(listed):
+        if not line:
+            reason = f"not listed in {LABELS}: add it there with its tags, or take it away"
+            file = f"{IMAGES}/{pictures.file(position)}"
+            problems.append(Problem(file, 0, "picture without a line", reason))
     split_off_val(listing, settings.val_share)
     return listing
 
@@ -192,8 +251,8 @@ def _add_line(
     line: int,
     cells: list[str],
     tags: list[str] | None,
-    pictures: dict[str, str],
-    listed: dict[str, int],
+    pictures: _Pictures,
+    listed: array[int],
 ) -> None:
     """Add the entry of one line of labels.csv, or say what is wrong with it.
 
@@ -207,14 +266,17 @@ def _add_line(
         problem("malformed line", f"{len(cells)} cells instead of {len(header)}")
         return
     image, set_name = cells[0], cells[2] if len(header) == 3 else "train"
-    name = image if image in pictures else Path(image).stem
-    if name not in pictures or image not in (name, pictures[name]):
-        problem("missing image", f"there is no {IMAGES}/{image}{nearest(image, pictures.values())}")
+    position, name = pictures.names.position(image), image
+    if position is None:
+        name = Path(image).stem
+        position = pictures.names.position(name)
+    if position is None or image not in (name, pictures.file(position)):
+        problem("missing image", f"there is no {IMAGES}/{image}{nearest(image, pictures.files())}")
         return
-    if name in listed:
-        problem("image listed twice", f"{name} is listed twice, first in line {listed[name]}")
+    if listed[position]:
+        problem("image listed twice", f"{name} is listed twice, first in line {listed[position]}")
         return
-    listed[name] = line
+    listed[position] = line
     for tag in tags or ():
         reason = bad_class_name(tag)
         if reason is not None:
@@ -230,7 +292,7 @@ def _add_line(
     listing.entries.append(
         Entry(
             name=name,
-            path=f"{IMAGES}/{pictures[name]}",
+            path=f"{IMAGES}/{pictures.file(position)}",
             sets=(set_name,),
             tags=tuple(sorted(known, key=listing.classes.index)),
             file=LABELS,
@@ -249,23 +311,24 @@ def folder_mask_fingerprint(settings: IndexSettings, root: Path) -> str:
 
 def find_folder_masks(settings: IndexSettings, root: Path, index: Index) -> FoundMasks:
     """Return the masks there are, and a problem for each mask that belongs to no image."""
-    known = {record.name for record in index.records}
-    masks: dict[str, str] = {}
+    known = index.records.names
+    masks: list[tuple[str, str]] = []
     problems: list[Problem] = []
     folder = root / MASKS
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name.startswith("."):
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():  # noqa: PTH208 - as above
+        if name.startswith("."):
             continue
-        file = f"{MASKS}/{path.name}"
-        if path.suffix.lower() != ".png":
+        file = f"{MASKS}/{name}"
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122
+        if suffix.lower() != ".png":
             reason = "masks are PNG files (a lossy format would change the labels)"
             problems.append(Problem(file, 0, "mask that is no PNG", reason))
-        elif path.stem not in known:
-            reason = f"no image has this name{nearest(path.stem, known)}"
+        elif stem not in known:
+            reason = f"no image has this name{nearest(stem, known)}"
             problems.append(Problem(file, 0, "mask without an image", reason))
         else:
-            masks[path.stem] = file
-    return masks, problems
+            masks.append((stem, file))
+    return NameMap(masks), problems
 
 
 def _list_fingerprint(settings: FolderSettings, root: Path) -> str:

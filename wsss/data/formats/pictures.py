@@ -12,7 +12,7 @@ from pathlib import Path
 
 from wsss.data.fingerprints import named_digest
 from wsss.data.images import IMAGE_SUFFIXES
-from wsss.data.listing import Listing, Problem, nearest
+from wsss.data.listing import Entries, Listing, Problem, nearest
 from wsss.errors import listed
 
 MASKS = "masks"
@@ -129,17 +129,18 @@ def split_off_val(listing: Listing, share: float) -> None:
         listing: Changed in place.
         share: 0: none; else about this share of the pictures, at least one of two or more.
     """
-    sets = {name for entry in listing.entries for name in entry.sets}
-    candidates = [e for e in listing.entries if e.sets == ("train",) and e.tags]
-    if not share or "val" in sets or len(candidates) < 2:
+    if not share or any("val" in entry.sets for entry in listing.entries):
         return
-    order = sorted(candidates, key=lambda entry: _position(entry.name))
-    count = sum(_position(entry.name) < share for entry in order)
-    chosen = {entry.name for entry in order[: min(max(count, 1), len(order) - 1)]}
-    listing.entries[:] = [
+    candidates = [e.name for e in listing.entries if e.sets == ("train",) and e.tags]
+    if len(candidates) < 2:
+        return
+    order = sorted(candidates, key=_position)
+    count = sum(_position(name) < share for name in order)
+    chosen = set(order[: min(max(count, 1), len(order) - 1)])
+    listing.entries = Entries(
         replace(entry, sets=("val",)) if entry.name in chosen else entry
         for entry in listing.entries
-    ]
+    )
     listing.notes.append(
         f"no set is named val: {len(chosen)} of {len(candidates)} pictures are taken for it, "
         "chosen by their names"
