@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-import json
+import io
 import os
 import shutil
 import time
@@ -17,7 +17,7 @@ import pytest
 from conftest import write_tiny_data
 from PIL import Image
 
-from wsss.data import fingerprints
+from wsss.data import digest_memory
 from wsss.data.build import listing_fingerprint, mask_fingerprint
 from wsss.data.fingerprints import (
     content_digest,
@@ -106,7 +106,7 @@ def test_an_edit_of_the_same_size_and_time_is_an_edit(tmp_path: Path, layout, mo
             return listing_fingerprint(settings, root), mask_fingerprint(settings, root)
 
     # Long after the files were written, so that they are remembered.
-    monkeypatch.setattr(fingerprints, "_SETTLED_S", -1.0)
+    monkeypatch.setattr(digest_memory, "_SETTLED_S", -1.0)
     before = both()
     assert both() == before
     for path in root.rglob("*"):
@@ -189,7 +189,7 @@ def test_nothing_is_opened_while_nothing_changed(tmp_path: Path, monkeypatch) ->
     for number, path in enumerate(files):
         bmp(path, number)
     plain = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-    monkeypatch.setattr(fingerprints, "_SETTLED_S", -1.0)
+    monkeypatch.setattr(digest_memory, "_SETTLED_S", -1.0)
     with remembered(memory, root):
         assert file_digests(files) == plain
     opened: list[str] = []
@@ -223,41 +223,70 @@ def test_a_file_that_was_just_written_is_not_remembered(tmp_path: Path) -> None:
     assert list(memory.glob("*")) == []
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "",
-        "[]",
-        "null",
-        '{"version": 1}',
-        '{"version": 1, "files": []}',
-        '{"version": 0, "files": {}, "passed": []}',
-        '{"version": 1, "files": {"a.bmp": 5, "b.bmp": [1]}, "passed": []}',
-        "[" * 100000,
-        "\udc80",
-    ],
-)
-def test_a_damaged_memory_is_none(tmp_path: Path, monkeypatch, damage: str) -> None:
+def _kept(file: Path, **changes: object) -> bytes:
+    """Return a memory's file with other arrays in it."""
+    with np.load(file) as stored:
+        arrays = {key: np.asarray(value) for key, value in ({**stored} | changes).items()}
+    changed = io.BytesIO()
+    np.savez(changed, **arrays)
+    return changed.getvalue()
+
+
+DAMAGES: list[Callable[[Path], bytes]] = [
+    lambda file: b"",
+    lambda file: b'{"version": 1, "files": {}, "passed": []}',
+    lambda file: b"\x93NUMPY\x01\x00",
+    lambda file: file.read_bytes()[:-40],
+    lambda file: _kept(file, version=1),
+    lambda file: _kept(file, ends=np.array([0, 99])),
+    lambda file: _kept(file, ends=np.array([0.0, 5.0])),
+    lambda file: _kept(file, entries=np.zeros(3, np.uint8)),
+    lambda file: _kept(file, passed=[]).replace(b"passed", b"pasted"),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_memory_is_none(
+    tmp_path: Path, monkeypatch, damage: Callable[[Path], bytes]
+) -> None:
     root, memory = tmp_path / "data", tmp_path / "memory"
     bmp(root / "a.bmp", 0)
-    monkeypatch.setattr(fingerprints, "_SETTLED_S", -1.0)
+    monkeypatch.setattr(digest_memory, "_SETTLED_S", -1.0)
     with remembered(memory, root):
         before = folder_digest(root)
-    (file,) = memory.glob("*.json")
-    file.write_bytes(damage.encode(errors="surrogateescape"))
+    (file,) = memory.glob("*.npz")
+    file.write_bytes(damage(file))
     with remembered(memory, root):
         assert folder_digest(root) == before
-    assert "a.bmp" in json.loads(file.read_text())["files"]
+    with np.load(file) as stored:
+        assert stored["text"].tobytes() == b"a.bmp" and stored["entries"].shape == (64,)
+
+
+def test_a_memory_keeps_the_last_digest_of_each_file(tmp_path: Path, monkeypatch) -> None:
+    root, memory = tmp_path / "data", tmp_path / "memory"
+    monkeypatch.setattr(digest_memory, "_SETTLED_S", -1.0)
+    files = [root / f"{number}.bmp" for number in (2, 0, 1)]
+    for round_ in range(2):
+        for number, path in enumerate(files):
+            bmp(path, 10 * round_ + number)
+        with remembered(memory, root):
+            found = [file_digests(files[:2]), file_digests(files)]
+    assert found[1] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    (file,) = memory.glob("*.npz")
+    with np.load(file) as stored:
+        assert stored["text"].tobytes() == b"0.bmp1.bmp2.bmp"
+        kept = stored["entries"].reshape(3, 64)[:, 32:]
+    assert [row.tobytes().hex() for row in kept] == [found[1][i] for i in (1, 2, 0)]
 
 
 def test_a_memory_holds_no_path_and_may_be_unwritable(tmp_path: Path, monkeypatch) -> None:
     root, memory = tmp_path / "data", tmp_path / "memory"
     bmp(root / "a.bmp", 0)
-    monkeypatch.setattr(fingerprints, "_SETTLED_S", -1.0)
+    monkeypatch.setattr(digest_memory, "_SETTLED_S", -1.0)
     with remembered(memory, root):
         before = folder_digest(root)
-    (file,) = memory.glob("*.json")
-    assert str(tmp_path) not in file.read_text() + file.name
+    (file,) = memory.glob("*.npz")
+    assert str(tmp_path).encode() not in file.read_bytes() + file.name.encode()
     (tmp_path / "taken").write_text("a file")
     with remembered(tmp_path / "taken", root):
         assert folder_digest(root) == before

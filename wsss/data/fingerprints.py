@@ -8,84 +8,28 @@ none of its files.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
 
+from wsss.data.digest_memory import NO_STAMP, STAMP_BYTES, DigestMemory, Digests, stamp_of
+from wsss.runtime.names import Names
+from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 
 ABSENT = "absent"
 """In the place of the digest of a file that is not there."""
 
-MEMORY_VERSION = 1
-# A change right after a look at a file can leave the same times, so that what is younger than the
-# clock of any file system ticks is not remembered (Git calls such an entry racily clean).
-_SETTLED_S = 2.5
-_CHECKS = 50
 _THREADS = 8
+_CHUNK = 64
 _SHOWN_FROM = 2000
-_Stamp = tuple[int, int, int, int]
-
-
-class DigestMemory:
-    """Digests of the files below one folder, kept in a file of its own between starts.
-
-    Args:
-        folder: Where the file lies; it is named after the data root, whose path it does not hold.
-        root: Data root.
-    """
-
-    def __init__(self, folder: Path, root: Path) -> None:
-        self._prefix = f"{os.fspath(root)}/"
-        place = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
-        self._file = folder / f"{place}.json"
-        self._known: dict[str, list[Any]] = {}
-        self.passed: list[str] = []
-        self._changed = False
-        # Damaged or of another version: a memory less, which only takes time.
-        with suppress(OSError, ValueError, LookupError, RecursionError, TypeError):
-            values = json.loads(self._file.read_text(encoding="ascii"))
-            if values["version"] == MEMORY_VERSION and isinstance(values["files"], dict):
-                self._known = values["files"]
-                self.passed = [str(each) for each in values["passed"]]
-
-    def get(self, path: str, stamp: _Stamp) -> str | None:
-        """Return the digest of a file that is as it was; None: it is not known."""
-        entry = self._known.get(path.removeprefix(self._prefix))
-        if not isinstance(entry, list) or entry[:-1] != list(stamp):
-            return None
-        digest = entry[-1]
-        return digest if isinstance(digest, str) and len(digest) == 64 else None
-
-    def put(self, path: str, stamp: _Stamp, digest: str, seen: float) -> None:
-        """Remember the digest of a file, unless it may change without a trace in its times."""
-        if path.startswith(self._prefix) and max(stamp[1:3]) / 1e9 < seen - _SETTLED_S:
-            self._known[path.removeprefix(self._prefix)] = [*stamp, digest]
-            self._changed = True
-
-    def note(self, check: str) -> None:
-        """Remember that a check of these data, named by what it depends on, was passed."""
-        self.passed = [*self.passed[-_CHECKS:], check]
-        self._changed = True
-
-    def save(self) -> None:
-        """Write the file, if there is something new; a folder that cannot be written is no harm."""
-        if not self._changed:
-            return
-        temporary = self._file.with_name(f".{self._file.name}.{os.getpid()}.tmp")
-        with suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            values = {"version": MEMORY_VERSION, "passed": self.passed, "files": self._known}
-            temporary.write_text(json.dumps(values), encoding="ascii")
-            os.replace(temporary, self._file)
-            self._changed = False
+# What is known of a file before it is opened.
+_FILE, _NO_FILE, _MISSING = range(3)
 
 
 _memory: ContextVar[DigestMemory | None] = ContextVar("digest memory", default=None)
@@ -123,11 +67,11 @@ def once(check: str, run: Callable[[], None]) -> None:
             memory.note(check)
 
 
-def _digest(path: str, status: os.stat_result | None) -> str:
+def _digest(path: str, kind: int) -> str:
     """Return the SHA-256 of a file's content, or words for what is no file."""
-    if status is None:
+    if kind == _MISSING:
         return "broken link" if os.path.lexists(path) else ABSENT
-    if not stat.S_ISREG(status.st_mode):
+    if kind == _NO_FILE:
         return "no file"  # Reading a pipe would wait for ever, and a device never end.
     try:
         with open(path, "rb") as handle:
@@ -136,43 +80,53 @@ def _digest(path: str, status: os.stat_result | None) -> str:
         return f"unreadable: {error.errno}"  # The index stage says so, of all such files.
 
 
-def file_digests(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Return the SHA-256 of each file's content; words in its place where there is no such file."""
+def file_digests(names: Sequence[str | os.PathLike[str]], prefix: str = "") -> Digests:
+    """Return the SHA-256 of each file's content; words in its place where there is no such file.
+
+    Args:
+        names: The files.
+        prefix: What stands before each of them, such as `/data/`.
+    """
     memory = _memory.get()
-    found: dict[int, str] = {}
-    waiting: list[tuple[int, str, os.stat_result | None]] = []
-    for position, path in enumerate([os.fspath(path) for path in paths]):
+    found, stamps, kinds = Digests(len(names)), bytearray(), bytearray()
+    waiting = array("q")
+    for position, name in enumerate(names):
+        path = prefix + os.fspath(name)
         status: os.stat_result | None = None
         with suppress(OSError, ValueError):
             status = os.stat(path)  # noqa: PTH116 - a `Path` for each of 80,000 takes longer
-        known = memory.get(path, _stamp(status)) if memory is not None and status else None
+        stamp = NO_STAMP if status is None else stamp_of(status)
+        known = memory.get(path, stamp) if memory is not None and status else None
         if known is not None:
-            found[position] = known
-        else:
-            waiting.append((position, path, status))
+            found.put(position, known)
+            continue
+        waiting.append(position)
+        stamps += stamp
+        regular = status is not None and stat.S_ISREG(status.st_mode)
+        kinds.append(_FILE if regular else _MISSING if status is None else _NO_FILE)
     seen = time.time()
-    digests = _read_all([(path, status) for _, path, status in waiting])
-    for (position, path, status), digest in zip(waiting, digests, strict=True):
-        found[position] = digest
-        if memory is not None and status is not None and len(digest) == 64:
-            memory.put(path, _stamp(status), digest, seen)
-    return [found[position] for position in range(len(paths))]
+    order = range(len(waiting))
+
+    def digest(place: int) -> str:
+        return _digest(prefix + os.fspath(names[waiting[place]]), kinds[place])
+
+    for place, each in zip(order, _read_all(digest, order), strict=True):
+        position = waiting[place]
+        found.put(position, each)
+        if memory is not None and kinds[place] == _FILE and len(each) == 64:
+            stamp = bytes(stamps[place * STAMP_BYTES : (place + 1) * STAMP_BYTES])
+            memory.put(prefix + os.fspath(names[position]), stamp, each, seen)
+    return found
 
 
-def _stamp(status: os.stat_result) -> _Stamp:
-    # The time of the last change of the inode is not at the disposal of who copies or edits.
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-
-
-def _read_all(files: Sequence[tuple[str, os.stat_result | None]]) -> list[str]:
-    if len(files) < _THREADS:
-        return [_digest(path, status) for path, status in files]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        digests: Iterable[str] = pool.map(lambda each: _digest(*each), files)
-        if len(files) >= _SHOWN_FROM:
-            words = "looking at the data's content, which is remembered"
-            digests = progress(digests, total=len(files), description=words, unit="file")
-        return list(digests)
+def _read_all(digest: Callable[[int], str], order: Sequence[int]) -> Iterator[str]:
+    if len(order) < _THREADS:
+        return map(digest, order)
+    digests = ordered_map(digest, order, _THREADS, threads=True, chunk=_CHUNK)
+    if len(order) < _SHOWN_FROM:
+        return digests
+    words = "looking at the data's content, which is remembered"
+    return progress(digests, total=len(order), description=words, unit="file")
 
 
 def content_digest(path: Path) -> str:
@@ -187,10 +141,9 @@ def named_digest(root: Path, files: Iterable[str]) -> str:
         root: What the names are relative to.
         files: Their names, `/` between the parts.
     """
-    names = list(files)
+    names = files if isinstance(files, Names) else Names(files)
     digest = hashlib.sha256()
-    prefix = f"{os.fspath(root)}/"
-    for name, content in zip(names, file_digests([prefix + name for name in names]), strict=True):
+    for name, content in zip(names, file_digests(names, f"{os.fspath(root)}/"), strict=True):
         digest.update(os.fsencode(f"{name}\0{content}\0"))
     return digest.hexdigest()
 
@@ -203,7 +156,9 @@ def folder_digest(folder: Path) -> str:
     names: list[str] = []
     with suppress(OSError), os.scandir(folder) as entries:
         names = sorted(e.name for e in entries if e.name[0] != "." and not e.is_dir())
-    return named_digest(folder, names)
+    kept = Names(names)
+    del names
+    return named_digest(folder, kept)
 
 
 def tree_digest(root: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from wsss.data.index import (
 from wsss.data.listing import read_lines
 from wsss.data.mask_check import class_table
 from wsss.errors import UserError
-from wsss.files import write_text
+from wsss.files import written_text
 
 PICTURES, MASKS = "pictures.sha256", "masks.sha256"
 """Beside the lists: the content of the files that they name, as `sha256sum` writes it."""
@@ -55,7 +56,7 @@ def make_index(
     if former.is_file():
         check_order(read_lines(former), index.classes, where=former, root=root)
     write_index(index, output)
-    _write_contents([each.path for each in index.records], root, output, PICTURES, memory)
+    _write_contents(index.records.paths, root, output, PICTURES, memory)
     print(
         f"{len(index.records)} images, {len(index.classes)} classes; {class_table(index.classes)}"
     )
@@ -119,9 +120,10 @@ def _write_contents(
 ) -> None:
     """Write the SHA-256 of files, given relative to the root, beside `output`."""
     with remembered(memory, root):
-        digests = file_digests([root / file for file in files])
-    lines = (f"{digest}  {file}\n" for digest, file in zip(digests, files, strict=True))
-    write_text(output.with_name(name), "".join(lines))
+        digests = file_digests(files, f"{os.fspath(root)}/")
+    with written_text(output.with_name(name)) as lines:
+        for digest, file in zip(digests, files, strict=True):
+            lines.write(f"{digest}  {file}\n")
 
 
 def make_masks(
@@ -151,5 +153,5 @@ def make_masks(
     only = known.training_set() if trained else None
     masks = build_masks(config, root, known, only=only)
     write_masks(masks, output)
-    _write_contents([file for _, file in sorted(masks.items())], root, output, MASKS, memory)
+    _write_contents(masks.texts, root, output, MASKS, memory)
     print(f"{len(masks)} masks; {class_table(known.classes)}")

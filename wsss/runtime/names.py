@@ -109,6 +109,34 @@ class Names(Sequence[str]):
             self._order = np.fromiter(found, np.int64, len(self))
         return self._order
 
+    def last_of_each(self) -> Positions:
+        """Return where each name stands the last time, in the order of the names."""
+        order = self.order()
+        if self.ascending:
+            return order
+        differ = (a != b for a, b in pairwise(self._bytes(int(place)) for place in order))
+        is_last = np.fromiter((*differ, True), np.bool_) if len(self) else np.zeros(0, np.bool_)
+        return order[is_last]
+
+    @classmethod
+    def from_arrays(cls, text: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> Names:
+        """Return the ascending names that `arrays` gave.
+
+        Raises:
+            ValueError: These are none.
+        """
+        if text.dtype != np.uint8 or ends.dtype != np.int64 or text.ndim != 1 or ends.ndim != 1:
+            raise ValueError("arrays of other types")
+        if not len(ends) or ends[0] or ends[-1] != len(text) or (np.diff(ends) < 0).any():
+            raise ValueError("names beyond their text")
+        names = cls()
+        names._text, names._ends = bytearray(text.tobytes()), array("q", ends.tobytes())
+        return names
+
+    def arrays(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Return the text (bytes,) and where each name ends in it, (N + 1,), to be kept."""
+        return np.array(self._text, np.uint8), np.array(self._ends, np.int64)
+
     def position(self, name: str) -> int | None:
         """Return where a name stands, the first time; None: nowhere."""
         wanted = name.encode("utf-8", "surrogatepass")
@@ -142,9 +170,7 @@ class NameMap(Mapping[str, str]):
             names.append(name)
             texts.append(text)
         if not names.ascending:
-            order = names.order()
-            last = [a != b for a, b in pairwise(names.take(order))]
-            chosen = order[np.array([*last, True], dtype=np.bool_)]
+            chosen = names.last_of_each()
             names, texts = names.take(chosen), texts.take(chosen)
             names.ascending = True
         self._names, self._texts = names, texts

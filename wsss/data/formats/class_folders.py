@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -107,7 +108,7 @@ def _same_content(root: Path, files: list[str]) -> list[list[str]]:
     if len(files) == 1:
         return [files]
     groups: dict[str, list[str]] = {}
-    for file, digest in zip(files, file_digests([root / file for file in files]), strict=True):
+    for file, digest in zip(files, file_digests(files, f"{os.fspath(root)}/"), strict=True):
         groups.setdefault(digest, []).append(file)
     return list(groups.values())
 
