@@ -31,6 +31,9 @@ _NUMBER = re.compile(r"\b(?:errno = |os error )(\d+)\b")
 _WORDS = {os.strerror(number): number for number in _REFUSED}
 
 
+_ENCODER = json.JSONEncoder(indent=2, sort_keys=True, ensure_ascii=False)
+
+
 def storage_failure(error: BaseException) -> int | None:
     """Return the error number if the storage refused to write; None: it is something else.
 
@@ -217,7 +220,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def canonical_json(value: Any) -> str:
     """Return `value` as JSON with sorted keys and two-space indent: same value, same bytes."""
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return _ENCODER.encode(value) + "\n"
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -333,7 +336,12 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 
 def content_hash(value: Any) -> str:
     """Return the first 16 hex digits of the SHA-256 of `value`'s canonical JSON."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    # Piece by piece: the text of a list of all images is large.
+    for piece in _ENCODER.iterencode(value):
+        digest.update(piece.encode())
+    digest.update(b"\n")
+    return digest.hexdigest()[:16]
 
 
 def is_too_long(path: str) -> bool:

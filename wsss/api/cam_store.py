@@ -60,7 +60,7 @@ class CamStore(Mapping[str, Cams]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._store = MapStore(find_cams(Path(path)))
-        self._names = frozenset(self._store.names)
+        self._names = self._store.names
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -80,7 +80,8 @@ def export_cams(
     """
     device = setup(compute, seed=0)
     known = read_index(index)
-    tagged = [r for r in known.records if r.tags and set(r.sets) & {"train", "train_aug"}]
+    every = known.records
+    tagged = every.take(every.tagged & every.in_sets(("train", "train_aug")))
     records = shard.of(tagged)
     if (model is None) == (cam is None):
         raise UserError(
@@ -93,9 +94,7 @@ def export_cams(
     source: MapSource
     if cam is not None:
         files = SourceFiles(weights_file, other_cams, seeds_root)
-        source, modules = _untrained(
-            config, cam, Index(known.classes, tuple(records)), device, files
-        )
+        source, modules = _untrained(config, cam, Index(known.classes, records), device, files)
     else:
         assert model is not None
         source, modules = _trained(

@@ -37,13 +37,15 @@ class ClassificationImages:
 
     def __init__(self, index: Index, root: Path, config: TrainedSettings) -> None:
         self._records, self._root, self._config = index.records, root, config
-        self._labels = torch.from_numpy(index.multi_hot())
-        self.names = tuple(record.name for record in index.records)
+        self._index = index
+        self.names = index.records.names
 
     def load(self, position: int, rng: np.random.Generator) -> dict[str, Any]:
         """Resize the long side, mirror, RandAugment, crop and erase, each at random."""
-        config = self._config
-        image = image_to_tensor(read_image(self._root / self._records[position].path))
+        config, record = self._config, self._records[position]
+        label = torch.zeros(len(self._index.classes))
+        label[list(self._index.class_indices(record))] = 1
+        image = image_to_tensor(read_image(self._root / record.path))
         image, _ = random_long_side(
             image, None, config.long_side_min_px, config.long_side_max_px, rng
         )
@@ -58,8 +60,8 @@ class ClassificationImages:
         return {
             "image": random_erasing(crop.image, rng, config.erasing),
             "valid": crop.valid,
-            "label": self._labels[position],
-            "name": self.names[position],
+            "label": label,
+            "name": record.name,
         }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from wsss.data import transforms
 from wsss.data.images import read_class_label, read_sized_image
 from wsss.data.index import ImageRecord, Index, require_labels
+from wsss.runtime.names import Names
 
 
 class CropSettings(Protocol):
@@ -62,7 +64,7 @@ class LabelledImages:
         self._augment = augment
         self._config, self._records, self._root = config, index.records, root
         self._n_labels, self._labels = len(index.classes) + 1, labels
-        self.names = tuple(record.name for record in index.records)
+        self.names = index.records.names
 
     def labels_hash(self) -> str:
         """Return a hash of the label files' content, so that no training goes on with others."""
@@ -114,14 +116,43 @@ class LabelledImages:
         )
 
 
-def label_pngs(index: Index, folder: Path, *, fix: str) -> dict[str, Path]:
+class LabelFiles(Mapping[str, Path]):
+    """The label PNG of each of many images.
+
+    Args:
+        names: The images.
+        place: Returns where the label PNG of one lies; picklable.
+    """
+
+    def __init__(self, names: Names, place: Callable[[str], Path]) -> None:
+        self._names, self._place = names, place
+
+    def __getitem__(self, name: str) -> Path:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._place(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _png(folder: Path, name: str) -> Path:
+    return folder / f"{name}.png"
+
+
+def label_pngs(index: Index, folder: Path, *, fix: str) -> LabelFiles:
     """Return the label PNG of every image in a folder of them.
 
     Raises:
         UserError: Some are missing; `fix` says what makes them.
     """
-    paths = {record.name: folder / f"{record.name}.png" for record in index.records}
-    require_labels(
-        index, [name for name, path in paths.items() if path.is_file()], where=folder, fix=fix
-    )
-    return paths
+    names = index.records.names
+    there = Names(name for name in names if _png(folder, name).is_file())
+    require_labels(index, there, where=folder, fix=fix)
+    return LabelFiles(names, partial(_png, folder))

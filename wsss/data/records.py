@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, overload
 
@@ -113,7 +113,8 @@ class Records(Sequence[ImageRecord]):
 
     def take(self, chosen: Positions | Mask) -> Records:
         """Return some of them: at positions, in that order, or where a (N,) mask is true."""
-        positions = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
+        is_mask = chosen.dtype == np.bool_
+        positions: Positions = np.flatnonzero(chosen) if is_mask else chosen.astype(np.int64)
         taken = Records()
         taken.names, taken.paths = self.names.take(positions), self.paths.take(positions)
         taken._sets, taken._tags = self._sets, self._tags
@@ -136,7 +137,9 @@ class Records(Sequence[ImageRecord]):
     @property
     def tag_counts(self) -> npt.NDArray[np.int64]:
         """How many tags each has, (N,)."""
-        return np.diff(np.frombuffer(self._tag_ends, np.int64))
+        ends = np.frombuffer(self._tag_ends, np.int64)
+        counts: npt.NDArray[np.int64] = ends[1:] - ends[:-1]
+        return counts
 
     @property
     def tagged(self) -> Mask:
@@ -172,6 +175,30 @@ class Records(Sequence[ImageRecord]):
         """Return (N, 2) int32: height and width of each in pixels."""
         sides = (np.frombuffer(each, np.intc) for each in (self._heights, self._widths))
         return np.stack(list(sides), axis=1) if len(self) else np.zeros((0, 2), np.int32)
+
+
+class Sizes(Mapping[str, tuple[int, int]]):
+    """(H, W) in pixels of images, by their names.
+
+    Args:
+        records: The images.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self._names, self._sides = records.names, records.sizes()
+
+    def __getitem__(self, name: str) -> tuple[int, int]:
+        position = self._names.position(name)
+        if position is None:
+            raise KeyError(name)
+        height, width = self._sides[position].tolist()
+        return height, width
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _picked(values: array[int], positions: Positions) -> array[int]:

@@ -10,7 +10,7 @@ from wsss.errors import UserError
 
 def sample_records(
     index: Index, *, split: str, names: Sequence[str] = (), count: int | None = None
-) -> tuple[ImageRecord, ...]:
+) -> Sequence[ImageRecord]:
     """Return the named images of the split, or `count` evenly spaced through its sorted names.
 
     Args:
@@ -24,23 +24,23 @@ def sample_records(
     """
     records = index.subset(split).records
     if names:
-        known = {record.name: record for record in records}
-        unknown = [name for name in names if name not in known]
+        known = {name: records.names.position(name) for name in names}
+        unknown = [name for name, position in known.items() if position is None]
         if unknown:
             raise UserError(
                 f"these images are not in split '{split}': {', '.join(unknown[:50])}",
                 expected=f"names of its {len(records)} images, without suffix",
             )
-        return tuple(known[name] for name in names)
+        return [records[position] for name in names if (position := known[name]) is not None]
     if count is None or count >= len(records):
         return records
     # The middle of each of `count` equal parts: neither always the first nor always the last.
-    return tuple(records[(2 * i + 1) * len(records) // (2 * count)] for i in range(count))
+    return [records[(2 * i + 1) * len(records) // (2 * count)] for i in range(count)]
 
 
 def shown_records(
     index: Index, *, split: str, names: Sequence[str], count: int
-) -> tuple[ImageRecord, ...]:
+) -> Sequence[ImageRecord]:
     """Return those named images that are in the split; where none is, `count` as a sample.
 
     One list of names serves pictures of several splits.
@@ -54,14 +54,14 @@ def shown_records(
     Raises:
         UserError: The split has no images, or there is no image of a name in any split.
     """
-    everywhere = {record.name for record in index.records}
+    everywhere = index.records.names
     unknown = [name for name in names if name not in everywhere]
     if unknown:
         raise UserError(
             f"these images are not in the index: {', '.join(unknown[:50])}",
             expected="names of images, without suffix",
         )
-    here = {record.name for record in index.subset(split).records}
+    here = index.subset(split).records.names
     return sample_records(
         index, split=split, names=[name for name in names if name in here], count=count
     )

@@ -23,10 +23,9 @@ def choose_thresholds(*, cams: Path, index: Path, output: Path) -> None:
     Raises:
         UserError: An image of the training set has no maps.
     """
-    names = [record.name for record in read_index(index).training_set().records]
+    names = read_index(index).training_set().records.names
     with MapStore(cams) as store:
-        stored = set(store.names)
-        missing = [name for name in names if name not in stored]
+        missing = [name for name in names if name not in store.names]
         if missing:
             raise UserError(
                 f"{len(missing)} of {len(names)} training images have no CAMs: {listed(missing)}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from wsss.data.images import IGNORE, read_label
 from wsss.data.index import Index, read_index, read_masks
+from wsss.data.records import Sizes
 from wsss.errors import UserError, listed
 from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.confusion import confusion_matrix, scores_from_confusion
@@ -49,9 +50,8 @@ def _prepare(
     """Return the images of a split, their masks, and what to say where some have none."""
     index = read_index(index_path).subset(split)
     masks = read_masks(masks_path)
-    sizes = {record.name: (record.height, record.width) for record in index.records}
-    truth = _Truth(root, masks, len(index.classes), sizes)
-    total, scored = len(sizes), sum(name in masks for name in sizes)
+    truth = _Truth(root, masks, len(index.classes), Sizes(index.records))
+    total, scored = len(index.records), int(index.records.names.found_in(masks).sum())
     notes = []
     if not scored:
         notes = [f"{stage} on {split}: not scored, as none of its {total} pictures has a mask"]
@@ -83,7 +83,7 @@ def _count_maps(
     maps: Path,
     truth: _Truth,
     thresholds: npt.NDArray[np.float32],
-    untagged: frozenset[str],
+    untagged: Container[str],
 ) -> SweepCounts:
     # Here, so that scoring label PNGs starts without torch and HDF5.
     from wsss.maps.map_store import MapStore, upsample
@@ -176,7 +176,7 @@ def score_maps(
     notes += how
     with MapStore(maps) as store:
         _check_classes(records.classes, store.classes, maps)
-        stored = set(store.names)
+        stored = store.names
     missing = [r.name for r in records.records if r.tags and r.name not in stored]
     if missing:
         raise UserError(
@@ -187,8 +187,9 @@ def score_maps(
         )
     values = config.thresholds(background)
     bands = as_thresholds(values)
-    names = [record.name for record in records.records if record.name in truth.masks]
-    untagged = frozenset(r.name for r in records.records if not r.tags and r.name not in stored)
+    every = records.records
+    names = every.take(every.names.found_in(truth.masks)).names
+    untagged = every.take(~every.tagged & ~every.names.found_in(stored)).names
     # matplotlib is slow to import and only this needs it.
     from wsss.evaluation.plots import plot_curve
 
@@ -245,8 +246,8 @@ def _count_labels(
 
 
 def _mixture(index: Index, masks: Mapping[str, str]) -> str:
-    names = [record.name for record in index.training_set().records]
-    with_mask = sum(name in masks for name in names)
+    names = index.training_set().records.names
+    with_mask = int(names.found_in(masks).sum())
     return f"{len(names) - with_mask} pseudo + {with_mask} masks"
 
 
@@ -282,7 +283,7 @@ def score_labels(
     records, truth, notes = _prepare(index, masks, root, stage=stage, split=split)
     if labels_kind == "mixed":
         notes.append(f"{stage}: learnt from {_mixture(read_index(index), truth.masks)}")
-    names = [record.name for record in records.records]
+    names = records.records.names
     missing = [name for name in names if not (labels / f"{name}.png").is_file()]
     if missing:
         raise UserError(
@@ -292,7 +293,7 @@ def score_labels(
             expected="one NAME.png for every image of the split",
             fix="run the prediction of this split, or score another one",
         )
-    names = [name for name in names if name in truth.masks]
+    names = names.take(np.flatnonzero(names.found_in(truth.masks)))
     if not names:
         write_rows(output, [], notes=notes)
         return

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsss.data.images import IGNORE, read_label
-from wsss.data.index import Index, read_index
+from wsss.data.index import Records, read_index
 from wsss.errors import UserError, listed
 from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.confusion import defined_mean
@@ -23,6 +23,9 @@ COLUMNS = (
     *("run", "stage", "split", "class", "images", "tagged", "predicted", "correct"),
     *("precision", "recall", "f1", "area", "empty"),
 )
+
+# Images of which the share of each class is kept at a time.
+_PART = 10_000
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,41 @@ def tag_scores(
     )
 
 
+def together(parts: Sequence[tuple[TagScores, int]]) -> TagScores:
+    """Return the scores of several parts of the images, at least one.
+
+    Args:
+        parts: Scores, and pixels in all, of each.
+    """
+    (first, pixels), *others = parts
+    for each, more in others:
+        both = pixels + more
+        first = TagScores(
+            tagged=first.tagged + each.tagged,
+            predicted=first.predicted + each.predicted,
+            correct=first.correct + each.correct,
+            area=(first.area * pixels + each.area * more) / both,
+            images=first.images + each.images,
+            empty=first.empty + each.empty,
+        )
+        pixels = both
+    return first
+
+
+def _scores_of(
+    records: Records, classes: Sequence[str], labels: Path, config: EvaluationConfig
+) -> tuple[TagScores, int]:
+    """Return the scores of some images, and how many pixels these have."""
+    shares, pixels = [], []
+    for name in records.names:
+        label = read_label(labels / f"{name}.png")
+        shares.append(shares_of(label, len(classes)))
+        pixels.append(label.size)
+    tags = records.multi_hot(classes) > 0
+    sizes = np.array(pixels, dtype=np.int64)
+    return tag_scores(tags, np.array(shares), sizes, min_share=config.tag_share), sum(pixels)
+
+
 def _rates(tagged: int, predicted: int, correct: int) -> tuple[float, float, float]:
     """Return precision, recall and F1; NaN where undefined."""
     nan = float("nan")
@@ -132,8 +170,8 @@ def score_tags(
         UserError: The split is empty, or an image has no prediction.
     """
     chosen = read_index(index).subset(split)
-    tagged = tuple(record for record in chosen.records if record.tags)
-    missing = [r.name for r in tagged if not (labels / f"{r.name}.png").is_file()]
+    tagged = chosen.records.take(chosen.records.tagged)
+    missing = [name for name in tagged.names if not (labels / f"{name}.png").is_file()]
     if missing:
         raise UserError(
             f"{len(missing)} of {len(tagged)} images of split '{split}' have no prediction: "
@@ -144,17 +182,8 @@ def score_tags(
     common = {"run": run, "stage": stage, "split": split}
     rows: list[list[str]] = []
     if tagged:
-        shares, pixels = [], []
-        for record in tagged:
-            label = read_label(labels / f"{record.name}.png")
-            shares.append(shares_of(label, len(chosen.classes)))
-            pixels.append(label.size)
-        scores = tag_scores(
-            Index(chosen.classes, tagged).multi_hot() > 0,
-            np.array(shares),
-            np.array(pixels, dtype=np.int64),
-            min_share=config.tag_share,
-        )
+        parts = (tagged[start : start + _PART] for start in range(0, len(tagged), _PART))
+        scores = together([_scores_of(part, chosen.classes, labels, config) for part in parts])
         rows = _rows(scores, chosen.classes, common)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

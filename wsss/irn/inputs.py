@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from wsss.data.index import ImageRecord, Index
+from wsss.data.index import Index, Records
 from wsss.errors import UserError, listed
 from wsss.maps.background import winner
 from wsss.maps.map_store import MapStore
 
 
-def check_store(store: MapStore, index: Index, records: Sequence[ImageRecord], path: Path) -> None:
+def check_store(store: MapStore, index: Index, records: Records, path: Path) -> None:
     """Check that the CAM store is of this index and holds all of `records`.
 
     Raises:
@@ -26,8 +25,7 @@ def check_store(store: MapStore, index: Index, records: Sequence[ImageRecord], p
             expected=", ".join(index.classes),
             fix="export the CAMs again with a model trained on this index",
         )
-    known = set(store.names)
-    missing = [record.name for record in records if record.name not in known]
+    missing = [name for name in records.names if name not in store.names]
     if missing:
         raise UserError(
             f"{len(missing)} of {len(records)} images have no CAMs: {listed(missing)}",
@@ -36,16 +34,16 @@ def check_store(store: MapStore, index: Index, records: Sequence[ImageRecord], p
         )
 
 
-def labelled_records(store: MapStore, index: Index, path: Path) -> tuple[ImageRecord, ...]:
+def labelled_records(store: MapStore, index: Index, path: Path) -> Records:
     """Return the store's images in the index's order.
 
     Raises:
         UserError: The index lacks some of them.
     """
-    stored = set(store.names)
-    records = tuple(record for record in index.records if record.name in stored)
-    if len(records) != len(stored):
-        unknown = sorted(stored - {record.name for record in records})
+    known = index.records.names
+    records = index.records.take(known.found_in(store.names))
+    if len(records) != len(store.names):
+        unknown = [name for name in store.names if name not in known]
         raise UserError(
             f"{len(unknown)} images with CAMs are not in the index, {unknown[0]} among them",
             where=path,

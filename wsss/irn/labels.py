@@ -99,9 +99,10 @@ def mine_labels(
             is `auto` and was not chosen.
     """
     config = with_chosen("labels", config, thresholds)
-    records = read_index(index).training_set().records
+    known = read_index(index)
+    records = known.training_set().records
     with MapStore(cams) as store, atomic_directory(output) as folder:
-        check_store(store, read_index(index), records, cams)
+        check_store(store, known, records, cams)
         mine = shard.of(records)
 
         def items() -> Iterator[tuple[ImageRecord, StoredMaps, str]]:

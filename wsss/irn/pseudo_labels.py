@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from wsss.data.images import read_sized_image
-from wsss.data.index import ImageRecord, read_index
+from wsss.data.index import ImageRecord, Records, read_index
 from wsss.errors import UserError
 from wsss.files import atomic_directory, content_hash
 from wsss.irn.config import PseudoLabelsConfig
@@ -23,6 +24,7 @@ from wsss.maps.map_store import MapStore, MapStoreWriter, StoredMaps, map_size
 from wsss.maps.shards import WHOLE, Shard
 from wsss.provenance import closure_hash
 from wsss.runtime.compute import InferenceCompute, setup
+from wsss.runtime.lazy import Made
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 from wsss.runtime.settings import to_dict
@@ -70,7 +72,7 @@ def make_pseudo_labels(
     with MapStore(cams) as store, atomic_directory(output) as folder:
         check_store(store, known, known.training_set().records, cams)
         size = GPU_BATCH if device.type == "cuda" else 1
-        batches = shard.of(list(batches_of(labelled_records(store, known, cams), size)))
+        batches = shard.of(batches_of(labelled_records(store, known, cams), size))
         finish: Callable[[WalkJob], tuple[ImageRecord, np.ndarray, np.ndarray]]
         if device.type == "cuda":
             find_edges = edge_finder(model, config, device)
@@ -131,12 +133,20 @@ def walked_jobs(
             yield replace(job, maps=result.cpu().numpy())
 
 
-def batches_of(records: Sequence[ImageRecord], size: int) -> Iterator[list[ImageRecord]]:
+def batches_of(records: Records, size: int) -> Made[int, list[ImageRecord]]:
     """Cut neighbours of one size into batches: padding would change what GroupNorm sees."""
-    for _, run in groupby(records, key=lambda record: (record.height, record.width)):
-        same = list(run)
-        for start in range(0, len(same), size):
-            yield same[start : start + size]
+    sizes = records.sizes()
+    runs = np.flatnonzero((sizes[1:] != sizes[:-1]).any(axis=1)) + 1
+    bounds = [0, *runs.tolist(), len(records)]
+    starts = array("q")
+    for first, last in pairwise(bounds):
+        starts.extend(range(first, last, size))
+    starts.append(len(records))
+
+    def batch(number: int) -> list[ImageRecord]:
+        return [records[place] for place in range(starts[number], starts[number + 1])]
+
+    return Made(batch, range(len(starts) - 1))
 
 
 def _check_stride(record: ImageRecord, stored: StoredMaps) -> None:

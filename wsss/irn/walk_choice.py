@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from wsss.data.index import read_index
 from wsss.irn.config import PseudoLabelsConfig
 from wsss.irn.edges import Walker, edge_finder
@@ -55,12 +57,12 @@ def choose_walk_threshold(
     known = read_index(index)
     records = known.training_set().records
     count = min(SAMPLE, len(records))
-    sample = [records[len(records) * i // count] for i in range(count)]
+    sample = records.take(np.array([len(records) * i // count for i in range(count)]))
     with MapStore(cams) as store:
         check_store(store, known, records, cams)
         jobs: Iterator[WalkJob]
         if device.type == "cuda":
-            batches = list(batches_of(sample, GPU_BATCH))
+            batches = batches_of(sample, GPU_BATCH)
             find_edges = edge_finder(model, config, device)
             jobs = walked_jobs(config, find_edges, store, batches, root, device)
         else:
@@ -70,7 +72,7 @@ def choose_walk_threshold(
             walked_scores(job.maps, (job.record.height, job.record.width))[0]
             for job in progress(jobs, total=count, description="choose walk threshold")
         )
-    names = [record.name for record in sample]
+    names = list(sample.names)
     entry = chosen_entry("walked", score, method=EDGE_METHOD, sample=names)
     write_chosen(output, {"walked": entry})
     print(f"the walked maps of {count} images part at {score:g}")

@@ -13,6 +13,7 @@ Names are percent-encoded where they hold a slash, since HDF5 reads that as a gr
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from wsss.maps.store_checks import (
     maps_group,
     open_error,
 )
+from wsss.runtime.names import Names
 
 FORMAT = "wsss-maps"
 FORMAT_VERSION = 1
@@ -175,7 +177,8 @@ class MapStore:
         self._files: list[h5py.File] = []
         self._groups: list[h5py.Group] = []
         self._reads = 0
-        self._where: dict[str, int] = {}
+        # In which of the files the maps of each image are, in the order of the names.
+        self._where = array("i")
         try:
             self._open_all()
             self._describe()
@@ -186,21 +189,25 @@ class MapStore:
     def _describe(self) -> None:
         """Read which images there are, and what the files say of themselves."""
         lists: list[tuple[str, ...]] = []
+        names, where = Names(), array("i")
         for number, (path, file, group) in enumerate(
             zip(self._paths, self._files, self._groups, strict=True)
         ):
             with _whole(path, "this map store"):
-                # By image, in which of the files its maps are.
-                keys = list(group)
-                if not all(key.isascii() for key in keys):
-                    raise Unsound("names that wsss never writes")
-                self._where |= {unquote(key): number for key in keys}
+                for key in group:
+                    if not key.isascii():
+                        raise Unsound("names that wsss never writes")
+                    names.append(unquote(key))
+                    where.append(number)
                 lists.append(class_list(file))
         if lists.count(lists[0]) < len(lists):
             other = next(i for i, classes in enumerate(lists) if classes != lists[0])
             raise UserError("shards of different class lists", where=self._paths[other])
+        chosen = names.last_of_each()
+        self.names = names if names.ascending else names.take(chosen)
+        self.names.ascending = True
+        self._where = array("i", np.frombuffer(where, np.intc)[chosen].tobytes() if where else b"")
         with _whole(self._paths[0], "this map store"):
-            self.names: list[str] = sorted(self._where)
             self.classes = lists[0]
             self.attributes: dict[str, Attribute] = {
                 key: value.item() if isinstance(value, np.generic) else value
@@ -268,13 +275,14 @@ class MapStore:
         Raises:
             UserError: The store has none of this name, is damaged, or was replaced meanwhile.
         """
-        position = self._where.get(name)
-        if position is None:
+        place = self.names.position(name)
+        if place is None:
             raise UserError(
                 f"image {name!r} has no maps",
                 where=", ".join(map(str, self._paths)),
                 fix="the store belongs to another index: run the stage that writes it again",
             )
+        position = self._where[place]
         self._reads += 1
         if self._reads % RENEW_AFTER == 0:
             self._renew()

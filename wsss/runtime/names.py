@@ -139,7 +139,7 @@ class Names(Sequence[str]):
 
     def position(self, name: str) -> int | None:
         """Return where a name stands, the first time; None: nowhere."""
-        wanted = name.encode("utf-8", "surrogatepass")
+        wanted = bytearray(name, "utf-8", "surrogatepass")
         if self.ascending:
             # Whoever asks for many mostly does so in their order.
             place, get = self._next, self._bytes

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from wsss.data.index import Index, read_masks, require_truth
-from wsss.data.labelled import label_pngs
+from wsss.data.labelled import LabelFiles, label_pngs
 from wsss.errors import UserError
 from wsss.segmentation.config import SegmentationConfig
+
+
+def _mask(root: Path, masks: Mapping[str, str], name: str) -> Path:
+    return root / masks[name]
+
+
+def _mask_or_pseudo(known: Mapping[str, Path], pseudo: Mapping[str, Path], name: str) -> Path:
+    return known[name] if name in known else pseudo[name]
 
 
 def find_labels(
@@ -17,7 +27,7 @@ def find_labels(
     labels: Path | None,
     masks: Path | None,
     root: Path,
-) -> dict[str, Path]:
+) -> Mapping[str, Path]:
     """Return the label PNG of every training image.
 
     With `labels: pseudo` and `predicted`, for which `labels` are a model's predictions, neither
@@ -28,7 +38,7 @@ def find_labels(
         UserError: The argument that the setting needs was not given, or labels are missing; of a
             mixture, all masks.
     """
-    pseudo: dict[str, Path] = {}
+    pseudo: Mapping[str, Path] = {}
     if config.labels != "ground_truth":
         if labels is None:
             raise UserError(
@@ -47,11 +57,12 @@ def find_labels(
             expected="--masks masks.csv",
             where="masks",
         )
-    known = {name: root / path for name, path in read_masks(masks).items()}
+    listed = read_masks(masks)
+    known = LabelFiles(listed.names, partial(_mask, root, listed))
     require_truth(config.labels, index, known, where=masks)
     if config.labels == "mixed":
-        found = {name: known.get(name, path) for name, path in pseudo.items()}
-        corrected = sum(name in known for name in found)
-        print(f"learning from {len(found) - corrected} pseudo-labels and {corrected} masks")
-        return found
+        names = index.records.names
+        corrected = int(names.found_in(known).sum())
+        print(f"learning from {len(names) - corrected} pseudo-labels and {corrected} masks")
+        return LabelFiles(names, partial(_mask_or_pseudo, known, pseudo))
     return known

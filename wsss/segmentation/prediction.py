@@ -22,6 +22,7 @@ from wsss.maps.shards import WHOLE, Shard
 from wsss.models.deeplab import DeepLab
 from wsss.models.model_file import kept
 from wsss.runtime.compute import InferenceCompute, Precision, setup
+from wsss.runtime.lazy import Made
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 from wsss.segmentation.config import PredictionConfig, ViewSettings
@@ -292,7 +293,7 @@ def predict_split(
     chosen = sample_records(everything, split=split or config.split, names=names, count=count)
     records = shard.of(chosen)
     check_classes(model, everything.classes)
-    jobs = [Job(root / record.path, record.name) for record in records]
+    jobs = Made(lambda record: Job(root / record.path, record.name), records)
     with ExitStack() as stack:
         folder = stack.enter_context(atomic_directory(output))
         crf_folder = None

@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from wsss.data.crf import crf_from_probabilities
 from wsss.data.images import read_image
-from wsss.data.index import read_index
+from wsss.data.index import ImageRecord, read_index
 from wsss.data.sure_labels import sure_labels
 from wsss.errors import UserError
 from wsss.files import atomic_directory
 from wsss.maps.shards import WHOLE, Shard
 from wsss.runtime.compute import InferenceCompute
+from wsss.runtime.lazy import Made
 from wsss.segmentation.config import SelfLabelsConfig
 from wsss.segmentation.prediction import Job, check_classes, predict_jobs, write_named
 
@@ -90,18 +91,16 @@ def make_self_labels(
     """
     known = read_index(index)
     # Those without tags, from which nothing is learnt, are all background when labels are scored.
-    training = [record for record in known.records if TRAINING_SETS & set(record.sets)]
+    training = known.records.take(known.records.in_sets(TRAINING_SETS))
     if not training:
         raise UserError("the index has no training images", where=index)
     check_classes(model, known.classes)
-    jobs = [
-        Job(
-            root / record.path,
-            record.name,
-            (0, *(position + 1 for position in known.class_indices(record))),
-        )
-        for record in shard.of(training)
-    ]
+
+    def job(record: ImageRecord) -> Job:
+        labels = (0, *(position + 1 for position in known.class_indices(record)))
+        return Job(root / record.path, record.name, labels)
+
+    jobs = Made(job, shard.of(training))
     with atomic_directory(output) as folder:
         finish = _TagLabels(config, folder)
         # However few its images, a shard gives what the whole set gives.
