@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def write_report(
 
 
 def _page(
-    folder: Path, index: Index, masks: dict[str, str], root: Path, min_share: float
+    folder: Path, index: Index, masks: Mapping[str, str], root: Path, min_share: float
 ) -> dict[str, Any]:
     rows = facts.scores(folder)
     findings, labels, split = None, _predictions(folder), ""
@@ -147,7 +147,7 @@ def _predictions(folder: Path) -> Path | None:
     return next((path for path in found if path.is_dir()), None)
 
 
-def _summary(index: Index, masks: dict[str, str], folder: Path) -> str:
+def _summary(index: Index, masks: Mapping[str, str], folder: Path) -> str:
     count = len(index.records)
     covered = sum(record.name in masks for record in index.records)
     text = f"{count} pictures with image-level tags of {len(index.classes)} classes; "
@@ -300,7 +300,7 @@ def _contradictions(findings: Findings, drawn: Any) -> dict[str, Any] | None:
     return {"count": len(found), "of": tagged, "shown": shown, "rest": rest}
 
 
-def _data(index: Index, masks: dict[str, str], root: Path) -> list[tuple[str, str]]:
+def _data(index: Index, masks: Mapping[str, str], root: Path) -> list[tuple[str, str]]:
     # Only its name: the page is sent to others.
     rows = [("folder", root.resolve().name), ("classes", ", ".join(index.classes))]
     for name in index.sets:
