@@ -12,6 +12,7 @@ from codecs import getincrementaldecoder
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,7 +21,8 @@ from wsss.marks import check_replaceable, write_mark
 from wsss.temporaries import remove, temporary_sibling
 
 _SYNC_THREADS = 8
-_PIECE = 1 << 20
+_SYNCED_AT_ONCE = 1024
+_PIECE = 1 << 16
 # Bytes of a name, and of a path on Linux with room for the folder it is joined to.
 _LONGEST_NAME, _LONGEST_PATH = 255, 2048
 # The storage itself refused: full, over quota, read-only, file too large, broken.
@@ -159,14 +161,16 @@ def _sync(path: Path) -> None:
 
 def _sync_all(folder: Path) -> None:
     """Sync all files in a folder, then the folders."""
-    files, folders = [], []
-    for place, _, names in os.walk(folder):
-        folders.append(Path(place))
-        paths = [Path(place, name) for name in names]
-        files += [path for path in paths if not path.is_symlink()]
-    # One after the other, each would wait for the disk; together, they share its writes.
+    folders = []
+    # One after the other, each would wait for the disk; together, they share its writes. Not all
+    # at once: what waits takes a kilobyte.
     with ThreadPoolExecutor(_SYNC_THREADS) as threads:
-        list(threads.map(_sync, files))
+        for place, _, names in os.walk(folder):
+            folders.append(Path(place))
+            paths = (Path(place, name) for name in names)
+            files = (path for path in paths if not path.is_symlink())
+            while some := list(islice(files, _SYNCED_AT_ONCE)):
+                list(threads.map(_sync, some))
     for inner in reversed(folders):
         _sync(inner)
 
@@ -209,7 +213,6 @@ def written_text(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     """Yield a file for UTF-8 text that appears at once, as `atomic_file` has it."""
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
         yield handle
-        handle.flush()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

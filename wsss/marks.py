@@ -35,7 +35,9 @@ def write_mark(folder: Path, also: Sequence[str] = ()) -> None:
     }
     # Renamed into place: never half of it, nor through a hard link to another folder's.
     temporary = folder / _NEW_MARK
-    temporary.write_text(json.dumps(record, indent=0) + "\n", encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(record, file, indent=0)
+        file.write("\n")
     os.replace(temporary, folder / MARK)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.errors import UserError
-from wsss.files import write_text
+from wsss.files import written_text
 
 PACKAGE = "wsss"
 PACKAGE_FOLDER = Path(__file__).parent
@@ -267,15 +267,21 @@ def write_manifest(folder: Path, output: Path) -> None:
     Stages that read a folder depend on its manifest, so that only its content counts, never
     the time of a folder or of the files inside.
     """
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        # Hidden files are not results: Snakemake keeps its own time stamp in there.
-        if path.is_file() and not path.name.startswith(".")
-    )
-    lines = []
-    for path in files:
-        with open(path, "rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
-        lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
-    write_text(output, "".join(lines))
+    files = sorted(_files_below(folder))
+    if any("/" in name for name in files):
+        files.sort(key=lambda name: name.split("/"))
+    with written_text(output) as lines:
+        for name in files:
+            with open(folder / name, "rb") as handle:
+                digest = hashlib.file_digest(handle, "sha256").hexdigest()
+            lines.write(f"{digest}  {name}\n")
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    """Yield the files in a folder, relative to it; there may be a million of them."""
+    for place, _, names in os.walk(folder):
+        inner = Path(place).relative_to(folder).as_posix()
+        for name in names:
+            # Hidden files are not results: Snakemake keeps its own time stamp in there.
+            if not name.startswith(".") and Path(place, name).is_file():
+                yield name if inner == "." else f"{inner}/{name}"

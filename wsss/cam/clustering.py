@@ -29,6 +29,7 @@ from wsss.data.loader import random_generator
 from wsss.errors import UserError
 from wsss.files import file_digest
 from wsss.runtime.compute import InferenceCompute, autocast, setup
+from wsss.runtime.lazy import Made
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 from wsss.runtime.settings import to_dict
@@ -85,13 +86,14 @@ def _of_classes(
 ) -> Iterator[ClassClusters]:
     weights = source.classifier.class_weights.float().cpu().numpy()
     training = index.training_set()
-    jobs: list[_Job] = [
-        (position, record)
-        for position, name in enumerate(index.classes)
-        for record in training.records
-        if name in record.tags
-    ]
-    counts = np.bincount([position for position, _ in jobs], minlength=len(index.classes))
+    # By class, then by image.
+    positions, places = np.nonzero(training.multi_hot().T)
+
+    def job(number: int) -> _Job:
+        return int(positions[number]), training.records[int(places[number])]
+
+    jobs = Made(job, range(len(positions)))
+    counts = np.bincount(positions, minlength=len(index.classes))
     nothing = np.zeros((0, weights.shape[1]), np.float32)
     found: dict[int, ClassClusters] = {}
 

@@ -19,7 +19,7 @@ Positions = npt.NDArray[np.int64]
 """Positions in a list, in any order."""
 
 # Names whose characters are copied at a time: each needs 8 bytes for a moment.
-_PART = 1 << 16
+_PART = 1 << 13
 
 
 class Names(Sequence[str]):
