@@ -119,6 +119,7 @@ def test_pseudo_labels_are_all_it_reads(data, monkeypatch):
     assert not [path for path in opened if "masks" in path]
 
 
+@pytest.mark.setting("segmentation.labels")
 def test_ground_truth_is_read_only_where_the_settings_say_so(data):
     shutil.rmtree(data / "pseudo")
     config = tiny_config(labels="ground_truth")
@@ -129,6 +130,7 @@ def test_ground_truth_is_read_only_where_the_settings_say_so(data):
         run_training(data, config, output="other", labels=None)
 
 
+@pytest.mark.setting("segmentation.labels")
 def test_a_mixture_takes_masks_where_there_are_some(data, capsys):
     index = read_index(data / "index.csv").training_set()
     masks = read_masks(data / "masks.csv")
