@@ -234,6 +234,7 @@ def test_a_chosen_score_is_the_configured_one_and_the_table_says_how(run):
         scoring.score_maps(**arguments(run, **changes))
 
 
+@pytest.mark.setting("evaluation.sweep_first", "evaluation.sweep_last", "evaluation.sweep_step")
 def test_score_maps_writes_rows_curve_and_plot(run):
     scoring.score_maps(**arguments(run))
     rows = read_rows(run / "cam.csv")

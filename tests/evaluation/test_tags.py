@@ -44,6 +44,7 @@ def arguments(folder, **changes):
     return common | changes
 
 
+@pytest.mark.setting("evaluation.tag_share")
 def test_scores_equal_a_count_by_hand(made, capsys):
     score_tags(**arguments(made))
     rows = {row["class"]: row for row in read_tags(made / "tags.csv")}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from wsss.models.deeplab import DeepLab
 from wsss.models.heads.deeplab_config import V3PlusSettings
 from wsss.models.irnet import IrNet
 from wsss.project.config import resolve
+from wsss.runtime import pool
 from wsss.runtime.compute import Compute
 from wsss.runtime.settings import to_dict
 from wsss.segmentation.config import PredictionConfig, SegmentationConfig, SelfLabelsConfig
@@ -171,10 +173,10 @@ def words(folder: Path, paths: dict[str, str]) -> list[str]:
     return [word for option, path in paths.items() for word in (f"--{option}", f"{folder / path}")]
 
 
-def call(command: str, inputs: Path, *options: str) -> int:
+def call(command: str, inputs: Path, *options: str, workers: int = 0) -> int:
     """Run a stage's command on the inputs."""
     shared = {"index": "index.csv", "root": "data"}
-    local = ["--workers", "0"]
+    local = ["--workers", str(workers)]
     if command != "labels":
         local += ["--device", "cpu", "--threads", "1"]
     return main([command, *words(inputs, {**STAGES[command][0], **shared}), *options, *local])
@@ -197,6 +199,15 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+def made(folder: Path) -> set[str]:
+    """Return the images that a folder has results of."""
+    names = {path.stem for path in folder.rglob("*.png")}
+    for store in folder.rglob("*.h5"):
+        with MapStore(store) as maps:
+            names |= set(maps.names)
+    return names
+
+
 @pytest.mark.parametrize("command", STAGES)
 def test_the_bytes_do_not_depend_on_the_number_of_jobs(
     command: str, inputs: Path, tmp_path: Path
@@ -216,9 +227,37 @@ def test_the_bytes_do_not_depend_on_the_number_of_jobs(
     # Uneven parts, and more jobs than images: some have nothing to do.
     for total in (3, 9):
         folders = shares(command, inputs, tmp_path / "shards", total)
+        # Each job does its own part: all of the work done by all would go together as well.
+        parts = [len(Shard(number, total).of(range(images))) for number in range(1, total + 1)]
+        assert [len(made(Path(folder))) for folder in folders] == parts
         many = tmp_path / f"many-{total}"
         assert call(command, inputs, *words(many, results), "--merge", *reversed(folders)) == 0
         assert digests(many) == expected
+
+
+class Inline(Executor):
+    """A pool that works in this process, and notes of how many processes it would be."""
+
+    sizes: ClassVar[list[int]] = []
+
+    def __init__(self, workers: int, **_: Any) -> None:
+        self.sizes.append(workers)
+
+    def submit(self, function: Any, /, *arguments: Any, **_: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(function(*arguments))
+        return done
+
+
+@pytest.mark.setting("compute.workers")
+@pytest.mark.parametrize("command", sorted(STAGES.keys() - {"export"}))
+def test_so_many_processes_share_the_images(
+    command: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(Inline, "sizes", [])
+    assert call(command, inputs, *words(tmp_path, STAGES[command][1]), workers=3) == 0
+    assert Inline.sizes == [3]
 
 
 def test_parts_of_something_else_do_not_go_together(

@@ -19,6 +19,7 @@ def taught_by(run: str | None, **more: Any) -> dict[str, Any]:
     return {"segmentation": {"labels": "predicted"}, "self_labels": {"model_from": run}, **more}
 
 
+@pytest.mark.setting("self_labels.model_from")
 def test_several_rounds_are_several_runs() -> None:
     config = project(a={}, b=taught_by("a"), c={"extends": "b", "self_labels": {"model_from": "b"}})
     assert [config.run(name).labels_run for name in "abc"] == [None, "a", "b"]

@@ -311,6 +311,7 @@ FROZEN = BackboneConfig(
 )
 
 
+@pytest.mark.setting("compute.feature_cache_gb")
 def test_a_training_on_kept_features_is_the_same(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WSSS_CACHE", str(tmp_path / "cache"))
     kept = tmp_path / "cache" / "features"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -125,20 +124,6 @@ def test_a_process_that_dies_takes_the_others_along(tmp_path: Path) -> None:
     assert process.returncode != 0
     assert "another process of this training is gone" in printed, printed
     assert not (tmp_path / "model.safetensors").exists()
-
-
-def test_gpus_and_parts_reach_the_command_of_a_training(project: Project) -> None:
-    target = "results/tiny/segmentation/model.safetensors"
-    local = ["--config", "compute={device: cuda, gpus: 4, micro_batch: {cam: 2}}"]
-    done = project.snakemake("--dry-run", "--printshellcmds", target, *local)
-    assert done.returncode == 0, done.stdout
-    shown = done.stdout
-    trainings = re.findall("--nproc-per-node 4 --module wsss (cam|irn|segmentation) ", shown)
-    assert sorted(trainings) == ["cam", "irn", "segmentation"]
-    assert shown.count("gpu=4") == 3
-    (parted,) = re.findall("Shell command: .*--micro-batch 2 ", shown)
-    assert "wsss cam " in parted
-    assert "wsss export" in shown and "--module wsss export" not in shown
 
 
 @pytest.mark.slow

@@ -150,6 +150,7 @@ def test_a_signal_to_all_processes_of_the_job_still_saves(tmp_path: Path) -> Non
     assert weights(resumed) == weights(undisturbed)
 
 
+@pytest.mark.setting("compute.checkpoint_minutes")
 def test_a_kill_after_a_checkpoint_resumes_there(tmp_path: Path) -> None:
     undisturbed = Task()
     run(undisturbed, tmp_path / "a")
