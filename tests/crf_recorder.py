@@ -26,16 +26,16 @@ class Recorder:
     def __init__(self, width: int, height: int, n_labels: int) -> None:
         self._given: dict[str, Any] = {}
 
-    def addPairwiseGaussian(self, sxy: float, compat: float) -> None:  # noqa: N802
+    def addPairwiseGaussian(self, sxy: float, compat: float) -> None:
         self._given |= {"gaussian_sxy": sxy, "gaussian_compat": compat}
 
-    def addPairwiseBilateral(  # noqa: N802
+    def addPairwiseBilateral(
         self, sxy: float, srgb: float, rgbim: np.ndarray, compat: float
     ) -> None:
         found = {"bilateral_sxy": sxy, "bilateral_srgb": srgb, "bilateral_compat": compat}
         self._given |= {**found, "image": rgbim}
 
-    def setUnaryEnergy(self, energy: np.ndarray) -> None:  # noqa: N802
+    def setUnaryEnergy(self, energy: np.ndarray) -> None:
         self._energy = energy
 
     def inference(self, iterations: int) -> np.ndarray:

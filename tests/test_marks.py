@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,25 @@ def test_our_own_folders_are_replaced(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own"]
     (folder / "c.png").unlink()
     _write(folder, "d.png")
+
+
+def test_an_old_folder_goes_only_when_the_new_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "own"
+    _write(folder, "old.png")
+    rename, seen = os.replace, []
+
+    def watch(source: Path, target: Path) -> None:
+        rename(source, target)
+        if Path(target).parent == tmp_path:
+            seen.append(sorted(path.name for path in tmp_path.rglob("*.png")))
+
+    monkeypatch.setattr(os, "replace", watch)
+    _write(folder, "new.png")
+    # Both are there after either renaming: of the old folder, and of the new one.
+    assert seen == [["new.png", "old.png"]] * 2
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["new.png"]
 
 
 def test_a_file_that_comes_while_the_work_goes_on_is_kept(tmp_path: Path) -> None:

@@ -95,6 +95,15 @@ def test_every_problem_is_reported_at_once_with_its_place(root: Path) -> None:
     assert len(message.splitlines()) == 1 + int(message.split()[0])
 
 
+def test_more_classes_than_a_label_has_values_for(root: Path) -> None:
+    names = ("cat", "dog", *(f"class {number}" for number in range(253)))
+    (root / "classes.txt").write_text("\n".join(names))
+    assert "255 classes, but a label picture holds at most 254" in _offenders(root)
+    with pytest.raises(UserError, match="255 classes are more than a label picture can hold"):
+        FolderSettings(classes=names)
+    assert FolderSettings(classes=names[:254]).classes == names[:254]
+
+
 def test_tags_that_differ_only_in_case(root: Path) -> None:
     (root / "labels.csv").write_text("image,tags\na,dog\nb,Dog\nmy cat.2,cat\n")
     assert "labels.csv, line 3: 'Dog', but 'dog' in line 2: one class or two?" in _offenders(root)

@@ -139,6 +139,18 @@ def test_train_aug_in_the_fields_form_and_its_masks(root: Path) -> None:
     assert masks["g"] == "SegmentationClassAug/g.png"
 
 
+@pytest.mark.parametrize("training", ["train", "train_aug"])
+@pytest.mark.parametrize("held_out", ["val", "test"])
+def test_what_is_scored_on_is_not_trained_on(root: Path, training: str, held_out: str) -> None:
+    for name in ("train", "val"):
+        (root / f"ImageSets/Segmentation/{name}.txt").unlink()
+    _lists(root, **{training: "a\nb\n", held_out: "c\na\n"})
+    assert (
+        f"ImageSets/Segmentation/{held_out}.txt, line 2: a is also in {training}.txt, line 1: "
+        "an image to score on must not be trained on"
+    ) in _offenders(root)
+
+
 def test_all_mask_problems_are_reported_at_once(root: Path) -> None:
     index = build_index(VOC, root)
     write_label(root / "SegmentationClass/a.png", np.full((20, 30), 21, np.uint8))

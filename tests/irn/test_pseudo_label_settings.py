@@ -192,9 +192,7 @@ def test_the_crf_is_given_what_is_set(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = recorded_crf(monkeypatch)
-    config = CrfLabelsSettings(
-        crf=CRF, confidence=0.4, preset="published", background={"alpha": 3}
-    )
+    config = CrfLabelsSettings(crf=CRF, confidence=0.4, preset="published", background={"alpha": 3})
     found, _ = labelled(folder, tmp_path, config)
     (call,) = calls
     assert settings_of(call) == CRF

@@ -250,6 +250,16 @@ def test_another_index_is_not_shared() -> None:
         ({"runs": {"a": {"extends": "b"}}}, "runs.a.extends", ["'b'"]),
         ({"runs": {"a": {"extends": "a"}}}, "runs.a.extends", ["circle"]),
         (
+            {"runs": {"a": {"extends": "b"}, "b": {"extends": "c"}, "c": {"extends": "b"}}},
+            "runs.a.extends",
+            ["runs a -> b -> c -> b extend each other in a circle"],
+        ),
+        (
+            {"runs": {"a": {"extends": "b"}, "b": {"extends": "a"}}},
+            "runs.a.extends",
+            ["runs a -> b -> a extend each other in a circle"],
+        ),
+        (
             {"runs": {"a": {**OWN, "export": {"refine": "patch-attention", "refine_from": "b"}}}},
             "runs.a.export.refine_from",
             ["'b'"],
@@ -314,18 +324,6 @@ def test_weight_files(tmp_path: Path) -> None:
     (tmp_path / "w.pth").touch()
     assert config.weights_files("a", "cam") == {"weights-file": tmp_path / "w.pth"}
     assert weights_keys(config.run("a").stages["irn"]) == []
-
-
-def test_local_file_then_overrides(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(
-        "compute: {threads: 2, workers: 2}\nroots: {own: a}\n"
-        "runs: {a: {root: own, index: {format: folder}}}\n"
-    )
-    assert load_config(folder=tmp_path).compute.threads == 2
-    (tmp_path / "config.local.yaml").write_text("compute: {threads: 5}\nroots: {own: b}\n")
-    config = load_config({"compute": {"workers": 7}}, folder=tmp_path)
-    assert (config.compute.threads, config.compute.workers) == (5, 7)
-    assert config.root_folder("a") == Path("b")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
-"""Settings written into config.local.yaml: what people wrote stays as they wrote it."""
+"""config.local.yaml: what is written into it leaves the rest, and what it says leaves the rest."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import yaml
 
 from wsss.errors import UserError
+from wsss.project.config import load_config
 from wsss.project.local_file import update_local
 from wsss.project.yaml_files import read_yaml
 
@@ -62,3 +65,23 @@ def test_what_is_not_yaml_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="not valid YAML"):
         update_local(path, {"roots": {}})
     assert path.read_text() == "runs: {"
+
+
+def test_local_file_then_overrides(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "compute: {threads: 2, workers: 2, micro_batch: {cam: 2}}\nroots: {own: a}\n"
+        "runs: {a: {root: own, index: {format: folder}, cam: {epochs: 3, acr: {q_initial: 0.7}}}}\n"
+    )
+    assert load_config(folder=tmp_path).compute.threads == 2
+    (tmp_path / "config.local.yaml").write_text(
+        "compute: {threads: 5, micro_batch: {irn: 3}}\nroots: {own: b}\n"
+        "runs: {a: {cam: {acr: {q_decay: 0.5}}}}\n"
+    )
+    config = load_config({"compute": {"workers": 7}}, folder=tmp_path)
+    assert (config.compute.threads, config.compute.workers) == (5, 7)
+    assert config.root_folder("a") == Path("b")
+    # What the local file does not say stays, at whatever depth.
+    parts = config.compute.micro_batch
+    assert (parts.cam, parts.irn) == (2, 3)
+    cam = config.run("a").stages["cam"]
+    assert (cam.epochs, cam.acr.q_initial, cam.acr.q_decay) == (3, 0.7, 0.5)
