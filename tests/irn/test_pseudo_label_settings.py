@@ -130,6 +130,7 @@ def test_a_walk_is_what_its_settings_say(
         assert (other != wanted).mean() > 0.02, key
 
 
+@pytest.mark.setting("pseudo_labels.mirror", "pseudo_labels.precision")
 def test_mirror_and_type_of_the_boundaries_are_as_set(folder: Path) -> None:
     found = {
         (mirror, precision): edges.edge_finder(

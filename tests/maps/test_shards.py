@@ -260,6 +260,15 @@ def test_so_many_processes_share_the_images(
     assert Inline.sizes == [3]
 
 
+@pytest.mark.setting("prediction.crf")
+def test_a_part_has_no_results_that_were_not_asked_for(inputs: Path, tmp_path: Path) -> None:
+    config = PredictionConfig(scales=(1.0,), mirror=False, crf=False)
+    write_json(tmp_path / "prediction.json", to_dict(config))
+    options = ["--config", f"{tmp_path}/prediction.json", "--shard", "1/5"]
+    assert call("prediction", inputs, *options, "--output", f"{tmp_path}/part") == 0
+    assert [path.name for path in (tmp_path / "part").glob("*/")] == ["predictions"]
+
+
 def test_parts_of_something_else_do_not_go_together(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
