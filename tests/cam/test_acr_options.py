@@ -93,6 +93,7 @@ def moved(before: dict[str, Tensor], module: torch.nn.Module) -> bool:
 # --- phases --------------------------------------------------------------------------------------
 
 
+@pytest.mark.setting("cam.acr.schedule.classifier_epochs", "cam.acr.schedule.reconstructor_epochs")
 def test_in_each_phase_only_its_network_moves(batch) -> None:
     schedule = AcrSchedule(classifier_epochs=2, reconstructor_epochs=1)
     method = build(acr(schedule=schedule))
@@ -106,6 +107,7 @@ def test_in_each_phase_only_its_network_moves(batch) -> None:
         assert ("ru_total" in logged, "cu_total" in logged) == (step >= 4, step >= 6)
 
 
+@pytest.mark.setting("cam.acr.schedule.joint_lr_factor")
 def test_learning_rates_begin_anew_when_both_learn() -> None:
     schedule = AcrSchedule(classifier_epochs=2, reconstructor_epochs=1, joint_lr_factor=0.2)
     factors = build(acr(schedule=schedule)).schedules
@@ -128,6 +130,7 @@ def test_adversarial_weights_grow_over_the_ramp() -> None:
     assert AcrSchedule().adversary(0, 8) == 1.0
 
 
+@pytest.mark.setting("cam.acr.schedule.ramp_epochs")
 def test_a_ramp_scales_the_adversarial_gradient_alone(batch) -> None:
     ramped = build(acr(schedule=AcrSchedule(ramp_epochs=4.0)))  # 8 steps: the first has 1/8
     lowered = build(
@@ -180,6 +183,7 @@ def test_gradient_norms_are_those_at_the_cam(batch) -> None:
     assert norm > 0
 
 
+@pytest.mark.setting("cam.acr.balance")
 @pytest.mark.parametrize("quotient", [0.25, 4.0])
 def test_balance_is_scaled_weights_where_the_bound_is_exceeded(batch, quotient) -> None:
     """A bound at a quarter of what the quotient is quarters the adversarial weights."""
@@ -216,6 +220,7 @@ def test_erasing_loss_by_hand() -> None:
     assert float(erasing_loss(logits, label, target)) == pytest.approx(sum(terms) / 6)
 
 
+@pytest.mark.setting("cam.acr.anchor")
 def test_the_anchor_is_the_classifier_as_it_is_when_both_begin(batch) -> None:
     method = build(acr(anchor=0.5, schedule=AcrSchedule(classifier_epochs=1)))
     for step in (0, 1):
@@ -256,20 +261,22 @@ def test_an_erased_map_that_hides_more_is_rewarded(batch) -> None:
     assert float(gradient.abs().sum()) == pytest.approx(float(chosen.abs().sum()))
 
 
+@pytest.mark.setting("cam.occse.anchor", "cam.occse.classifier_epochs")
+@pytest.mark.setting("cam.occse.joint_lr_factor", "cam.method")
 def test_oc_cse_is_the_plain_classifier_and_the_erasing_loss(batch) -> None:
-    settings = ErasingConfig(anchor=0.7, classifier_epochs=1, joint_lr_factor=0.5)
+    settings = ErasingConfig(anchor=0.7, classifier_epochs=2, joint_lr_factor=0.5)
     config = as_method(SMALL, "oc-cse", occse=settings)
     method, plain = build(config), build(as_method(SMALL, "cam"))
-    for step in (0, 1):
+    for step in range(4):
         take(method, batch, context(step))
         take(plain, batch, context(step))
     assert not moved(weights(plain.classifier), method.classifier)
-    logged = take(method, batch, context(2))
+    logged = take(method, batch, context(4))
     assert not moved(weights(plain.classifier), method.anchor)
     assert moved(weights(plain.classifier), method.classifier)
     total = float(logged["classification"]) + 0.7 * float(logged["anchor"])
     assert float(logged["loss"]) == pytest.approx(total, rel=1e-6)
-    assert method.schedules["classifier"](10, 60) == 0.5
+    assert method.schedules["classifier"](20, 60) == 0.5
 
 
 # --- guard ---------------------------------------------------------------------------------------
@@ -280,6 +287,9 @@ def feed(watch: Watch, *values: tuple[float, float]) -> None:
         watch.observe(torch.tensor(value[0]), torch.tensor(value[1]))
 
 
+@pytest.mark.setting(
+    "cam.acr.guard.map_mean", "cam.acr.guard.class_loss", "cam.acr.guard.window_steps"
+)
 def test_guard_stops_where_the_maps_or_the_loss_are_beyond_a_bound() -> None:
     config = CollapseGuard(map_mean=0.2, class_loss=2.0, window_steps=2)
     watch = Watch(config)

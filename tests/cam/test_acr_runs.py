@@ -82,6 +82,7 @@ def test_a_restart_in_any_phase_gives_the_same_bytes(data, tmp_path, monkeypatch
     assert train(data, tmp_path / "killed").read_bytes() == whole
 
 
+@pytest.mark.setting("cam.occse.anchor_from")
 def test_an_anchor_of_another_run(data, tmp_path) -> None:
     plain = train(data, tmp_path / "plain", method="cam")
     settings = {"method": "oc-cse", "occse": {"anchor_from": "plain"}, "epochs": 2}
@@ -126,6 +127,7 @@ def anchored_by(run: str) -> dict[str, Any]:
     return {"acr": {"anchor": 0.5, "anchor_from": run}}
 
 
+@pytest.mark.setting("cam.acr.anchor_from")
 def test_a_frozen_classifier_is_another_runs() -> None:
     assert project(a={}, b=anchored_by("a")).run("b").stages["cam"].anchor_run == "a"
     with pytest.raises(UserError, match="unknown run 'c'"):

@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from wsss.cam import losses
 from wsss.cam.methods import acr
 from wsss.cam.methods.acr import AcrMethod
-from wsss.cam.methods.acr_config import AcrConfig, AcrSettings
+from wsss.cam.methods.acr_config import AcrConfig, AcrSettings, AcrWeights
 from wsss.cam.methods.plain import PlainMethod
 from wsss.cam.methods.step_inputs import is_deterministic
 from wsss.errors import UserError
@@ -110,8 +110,20 @@ def naive_step(method: AcrMethod, inputs: acr.StepInputs) -> Iterator[Tensor]:
     )
 
 
+# Each another one than by default, and than the others.
+WEIGHTS = AcrWeights(
+    ru_class=0.6, ru_full=0.35, ru_target=0.9, ru_nontarget=0.15,
+    cu_class=1.7, cu_target=0.55, cu_nontarget=0.4,
+)  # fmt: skip
+
+
+@pytest.mark.setting("cam.acr.weights.ru_class", "cam.acr.weights.ru_full")
+@pytest.mark.setting("cam.acr.weights.ru_target", "cam.acr.weights.ru_nontarget")
+@pytest.mark.setting("cam.acr.weights.cu_class", "cam.acr.weights.cu_target")
+@pytest.mark.setting("cam.acr.weights.cu_nontarget")
 def test_a_step_is_the_naive_step(batch):
-    ours, naive = without_dropout(build()), without_dropout(build())
+    config = replace(SMALL, acr=replace(SMALL.acr, weights=WEIGHTS))
+    ours, naive = without_dropout(build(config)), without_dropout(build(config))
     logged = take_step(ours, batch, context())
     inputs = naive.prepare(batch, context())
     totals = []
@@ -197,6 +209,7 @@ def test_a_finite_loss_with_gradients_that_are_not_moves_nothing(batch, monkeypa
     assert any(not torch.equal(before[k], v) for k, v in parameters(method.reconstructor).items())
 
 
+@pytest.mark.setting("cam.acr.srf")
 def test_grid_follows_the_settings(batch):
     off = build(replace(SMALL, acr=replace(SMALL.acr, srf=False)))
     assert off.prepare(batch, context()).grid is None
@@ -210,6 +223,7 @@ def test_grid_follows_the_settings(batch):
     assert SMALL.acr.q(1000) == 0
 
 
+@pytest.mark.setting("cam.acr.decode_px")
 def test_padding_is_zero_for_the_network_and_the_aim(batch):
     config = replace(SMALL, acr=replace(SMALL.acr, decode_px=None))
     inputs = build(config).prepare(batch, context())
@@ -229,10 +243,18 @@ def test_one_pass_is_shared_only_where_training_mode_changes_nothing():
     assert not is_deterministic(with_dropout)
 
 
-@pytest.mark.parametrize("decoder_factor", [1.0, 5.0])
-def test_learning_rate_factors(decoder_factor):
-    acr = replace(SMALL.acr, decoder_lr_factor=decoder_factor)
-    method = AcrMethod(replace(SMALL, acr=acr), 3, device=CPU)
+# Learning rate, momentum, weight decay; factors of heads, transposed convolutions, the decoder.
+RATES = [(0.01, 0.9, 5e-4, 10.0, 10.0, 1.0), (0.02, 0.5, 1e-3, 7.0, 3.0, 5.0)]
+
+
+@pytest.mark.setting("cam.learning_rate", "cam.momentum", "cam.weight_decay", "cam.head_lr_factor")
+@pytest.mark.setting("cam.acr.transposed_lr_factor", "cam.acr.decoder_lr_factor")
+@pytest.mark.parametrize("rates", RATES, ids=["default", "other"])
+def test_learning_rate_factors(rates):
+    learning_rate, momentum, decay, of_heads, of_transposed, of_decoder = rates
+    acr = replace(SMALL.acr, transposed_lr_factor=of_transposed, decoder_lr_factor=of_decoder)
+    own = {"learning_rate": learning_rate, "momentum": momentum, "weight_decay": decay}
+    method = build(replace(SMALL, acr=acr, head_lr_factor=of_heads, **own))
     rate_of: dict[int, tuple[float, float, float]] = {}
     for optimizer in method.optimizers.values():
         for group in optimizer.param_groups:
@@ -245,14 +267,15 @@ def test_learning_rate_factors(decoder_factor):
             if not parameter.requires_grad:
                 assert id(parameter) not in rate_of
                 continue
-            rate, decay, momentum = rate_of[id(parameter)]
-            factor = 10 if ".up." in name or "head" in name else 1
-            if factor == 1 and ("decoder" in name or "gather" in name):
-                factor = decoder_factor
-            bias = name.endswith("bias")
-            assert rate == pytest.approx(0.01 * factor * (2 if bias else 1)), name
-            assert decay == (0 if bias else 5e-4)
-            assert momentum == 0.9
+            rate = learning_rate * (2 if name.endswith("bias") else 1)
+            if ".up." in name:
+                rate *= of_transposed
+            elif "head" in name:
+                rate *= of_heads
+            elif "decoder" in name or "gather" in name:
+                rate *= of_decoder
+            expected = (rate, 0 if name.endswith("bias") else decay, momentum)
+            assert rate_of[id(parameter)] == pytest.approx(expected), name
 
 
 @pytest.mark.parametrize(
@@ -286,6 +309,7 @@ def test_impossible_reconstructors(changes):
         AcrConfig(**changes)
 
 
+@pytest.mark.setting("cam.acr.decoder_precision")
 def test_a_bfloat16_decoder_keeps_the_losses(batch):
     terms = {}
     for precision in ("same", "bfloat16"):

@@ -186,6 +186,7 @@ def test_weights_without_a_file():
         build("mct", config)
 
 
+@pytest.mark.setting("cam.vit.weights")
 def test_weights_come_from_the_transformers_file(tmp_path):
     timm = pytest.importorskip("timm")
     plain = timm.create_model("deit_tiny_patch16_224", depth=2)
@@ -254,6 +255,7 @@ def test_training_with_every_augmentation_is_repeatable(data, tmp_path):
     assert first != train(data, tmp_path / "c", replace(config, erasing=0.0)).read_bytes()
 
 
+@pytest.mark.setting("cam.erasing")
 def test_augmentation_is_the_settings(data):
     index = read_index(data / "index.csv").training_set()
     plain = ClassificationImages(index, data, TINY).load(0, np.random.default_rng(0))["image"]

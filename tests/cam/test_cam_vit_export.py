@@ -114,6 +114,7 @@ def hand_made(
     return maps
 
 
+@pytest.mark.setting("export.refine")
 @pytest.mark.parametrize(
     ("name", "lender", "refine"),
     [
@@ -148,6 +149,7 @@ def test_refinement_changes_the_store_and_is_noted_there(data, models, tmp_path)
     export(data, models["mct"], tmp_path / "c.h5", unused)
 
 
+@pytest.mark.setting("export.refine_from")
 @pytest.mark.parametrize(
     ("name", "refine_from", "lender", "words"),
     [
@@ -164,6 +166,7 @@ def test_refinement_without_a_transformer(data, models, tmp_path, name, refine_f
     assert not (tmp_path / "cams.h5").exists()
 
 
+@pytest.mark.setting("export.refine_from")
 def test_the_configuration_says_so_before_any_training():
     def runs(lender: str | None, **b: Any) -> None:
         refined = {"refine": "patch-attention", "refine_from": lender}

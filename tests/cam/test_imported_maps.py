@@ -81,6 +81,7 @@ def test_maps_of_the_stores_size_stay(data: Path, seeds: Path) -> None:
     assert all((found.maps == 0.25).all() for found in maps.values())
 
 
+@pytest.mark.setting("cam.kind")
 def test_label_maps(data: Path, seeds: Path) -> None:
     labels = {name: np.zeros(size, np.uint8) for name, size in SIZES.items()}
     labels["one"][4:8, 4:8] = 2

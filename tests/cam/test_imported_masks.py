@@ -187,6 +187,7 @@ def write_masks(seeds: Path, **more: Any) -> None:
     (seeds / "two.json").write_text(json.dumps({"annotations": [encoded(left("two", 0.25))]}))
 
 
+@pytest.mark.setting("cam.kind", "cam.keep_uncovered")
 def test_masks_get_the_classes_of_the_cams(data: Path, seeds: Path, tmp_path: Path) -> None:
     write_masks(seeds)
     cams = write_cams(tmp_path / "other.h5")
@@ -201,6 +202,7 @@ def test_masks_get_the_classes_of_the_cams(data: Path, seeds: Path, tmp_path: Pa
     assert not without["two"].maps[0][:, 1:].any()
 
 
+@pytest.mark.setting("cam.file")
 def test_one_file_of_all_pictures(data: Path, seeds: Path, tmp_path: Path) -> None:
     write_masks(seeds)
     cams = write_cams(tmp_path / "other.h5")
@@ -221,6 +223,7 @@ def test_one_file_of_all_pictures(data: Path, seeds: Path, tmp_path: Path) -> No
         assert np.array_equal(together[name].maps, apart[name].maps)
 
 
+@pytest.mark.setting("cam.min_score")
 def test_scores(data: Path, seeds: Path, tmp_path: Path) -> None:
     cams = write_cams(tmp_path / "other.h5")
     settings = {**MASKS, "min_score": 0.5, "keep_uncovered": False}
@@ -278,6 +281,7 @@ def by(run: str, **more: Any) -> dict[str, Any]:
     return {"method": "imported", "kind": "masks", "cams_from": run, **more}
 
 
+@pytest.mark.setting("cam.cams_from")
 def test_masks_name_another_run_and_a_folder(tmp_path: Path) -> None:
     config = runs(a={}, b=by("a"), c={"method": "imported"})
     cam = config.run("b").stages["cam"]

@@ -67,6 +67,7 @@ def test_the_second_loss_is_the_published_definition() -> None:
     assert float(found) == pytest.approx(naive_softmax_loss(*parts), rel=1e-5)
 
 
+@pytest.mark.setting("cam.recam.weight")
 def test_a_step_has_both_losses_and_moves_the_maps() -> None:
     torch.manual_seed(1)
     task, batch = cam_task(SETTINGS, CLASSES, device=CPU), pictures()
@@ -92,6 +93,7 @@ def test_a_step_has_both_losses_and_moves_the_maps() -> None:
     assert float(network.second.weight.grad.abs().sum()) > 0
 
 
+@pytest.mark.setting("cam.recam.classifier_epochs", "cam.recam.joint_lr_factor")
 def test_the_first_epochs_are_the_plain_classifiers() -> None:
     batch, states = pictures(), {}
     for name, settings in {"cam": as_method(CAM, "cam", epochs=1), "recam": SETTINGS}.items():

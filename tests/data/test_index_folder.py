@@ -42,6 +42,7 @@ def test_folder_without_sets_is_all_training(root: Path) -> None:
     ]
 
 
+@pytest.mark.setting("index.classes")
 def test_class_order_from_file_or_setting(root: Path) -> None:
     (root / "classes.txt").write_text("dog\n\ncat\n")
     assert build_index(FOLDER, root).classes == ("dog", "cat")

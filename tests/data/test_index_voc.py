@@ -80,6 +80,7 @@ def test_sound_devkit(root: Path) -> None:
     assert masks == {name: f"SegmentationClass/{name}.png" for name in "abc"}
 
 
+@pytest.mark.setting("index.tags_from")
 def test_one_source_of_tags_alone(root: Path) -> None:
     assert "b has no tags" in _offenders(root, VocSettings(tags_from="annotations"))
     index = build_index(VocSettings(tags_from="cls_labels"), root)

@@ -102,6 +102,7 @@ def coco(root: Path, order: list[str]) -> Path:
 WRITERS = [one_hot, json_lines, json_list, json_mapping, several_columns, coco]
 
 
+@pytest.mark.setting("index.format", "index.file", "index.train_file")
 @pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
 def test_a_layout_is_recognised_and_read(tmp_path, write, capsys):
     write(write_pictures(tmp_path), list(TAGS))
@@ -175,6 +176,7 @@ def test_folders_of_sets_above_the_classes(tmp_path):
     }
 
 
+@pytest.mark.setting("index.train_file", "index.val_file")
 def test_coco_files_a_set(tmp_path):
     write_pictures(tmp_path)
     for name, order in (("train", list(TAGS)[:4]), ("valid", list(TAGS)[4:])):
@@ -187,6 +189,7 @@ def test_coco_files_a_set(tmp_path):
     assert index.classes == ("car", "dog", "sea")
 
 
+@pytest.mark.setting("index.val_share")
 def test_val_is_split_off_by_name_and_stays(tmp_path):
     for i in range(60):
         picture(tmp_path / ("cat" if i % 2 else "dog") / f"{i:03d}.png", i)

@@ -250,6 +250,7 @@ def refusal(root: Path, settings: FolderSettings | None = None) -> str:
     return caught.value.found
 
 
+@pytest.mark.setting("index.max_megapixels")
 def test_the_setting_reaches_the_index_and_the_masks(root: Path) -> None:
     Image.new("RGB", (80, 60)).save(root / "images" / "b.jpg")
     assert "0.0048 megapixels" in refusal(root, FolderSettings(max_megapixels=0.004))

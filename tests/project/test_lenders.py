@@ -66,6 +66,7 @@ def lent_by(run: str, **more: Any) -> dict[str, Any]:
     return {"export": {"model_from": run}, **more}
 
 
+@pytest.mark.setting("export.model_from")
 def test_a_lent_classifier_brings_its_settings() -> None:
     own = {"cam": {"method": "cam", "learning_rate": 0.5}}
     config = project(a=own, b=lent_by("a"), c={"extends": "b", "export": {"model_from": None}})

@@ -2,61 +2,21 @@
 
 `@pytest.mark.setting("cam.acr.q_decay")` says of a test that it sees the setting at another value
 than its default, and compares what is computed with what that value makes of it by hand, or by a
-naive form. The mark may also be one of a `pytest.param`.
+naive form. The mark may also be one of a `pytest.param`. Whether it is true, `python -m
+tests.ignored_settings` tries.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-
-from wsss.project.file import STAGES, stage_kind
-from wsss.project.local import LocalCompute
-from wsss.runtime.registry import Kind, Registry, inner_kind
+from settings_leaves import all_leaves, marks, names
 
 TESTS = REPOSITORY / "tests"
-KINDS: dict[str, Kind] = {**{stage: stage_kind(stage) for stage in STAGES}, "compute": LocalCompute}
-
-
-def places(kind: Kind, place: str) -> Iterator[str]:
-    """Yield the place of every setting of a kind; of a registry, of all that the library has."""
-    if isinstance(kind, Registry):
-        for entry in kind.entries().values():
-            if entry.settings.__module__.partition(".")[0] == "wsss":
-                yield from places(entry.settings, place)
-        return
-    for key, field in kind.model_fields.items():
-        inner = inner_kind(field)
-        if inner is None:
-            yield f"{place}.{key}"
-        else:
-            yield from places(inner, f"{place}.{key}")
-
-
-def marks(tree: ast.AST) -> Iterator[ast.Call]:
-    """Yield the marks `setting` of tests; what is slow is not run with the others, and left out."""
-    if isinstance(tree, (ast.FunctionDef, ast.ClassDef)) and any(
-        ast.unparse(node) == "pytest.mark.slow" for node in tree.decorator_list
-    ):
-        return
-    if isinstance(tree, ast.Call) and ast.unparse(tree.func) == "pytest.mark.setting":
-        yield tree
-    for node in ast.iter_child_nodes(tree):
-        yield from marks(node)
-
-
-def names(mark: ast.Call) -> list[str]:
-    """Return what a mark names; texts alone, so that they can be read without running anything."""
-    values = [ast.literal_eval(node) for node in mark.args]
-    assert values and not mark.keywords and all(isinstance(value, str) for value in values)
-    return values
-
-
-SETTINGS = frozenset(leaf for stage, kind in KINDS.items() for leaf in places(kind, stage))
+SETTINGS = frozenset(leaf.place for leaf in all_leaves())
 
 
 @pytest.fixture(scope="module")
