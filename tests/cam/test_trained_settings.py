@@ -99,6 +99,9 @@ def soft_binary_cross_entropy(logits: Tensor, label: Tensor, smoothing: float) -
 def test_labels_are_softened_and_networks_are_in_bfloat16(method: str) -> None:
     task = build(method, label_smoothing=0.3, precision="bfloat16")
     batch = noise(task.config.crop_px)
+    if hasattr(task.classifier, "head"):  # so sure of itself that rounding shows
+        with torch.no_grad():
+            task.classifier.head.classes.weight.mul_(30)
     x = normalise(batch["image"], task.classifier.normalisation)
     x = x.contiguous(memory_format=torch.channels_last)
     exact, rounded = [], []
@@ -112,7 +115,7 @@ def test_labels_are_softened_and_networks_are_in_bfloat16(method: str) -> None:
     name = name or ("classification" if "classification" in logged else "loss")
     found = float(logged[name])
     # A transformer's two ways to its scores round differently.
-    assert min(abs(found - one) for one in rounded) < 1e-6 < min(abs(found - e) for e in exact)
+    assert min(abs(found - one) for one in rounded) < 1e-5 < min(abs(found - e) for e in exact)
 
 
 # --- BatchNorm, the average ----------------------------------------------------------------------
