@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from clip_helpers import NAMES, reference, write_openai_file
+from hub_helpers import cached_repository
 from PIL import Image
 
 from wsss.cam.clip_es import min_max
+from wsss.cam.clip_es_maps import ClipEs, ClipEsOptions, network_input, network_size
+from wsss.cam.clip_words import BACKGROUND_WORDS, TEMPLATE
 from wsss.cam.config import ExportConfig
 from wsss.cam.export import export_cams
 from wsss.cam.methods.registry import METHODS
@@ -20,6 +24,9 @@ from wsss.data.index import ImageRecord, Index, write_index
 from wsss.errors import UserError
 from wsss.files import write_json
 from wsss.maps.map_store import MapStore, map_size
+from wsss.models.clip import Clip
+from wsss.models.clip_files import load_clip
+from wsss.project.config import resolve
 from wsss.runtime.compute import Compute
 from wsss.runtime.settings import to_dict
 
@@ -53,7 +60,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def export(
-    data: Path, output: Path, settings: dict[str, Any], **export_settings: Any
+    data: Path,
+    output: Path,
+    settings: dict[str, Any],
+    *,
+    weights: str | None = "tiny.pt",
+    **export_settings: Any,
 ) -> dict[str, np.ndarray]:
     chosen = METHODS.parse(
         {"method": "clip-es", "clip": {"weights": "tiny"}, **settings}, where="cam"
@@ -66,7 +78,7 @@ def export(
         output=output,
         compute=Compute(device="cpu", threads=1, workers=0),
         cam=output.with_suffix(".json"),
-        weights_file=data / "tiny.pt",
+        weights_file=None if weights is None else data / weights,
     )
     with MapStore(output) as store:
         return {name: store.read(name).maps for name in store.names}
@@ -90,13 +102,147 @@ def test_the_store_holds_the_public_codes_maps(data: Path, tmp_path: Path) -> No
         assert np.abs(maps[name] - wanted.numpy()).max() < 1e-3
 
 
-def test_several_views_are_summed_and_brought_to_one(data: Path, tmp_path: Path) -> None:
-    one = export(data, tmp_path / "one.h5", PUBLISHED)
-    two = export(data, tmp_path / "two.h5", PUBLISHED, scales=(1.0, 1.5), mirror=True)
+WORDS = {"person": "person with clothes,people,human", "bird": "bird avian", "chair": "chair seat"}
+
+
+def by_hand(
+    clip: Clip,
+    *,
+    words: dict[str, str] = WORDS,
+    background: Sequence[str] = BACKGROUND_WORDS,
+    template: str = TEMPLATE,
+    scales: tuple[float, ...] = (1.0,),
+    mirror: bool = False,
+    **options: Any,
+) -> dict[str, np.ndarray]:
+    """The maps of both pictures, each view by itself."""
+    classes = NAMES["voc_names"]
+    method = ClipEs(
+        clip,
+        class_texts=clip.embed_texts([template.replace("{}", words.get(c, c)) for c in classes]),
+        background_texts=clip.embed_texts([template.replace("{}", word) for word in background]),
+        options=ClipEsOptions(**options),
+    )
+    found = {}
     for name in IMAGES:
-        assert two[name].shape == one[name].shape and two[name].max() == 1
-        correlation = np.corrcoef(one[name].ravel(), two[name].ravel())[0, 1]
-        assert 0.2 < correlation < 0.999
+        picture = reference()[f"{name}/image"]
+        height, width = picture.shape[:2]
+        indices = sorted(classes.index(tag) for tag in NAMES["tags"][name])
+        total = torch.zeros(len(indices), *map_size(height, width))
+        for scale in scales:
+            sides = (round(height * scale), round(width * scale))
+            view = network_input(
+                picture, network_size(sides, 16, method.options.long_side_limit_px)
+            )
+            for flipped in (False, True)[: 1 + mirror]:
+                maps = method.maps(view.flip(-1) if flipped else view, indices)
+                maps = maps.flip(-1) if flipped else maps
+                total += F.interpolate(maps[None], total.shape[1:], mode="bilinear")[0]
+        views = len(scales) * (1 + mirror)
+        found[name] = (total if views == 1 else min_max(total)).numpy()
+    return found
+
+
+def agree(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> bool:
+    # Kept as float16.
+    return all(np.abs(found[name] - wanted[name]).max() < 1e-3 for name in IMAGES)
+
+
+@pytest.fixture(scope="module")
+def clip(data: Path) -> Clip:
+    return load_clip(data / "tiny.pt", device=torch.device("cpu"))[0]
+
+
+SETTINGS: list[Any] = [
+    pytest.param(
+        {"attention_layers": 3}, {"attention_layers": 3},
+        marks=pytest.mark.setting("cam.attention_layers"),
+    ),
+    pytest.param(
+        {"box_threshold": 0.8}, {"box_threshold": 0.8},
+        marks=pytest.mark.setting("cam.box_threshold"),
+    ),
+    pytest.param({"spread": False}, {"refine": False}, marks=pytest.mark.setting("cam.spread")),
+    pytest.param(
+        {"preset": "published"}, {"published": True}, marks=pytest.mark.setting("cam.preset")
+    ),
+    pytest.param(
+        {"long_side_limit_px": 80}, {"long_side_limit_px": 80},
+        marks=pytest.mark.setting("cam.long_side_limit_px"),
+    ),
+    pytest.param(
+        {"template": "{} in the rain"}, {"template": "{} in the rain"},
+        marks=pytest.mark.setting("cam.template"),
+    ),
+    pytest.param(
+        {"prompts": {"dog": "small hound", "bird": "owl"}},
+        {"words": {**WORDS, "dog": "small hound", "bird": "owl"}},
+        marks=pytest.mark.setting("cam.prompts"),
+    ),
+    pytest.param(
+        {"background_words": ["sky", "grass", "dog"]}, {"background": ["sky", "grass"]},
+        marks=pytest.mark.setting("cam.background_words"),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "changes"), SETTINGS)
+def test_maps_follow_the_settings_as_by_hand(
+    data: Path, clip: Clip, tmp_path: Path, settings: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    found = export(data, tmp_path / "cams.h5", settings)
+    assert agree(found, by_hand(clip, **changes))
+    assert not agree(found, by_hand(clip))
+
+
+@pytest.mark.setting("export.scales", "export.mirror")
+@pytest.mark.parametrize(
+    ("scales", "mirror"), [((1.0,), False), ((0.5, 1.5), False), ((1.5,), True)]
+)
+def test_views_are_summed_as_by_hand(
+    data: Path, clip: Clip, tmp_path: Path, scales: tuple[float, ...], mirror: bool
+) -> None:
+    found = export(data, tmp_path / "cams.h5", {}, scales=scales, mirror=mirror)
+    assert agree(found, by_hand(clip, scales=scales, mirror=mirror))
+
+
+@pytest.mark.setting("cam.clip.name", "cam.clip.revision")
+def test_a_name_and_a_revision_are_those_that_are_loaded(
+    data: Path, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = cached_repository(monkeypatch, tmp_path, "tiny/clip")
+    other = newest.parent / ("f" * 40)
+    other.mkdir()
+    (newest.parent.parent / "refs" / "older").write_text(other.name)
+    weight = clip.model.visual_projection.weight
+    kept = weight.detach().clone()
+    wanted = {}
+    for folder, sign in ((newest, 1.0), (other, -1.0)):
+        with torch.no_grad():
+            weight.copy_(sign * kept)
+        clip.model.save_pretrained(folder)
+        clip.tokenizer.save_pretrained(folder)
+        wanted[folder.name] = by_hand(clip)
+    with torch.no_grad():
+        weight.copy_(kept)
+    for revision, folder in ((None, newest), ("older", other)):
+        named = {"name": "tiny/clip", "weights": "hub", "revision": revision}
+        found = export(data, tmp_path / "cams.h5", {"clip": named}, weights=None)
+        assert agree(found, wanted[folder.name])
+        with MapStore(tmp_path / "cams.h5") as store:
+            assert store.attributes["model_revision"] == folder.name
+    assert not agree(wanted[newest.name], wanted[other.name])
+
+
+@pytest.mark.setting("cam.clip.weights")
+def test_a_key_is_the_file_that_the_export_is_given(data: Path) -> None:
+    run = {"root": "own", "index": {"format": "folder"}}
+    clips: dict[str, dict[str, Any]] = {"by_key": {"weights": "tiny"}, "by_name": {}}
+    runs = {k: {**run, "cam": {"method": "clip-es", "clip": v}} for k, v in clips.items()}
+    weights = {"tiny": str(data / "tiny.pt")}
+    config = resolve({"roots": {"own": "x"}, "weights": weights, "runs": runs})
+    assert config.weights_files("by_key", "cam") == {"weights-file": data / "tiny.pt"}
+    assert config.weights_files("by_name", "cam") == {}
 
 
 def test_a_class_that_is_a_background_word_is_said(

@@ -63,17 +63,27 @@ def by_hand(image: np.ndarray, maps: np.ndarray, indices: list[int], s: dict[str
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        pytest.param("foreground_threshold", 0.6, marks=pytest.mark.setting("labels.foreground_threshold")),
-        pytest.param("background_threshold", 0.2, marks=pytest.mark.setting("labels.background_threshold")),
+        pytest.param(
+            "foreground_threshold", 0.6, marks=pytest.mark.setting("labels.foreground_threshold")
+        ),
+        pytest.param(
+            "background_threshold", 0.2, marks=pytest.mark.setting("labels.background_threshold")
+        ),
         pytest.param("gt_prob", 0.95, marks=pytest.mark.setting("labels.crf.gt_prob")),
         pytest.param("gaussian_sxy", 0.7, marks=pytest.mark.setting("labels.crf.gaussian_sxy")),
-        pytest.param("gaussian_compat", 0.5, marks=pytest.mark.setting("labels.crf.gaussian_compat")),
+        pytest.param(
+            "gaussian_compat", 0.5, marks=pytest.mark.setting("labels.crf.gaussian_compat")
+        ),
         pytest.param("bilateral_sxy", 4.0, marks=pytest.mark.setting("labels.crf.bilateral_sxy")),
-        pytest.param("bilateral_srgb", 60.0, marks=pytest.mark.setting("labels.crf.bilateral_srgb")),
-        pytest.param("bilateral_compat", 1.0, marks=pytest.mark.setting("labels.crf.bilateral_compat")),
+        pytest.param(
+            "bilateral_srgb", 60.0, marks=pytest.mark.setting("labels.crf.bilateral_srgb")
+        ),
+        pytest.param(
+            "bilateral_compat", 1.0, marks=pytest.mark.setting("labels.crf.bilateral_compat")
+        ),
         pytest.param("iterations", 1, marks=pytest.mark.setting("labels.crf.iterations")),
     ],
-)  # fmt: skip
+)
 def test_labels_are_those_of_the_crf_by_hand(key: str, value: float) -> None:
     image, maps = picture()
     own = {key: value}
