@@ -252,7 +252,7 @@ def require_labels(index: Index, known: Container[str], *, where: Path, fix: str
         )
 
 
-def require_truth(kind: str, trained: Index, masks: Collection[str], *, where: Path) -> None:
+def require_truth(kind: str, trained: Index, masks: Container[str], *, where: Path) -> None:
     """Check that a segmentation has the masks that it is to learn from.
 
     Args:
@@ -268,7 +268,7 @@ def require_truth(kind: str, trained: Index, masks: Collection[str], *, where: P
     if kind == "ground_truth":
         fix = "add the masks, or train with segmentation.labels: pseudo or mixed"
         require_labels(trained, masks, where=where, fix=fix)
-    elif kind == "mixed" and not any(record.name in masks for record in trained.records):
+    elif kind == "mixed" and not any(name in masks for name in trained.records.names):
         raise UserError(
             f"segmentation.labels is 'mixed', and none of the {len(trained.records)} training "
             "pictures has a mask",
