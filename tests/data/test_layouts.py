@@ -239,10 +239,75 @@ def test_what_is_wrong_is_listed_with_its_place(tmp_path):
         assert words in str(caught.value)
 
 
+def refusal(root):
+    with pytest.raises(UserError, match="no layout that is known") as caught:
+        recognised(root)
+    return caught.value.found
+
+
 def test_a_folder_without_any_layout(tmp_path):
+    assert refusal(tmp_path) == "this folder has no layout that is known"
     picture(tmp_path / "a.jpg", 1)
-    with pytest.raises(UserError, match="no layout that is known"):
-        recognised(tmp_path)
+    assert "no list says what is in the pictures (1)" in refusal(tmp_path)
+
+
+LINES = '{"image": "a.jpg", "tags": ["cat"]}\n{"image": "b.jpg", "ta'
+COCO = '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"id"'
+HALVES = {
+    "annotations.json": (COCO.encode(), "annotations.json: this is not JSON: "),
+    "part.json": (b'{"images": [], "categories": []}', "part.json: this is no COCO JSON"),
+    "empty.json": (b"", "empty.json: this file is empty"),
+    "list.json": (b'[{"image": "a.jpg", "tags": ["ca', "list.json: this is not JSON"),
+    "list.jsonl": (LINES.encode(), "list.jsonl, line 2: this is not JSON"),
+    "none.jsonl": (b"\n", "none.jsonl: this table lists no picture"),
+    "latin.csv": (
+        "image,tags\na.jpg,caf\u00e9\n".encode("latin1"),
+        "latin.csv: this file is not UTF-8",
+    ),
+    "empty.csv": (b"", "empty.csv: this table has no rows"),
+    "long.csv": (b"image,tags\n" + b"a" * 140_000, "long.csv, line 2: this is not a CSV file"),
+    "other.csv": (b"image,tags\nx.jpg,cat\na.jpg,cat\n", "of the 2 pictures that it lists 1 are"),
+    "labels.csv": (b"image,tags\na.jpg,cat\n", "there is no folder images/ here"),
+    "images/b.jpg": (b"", "there is no labels.csv here"),
+    "JPEGImages/b.jpg": (b"", "there is no ImageSets/Segmentation/ here"),
+    "ImageSets/Segmentation/train.txt": (b"a", "there is no JPEGImages/ here"),
+    "VOCdevkit/VOC2012/JPEGImages/b.jpg": (b"", "VOCdevkit/VOC2012 as the data root"),
+    "annotations/instances_train2014.json": (b"{}", "no annotations/instances_val2014.json here"),
+}
+
+
+@pytest.mark.parametrize("file", HALVES)
+def test_what_is_nearly_a_layout_says_what_is_missing(tmp_path, file):
+    content, words = HALVES[file]
+    picture(tmp_path / ("a.jpg" if file != "labels.csv" else "elsewhere/c.jpg"), 1)
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_bytes(content)
+    found = refusal(tmp_path)
+    assert words in found and "no list says" not in found
+    # One line a layout, none of them twice.
+    lines = found.splitlines()[1:]
+    assert len({line.partition(": ")[2] for line in lines}) == len(lines)
+
+
+def test_several_lists_are_named(tmp_path):
+    picture(tmp_path / "a.jpg", 1)
+    for name in ("one.csv", "two.csv"):
+        (tmp_path / name).write_text("image,tags\na.jpg,cat\n")
+    assert "several tables of these pictures: one.csv, two.csv" in refusal(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.csv").unlink()
+        (tmp_path / f"{name}.json").write_text(
+            '{"images": [], "annotations": [], "categories": []}'
+        )
+    assert "2 files with COCO JSON, one.json, two.json" in refusal(tmp_path)
+
+
+def test_a_broken_list_is_said_where_folders_are_taken_for_classes(tmp_path, capsys):
+    for seed, file in enumerate(("cat/1.jpg", "dog/2.jpg")):
+        picture(tmp_path / file, seed)
+    (tmp_path / "annotations.json").write_text(COCO)
+    assert recognised(tmp_path) == {"format": "class_folders"}
+    assert "annotations.json: this is not JSON" in capsys.readouterr().out
 
 
 def test_heic_pictures_are_read(tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsss.errors import UserError
+from wsss.errors import UserError, with_help
 from wsss.maps.background import AUTO
 from wsss.maps.chosen import KEYS
 
@@ -62,24 +62,42 @@ def recognised(root: Path) -> Mapping[str, Any]:
     """Return the settings of the layout that a folder has.
 
     Raises:
-        UserError: It has none that is known.
+        UserError: It has none that is known; the message says what each that comes near lacks.
     """
     from wsss.data.formats.registry import FORMATS
 
     entries = FORMATS.entries()
     order = [name for name in entries if name not in ORDER] + [n for n in ORDER if n in entries]
+    near: dict[tuple[str, str], str] = {}
     for name in order:
         recognise = entries[name].recognise
-        values = recognise(root) if recognise is not None else None
+        try:
+            values = recognise(root) if recognise is not None else None
+        except UserError as error:
+            if near and name == ORDER[-1]:
+                continue  # that there is no list, where there is one that is nearly right
+            # What is wrong with a file that two formats take for theirs is said once.
+            said = f"  - as {name}: {_told(error, root)}"
+            near.setdefault((error.where or "", error.found), said)
+            continue
         if values is not None:
+            if name == ORDER[-1] and near:
+                print("\n".join(["taken for no list of these pictures:", *near.values()]))
             return values
     raise UserError(
-        "this folder has no layout that is known",
+        "\n".join(["this folder has no layout that is known", *near.values()]),
         where=root,
         expected="a folder a class; images/ and labels.csv; COCO JSON; CSV, JSON or JSON lines "
         "of pictures and tags; or a VOC devkit",
         fix="docs/own-pictures.md shows each",
     )
+
+
+def _told(error: UserError, root: Path) -> str:
+    """Return what one format misses as one line, with the file."""
+    place = (error.where or "").removeprefix(str(root)).lstrip("/")
+    said = " ".join(with_help(error).split())
+    return f"{place}: {said}" if place else said
 
 
 def automatic(stages: Mapping[str, Any]) -> dict[str, Any]:

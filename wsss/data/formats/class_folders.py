@@ -123,13 +123,23 @@ def _check_names(listing: Listing) -> None:
 
 
 def recognise(root: Path) -> Mapping[str, Any] | None:
-    """Return settings if every picture lies in a folder below."""
+    """Return settings if every picture lies in a folder below.
+
+    Raises:
+        UserError: There are pictures, and too few folders that could be classes.
+    """
     depth = 3 if _sets(root) else 2
     pictures = [file for file in files_below(root) if is_picture(file)]
     deep = [file for file in pictures if len(file.split("/")) >= depth]
     folders = {file.split("/")[depth - 2] for file in deep}
-    if len(folders) < 2 or len(deep) * 2 < len(pictures):
+    if not pictures:
         return None
+    if len(folders) < 2 or len(deep) * 2 < len(pictures):
+        raise UserError(
+            f"no list says what is in the pictures ({len(pictures)}), and they do not lie in two "
+            "or more folders, one a class",
+            where=root,
+        )
     return {"format": "class_folders"}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsss.data.fingerprints import combined, content_digest, folder_digest
 from wsss.data.formats.coco_shapes import object_mask
-from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings, recognised_by
+from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IGNORE, MOST_MEGAPIXELS, write_label
 from wsss.data.index import Index
 from wsss.data.listing import (
@@ -372,6 +372,13 @@ def mask_fingerprint(settings: CocoSettings, root: Path) -> str:
     return combined(f"coco {OVERLAP_RULE}", *(content_digest(p) for p in annotation_files(root)))
 
 
+def _recognise(root: Path) -> Mapping[str, Any] | None:
+    if not any((root / _annotation_file(name)).exists() for name in COCO_SETS):
+        return None
+    annotation_files(root)
+    return {"format": "coco"}
+
+
 FORMATS.register(
     DataFormat(
         name="coco",
@@ -385,6 +392,6 @@ FORMATS.register(
         source="MS-COCO 2014 (the folder with train2014, val2014, annotations), from "
         "https://cocodataset.org/#download",
         draws_masks=True,
-        recognise=recognised_by("coco", _annotation_file("val")),
+        recognise=_recognise,
     )
 )

@@ -30,7 +30,7 @@ from wsss.data.listing import (
     require_file,
 )
 from wsss.data.tags import clean_name
-from wsss.errors import UserError
+from wsss.errors import UserError, listed
 from wsss.runtime.settings import BelowOne
 
 _KEYS = ("images", "annotations", "categories")
@@ -183,8 +183,20 @@ def _check_twice(listing: Listing) -> None:
 
 
 def recognise(root: Path) -> Mapping[str, Any] | None:
-    """Return settings if there are COCO JSON files: one, or one each for train, val and test."""
-    found = [file for file in files_below(root) if file.endswith(".json") and _looks(root / file)]
+    """Return settings if there are COCO JSON files: one, or one each for train, val and test.
+
+    Raises:
+        UserError: One is damaged or lacks a list, or their names do not say which is which.
+    """
+    found, broken = [], None
+    for file in files_below(root):
+        if file.endswith(".json") and (root / file).is_file():
+            try:
+                found += [file] if _looks(root, file) else []
+            except UserError as error:
+                broken = broken or error
+    if broken is not None:
+        raise broken  # it may be the half of them
     if len(found) == 1:
         return {"format": "coco_json", "train_file": found[0]}
     files: dict[str, str] = {}
@@ -193,22 +205,47 @@ def recognise(root: Path) -> Mapping[str, Any] | None:
         words = words.removesuffix(".json").replace(".", "_")
         sets = {SET_NAMES[word] for word in words.split("_") if word in SET_NAMES}
         if len(sets) != 1 or files.setdefault(next(iter(sets)), file) != file:
-            return None
+            files.clear()
+            break
+    if found and "train" not in files:
+        raise UserError(
+            f"there are {len(found)} files with COCO JSON, {listed(found, 4)}, and their names do "
+            "not say which is for training",
+            where=root,
+            expected="one file, or one each with train, val and test in its name",
+        )
     named = {f"{name}_file": file for name, file in files.items()}
-    return {"format": "coco_json", **named} if "train" in files else None
+    return {"format": "coco_json", **named} if found else None
 
 
-def _looks(path: Path) -> bool:
-    if not path.is_file():
+def _looks(root: Path, file: str) -> bool:
+    """Say whether a file is COCO JSON.
+
+    Raises:
+        UserError: It is meant to be, or the list of another form, and is damaged.
+    """
+    with open(root / file, "rb") as handle:
+        start = handle.read(_SHOWN_BYTES).lstrip()
+    if not start:
+        raise UserError("this file is empty", where=root / file)
+    if not start.startswith(b"{"):
         return False
-    with open(path, "rb") as handle:
-        if not handle.read(_SHOWN_BYTES).lstrip().startswith(b"{"):
-            return False
+    try:
+        _read(root, file)
+    except UserError:
+        # An object of something else is none of ours, unless it has what COCO JSON begins with.
+        if not _is_object_of_others(root / file):
+            raise
+        return False
+    return True
+
+
+def _is_object_of_others(path: Path) -> bool:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         return False
-    return isinstance(values, dict) and all(isinstance(values.get(key), list) for key in _KEYS)
+    return not isinstance(values, dict) or not any(key in values for key in _KEYS)
 
 
 def _list_fingerprint(settings: CocoJsonSettings, root: Path) -> str:

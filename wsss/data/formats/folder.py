@@ -337,12 +337,10 @@ def _list_fingerprint(settings: FolderSettings, root: Path) -> str:
 
 
 def _recognise(root: Path) -> Mapping[str, Any] | None:
-    if not (root / IMAGES).is_dir() or not (root / LABELS).is_file():
+    if not (root / IMAGES).is_dir() and not (root / LABELS).exists():
         return None
-    try:
-        _parse_labels(root)
-    except UserError:
-        return None  # a labels.csv of another form
+    require_folder(root)
+    _parse_labels(root)
     return {"format": "folder"}
 
 

@@ -47,7 +47,8 @@ class DataFormat(Record):
         draws_masks: Whether its masks are drawn into the root by a step of the run.
         fixed_classes: Whether the format itself says which classes there are, and their order.
         recognise: Takes the data root; returns the settings that fit it, or None: it has another
-            layout. What `wsss init` asks.
+            layout. Of one that is nearly this, it raises a `UserError` that says what is missing or
+            broken. What `wsss init` asks.
     """
 
     list_images: Callable[[Any, Path], Listing]
@@ -59,15 +60,6 @@ class DataFormat(Record):
     draws_masks: bool = False
     fixed_classes: bool = False
     recognise: Callable[[Path], Mapping[str, Any] | None] | None = None
-
-
-def recognised_by(name: str, *paths: str) -> Callable[[Path], Mapping[str, Any] | None]:
-    """Return what recognises a format without settings by the files and folders that it has."""
-
-    def recognise(root: Path) -> Mapping[str, Any] | None:
-        return {"format": name} if all((root / path).exists() for path in paths) else None
-
-    return recognise
 
 
 FORMATS: Registry[DataFormat] = Registry(

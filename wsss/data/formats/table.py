@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +36,7 @@ from wsss.data.listing import (
     nearest,
 )
 from wsss.data.tags import Cell, clean_name, read_tags
-from wsss.errors import UserError
+from wsss.errors import UserError, listed, with_help
 from wsss.runtime.settings import BelowOne
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
@@ -122,27 +122,54 @@ def _add(
 
 
 def recognise(root: Path) -> Mapping[str, Any] | None:
-    """Return settings if just one table near the top lists pictures that are there."""
+    """Return settings if just one table near the top lists pictures that are there.
+
+    Raises:
+        UserError: There are tables, and none of them can be read or lists these pictures; or
+            several do.
+    """
     candidates = [
         file
         for file in files_below(root)
         if Path(file).suffix.lower() in SUFFIXES and file.count("/") < 2
     ]
-    found = []
-    finder = Finder(root) if candidates else None
+    if not candidates:
+        return None
+    found, near = [], []
+    finder = Finder(root)
     for file in candidates:
         try:
             rows = read_rows(root / file).rows
-        except UserError:
+        except UserError as error:
+            near.append(error)
             continue
         problems: list[Problem] = []
-        hits = sum(
-            finder is not None and finder.find(row.image, file, row.line, problems) is not None
-            for row in rows
-        )
-        if hits * 2 > len(rows):
+        missing = [r for r in rows if finder.find(r.image, file, r.line, problems) is None]
+        if len(missing) * 2 < len(rows):
             found.append(file)
-    return {"format": "table", "file": found[0]} if len(found) == 1 else None
+        else:
+            near.append(_of_other_pictures(root / file, len(rows), len(missing), problems))
+    if len(found) == 1:
+        return {"format": "table", "file": found[0]}
+    if found:
+        raise UserError(
+            f"there are several tables of these pictures: {listed(found, 4)}",
+            where=root,
+            fix="take the others away, or name one as index.file of a run",
+        )
+    if len(near) == 1:
+        raise near[0]
+    told = [f"{Path(each.where or '').relative_to(root)}: {with_help(each)}" for each in near]
+    raise UserError(listed(told, 6, separator="; "), where=root)
+
+
+def _of_other_pictures(
+    path: Path, total: int, missing: int, problems: Sequence[Problem]
+) -> UserError:
+    reason = f": line {problems[0].line}, {problems[0].reason}" if problems else ""
+    return UserError(
+        f"of the {total} pictures that it lists {missing} are not here{reason}", where=path
+    )
 
 
 def _list_fingerprint(settings: TableSettings, root: Path) -> str:

@@ -77,8 +77,13 @@ def _csv_rows(path: Path) -> Rows:
     header_line = text.partition("\n")[0]
     delimiter = max((",", ";", "\t"), key=header_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    header = [cell.strip() for cell in next(reader, [])]
-    lines = [(reader.line_num, [c.strip() for c in cells]) for cells in reader if any(cells)]
+    try:
+        header = [cell.strip() for cell in next(reader, [])]
+        lines = [(reader.line_num, [c.strip() for c in cells]) for cells in reader if any(cells)]
+    except csv.Error as error:
+        raise UserError(
+            f"this is not a CSV file: {error}", where=f"{path}, line {reader.line_num}"
+        ) from None
     wrong = [line for line, cells in lines if len(cells) != len(header)]
     if len(header) < 2 or not lines or wrong:
         raise UserError(
@@ -141,10 +146,11 @@ def _json_rows(path: Path) -> Rows:
         if path.suffix.lower() == ".json":
             objects = _json_objects(json.loads(text))
         else:
-            numbered = enumerate(text.splitlines(), start=1)
-            objects = [(line, json.loads(words)) for line, words in numbered if words.strip()]
+            objects = _objects_by_line(path, text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"this is not JSON: {error}", where=path) from None
+    if not objects:
+        raise UserError("this table lists no picture", where=path)
     rows = []
     left: dict[str, None] = {}
     for line, values in objects:
@@ -179,6 +185,17 @@ def _json_tags(found: Any) -> str | tuple[str, ...] | None:
     if any(isinstance(each, bool) or not isinstance(each, (str, int)) for each in values):
         return None
     return tuple(map(str, values))
+
+
+def _objects_by_line(path: Path, text: str) -> list[tuple[int, Any]]:
+    objects = []
+    for line, words in enumerate(text.splitlines(), start=1):
+        try:
+            objects += [(line, json.loads(words))] if words.strip() else []
+        except (ValueError, RecursionError) as error:
+            found = getattr(error, "msg", str(error))
+            raise UserError(f"this is not JSON: {found}", where=f"{path}, line {line}") from None
+    return objects
 
 
 def _json_objects(values: Any) -> list[tuple[int, Any]]:

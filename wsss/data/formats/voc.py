@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from wsss.data.fingerprints import combined, content_digest, folder_digest, named_digest
 from wsss.data.formats.cls_labels import read_cls_labels
-from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings, recognised_by
+from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.index import Index
 from wsss.data.listing import Entry, FoundMasks, Listing, Problem, read_lines, require_file
 from wsss.data.tags import clean_name
@@ -37,6 +37,10 @@ _PATHS = re.compile(r"/?JPEGImages/(?P<name>[A-Za-z0-9_\-]+)\.jpg(\s+\S+\.png)?"
 TagSource = Literal["auto", "annotations", "cls_labels"]
 
 
+# Where the folder lies in those that archives unpack to.
+_NESTED = ("VOC2012", "VOCdevkit/VOC2012")
+
+
 class VocSettings(IndexSettings):
     """Where the tags of a VOC devkit come from."""
 
@@ -55,7 +59,7 @@ def require_voc(root: Path) -> None:
     """
     for needed in (LISTS, IMAGES):
         if not (root / needed).is_dir():
-            inside = [each for each in ("VOC2012", "VOCdevkit/VOC2012") if (root / each).is_dir()]
+            inside = [each for each in _NESTED if (root / each).is_dir()]
             raise UserError(
                 f"there is no {needed}/ here, so this is not a VOC devkit",
                 where=root,
@@ -243,6 +247,14 @@ def _mask_fingerprint(settings: VocSettings, root: Path) -> str:
     return combined("voc", *(folder_digest(root / folder) for folder in MASK_FOLDERS))
 
 
+def _recognise(root: Path) -> Mapping[str, Any] | None:
+    parts = (LISTS, IMAGES, ANNOTATIONS, *MASK_FOLDERS, *_NESTED)
+    if not any((root / part).is_dir() for part in parts):
+        return None
+    require_voc(root)
+    return {"format": "voc"}
+
+
 FORMATS.register(
     DataFormat(
         name="voc",
@@ -253,7 +265,7 @@ FORMATS.register(
         find_masks=find_voc_masks,
         list_fingerprint=_list_fingerprint,
         mask_fingerprint=_mask_fingerprint,
-        recognise=recognised_by("voc", LISTS, IMAGES),
+        recognise=_recognise,
         source="PASCAL VOC 2012 (the folder with JPEGImages, ImageSets, ...), from "
         "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
     )
