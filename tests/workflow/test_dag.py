@@ -50,7 +50,8 @@ def test_plans_of_comparisons_share_the_index_and_stop_early(project: Project) -
     }
     truth = project.planned("results/tiny-gt/miou.csv")
     assert set(truth) == {
-        *("stage_config", "index", "masks", "segmentation", "count_shards", "prediction_crf"),
+        *("stage_config", "index", "masks", "masks_trained", "segmentation", "count_shards"),
+        "prediction_crf",
         *("score_labels_segmentation", "score_labels_segmentation_crf", "panels", "collect"),
     }
     both = project.planned(MIOU, "results/tiny-cam/miou.csv", "results/tiny-gt/miou.csv")
