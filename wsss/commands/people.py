@@ -125,7 +125,8 @@ def _compare(options: argparse.Namespace) -> None:
     for folder in folders:
         if not any((folder / "config").glob("*.json")):
             raise lacking(folder, "no run is in this folder", expected="config/ in it")
-    text = compare(*folders, names=list(map(run_name, folders)))
+    first, second = folders
+    text = compare(first, second, [run_name(folder) for folder in folders])
     print(text, end="")
     if options.output is not None:
         write_text(options.output, text)
