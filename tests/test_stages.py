@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY, TINY_RUN
-from wsss.commands.parameters import PREFIX, fields_of, is_compute, parameters
 
 from wsss import provenance
 from wsss.cli import SUMMARIES, build_parser
+from wsss.commands.parameters import PREFIX, fields_of, is_compute, parameters
 from wsss.maps.shards import Shard
 from wsss.monitor.status import run_status
 from wsss.project.code import code_hash
