@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,7 +40,7 @@ def write_store(path: Path, classes: tuple[str, ...], name: str = "a") -> Path:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A picture, its index, and maps and models of its classes in another order."""
     Image.new("RGB", (20, 16)).save(tmp_path / "a.png")
     write_label(tmp_path / "mask.png", np.ones((16, 20), np.uint8))

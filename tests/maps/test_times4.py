@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from crf_recorder import recorded_crf
+from PIL import Image
 
 from wsss.api.cam_store import CamStore
 from wsss.data.images import read_label, write_label
@@ -49,8 +50,6 @@ def labels(background: float = BACKGROUND) -> np.ndarray:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A picture, maps that are to be enlarged four times, and what they then say as its mask."""
-    from PIL import Image
-
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)).save(
         tmp_path / "a.png"
