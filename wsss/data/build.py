@@ -166,9 +166,9 @@ def build_masks(
             masks contradict the tags; where a few do, they are printed.
     """
     _require_root(root)
-    masks, problems = _format(settings).find_masks(settings, root, index)
+    found, problems = _format(settings).find_masks(settings, root, index)
+    masks = found if isinstance(found, NameMap) else NameMap(found.items())
 
-    masks = NameMap(masks.items())
     # One object for all pictures with the same labels.
     same: dict[frozenset[int], frozenset[int]] = {}
 

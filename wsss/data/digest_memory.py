@@ -147,7 +147,7 @@ class DigestMemory:
         if not names.ascending:
             chosen = names.last_of_each()
             rows = np.frombuffer(entries, np.uint8).reshape(-1, _ENTRY_BYTES)
-            self._names, self._entries = names.take(chosen), bytearray(rows[chosen].tobytes())
+            self._names, self._entries = names.take(chosen), bytearray(rows[chosen].data)
             self._names.ascending = True
         self._changed = True
 

@@ -311,10 +311,12 @@ def folder_mask_fingerprint(settings: IndexSettings, root: Path) -> str:
 
 def find_folder_masks(settings: IndexSettings, root: Path, index: Index) -> FoundMasks:
     """Return the masks there are, and a problem for each mask that belongs to no image."""
-    known = index.records.names
-    masks: list[tuple[str, str]] = []
     problems: list[Problem] = []
-    folder = root / MASKS
+    return NameMap(_masks_of(root / MASKS, index.records.names, problems)), problems
+
+
+def _masks_of(folder: Path, known: Names, problems: list[Problem]) -> Iterator[tuple[str, str]]:
+    """Yield name and path of the masks of images, and add a problem for each of none."""
     for name in sorted(os.listdir(folder)) if folder.is_dir() else ():  # noqa: PTH208 - as above
         if name.startswith("."):
             continue
@@ -327,8 +329,7 @@ def find_folder_masks(settings: IndexSettings, root: Path, index: Index) -> Foun
             reason = f"no image has this name{nearest(stem, known)}"
             problems.append(Problem(file, 0, "mask without an image", reason))
         else:
-            masks.append((stem, file))
-    return NameMap(masks), problems
+            yield stem, file
 
 
 def _list_fingerprint(settings: FolderSettings, root: Path) -> str:
