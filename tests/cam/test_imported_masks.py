@@ -236,6 +236,43 @@ def test_scores(data: Path, seeds: Path, tmp_path: Path) -> None:
         export(data, seeds, settings, cams=cams)
 
 
+# Of the picture "two", 12 x 16 px, whose CAM is above 0.4 in the left half. A mask of 12 columns of
+# the upper half has two thirds of itself there, which is half of the region. One of all but the last
+# row has half of itself there, and 11 twelfths of the region.
+UPPER = np.zeros((12, 16), bool)
+UPPER[:6, :12] = True
+MOST = np.ones((12, 16), bool)
+MOST[11:] = False
+
+
+@pytest.mark.parametrize(
+    ("mask", "settings"),
+    [
+        pytest.param(
+            UPPER, {"min_coverage": 0.7}, marks=pytest.mark.setting("cam.min_coverage")
+        ),
+        pytest.param(MOST, {"min_share": 0.95}, marks=pytest.mark.setting("cam.min_share")),
+        # Nothing is above it: there is no region.
+        pytest.param(UPPER, {"background": 0.95}, marks=pytest.mark.setting("cam.background")),
+    ],
+)  # fmt: skip
+def test_masks_that_the_settings_leave_out(
+    data: Path, seeds: Path, tmp_path: Path, mask: np.ndarray, settings: dict[str, Any]
+) -> None:
+    write_masks(seeds)
+    (seeds / "two.json").write_text(json.dumps([encoded(mask)]))
+    cams = write_cams(tmp_path / "other.h5")
+    always = {**MASKS, "keep_uncovered": False}
+    taken = export(data, seeds, always, cams=cams)["two"].maps[0]
+    assert np.array_equal(taken, naive_means(mask))
+    assert not export(data, seeds, {**always, **settings}, cams=cams)["two"].maps.any()
+
+
+def naive_means(mask: np.ndarray) -> np.ndarray:
+    """Of 4 x 4 pixels each."""
+    return mask.reshape(3, 4, 4, 4).mean(axis=(1, 3)).astype(np.float32)
+
+
 def test_what_is_refused(data: Path, seeds: Path, tmp_path: Path) -> None:
     cams = write_cams(tmp_path / "other.h5")
 
@@ -301,3 +338,15 @@ def test_masks_name_another_run_and_a_folder(tmp_path: Path) -> None:
         runs(a={}, b=by("a", seeds="sedes"))
     with pytest.raises(UserError, match="is on the data set 'far'"):
         runs(b=by("elsewhere"))
+
+
+@pytest.mark.setting("cam.seeds")
+def test_the_folder_is_that_of_the_key(tmp_path: Path) -> None:
+    for name in ("seeds", "others"):
+        (tmp_path / name).mkdir()
+    roots = {name: str(tmp_path / name) for name in ("seeds", "others")}
+    run = {"root": "seeds", "index": {"format": "folder"}, "cam": {"method": "imported"}}
+    other = {**run, "cam": {"method": "imported", "seeds": "others"}}
+    config = resolve({"roots": roots, "runs": {"a": run, "b": other}})
+    assert config.seeds_root("a") == {"seeds-root": tmp_path / "seeds"}
+    assert config.seeds_root("b") == {"seeds-root": tmp_path / "others"}

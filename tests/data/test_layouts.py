@@ -189,6 +189,35 @@ def test_coco_files_a_set(tmp_path):
     assert index.classes == ("car", "dog", "sea")
 
 
+@pytest.mark.setting("index.train_file", "index.val_file", "index.test_file")
+def test_each_coco_file_is_the_set_that_the_settings_say(tmp_path):
+    write_pictures(tmp_path)
+    files, sets = list(TAGS), {}
+    for start, name in ((0, "train"), (3, "val"), (5, "test")):
+        sets[name] = files[start : {0: 3, 3: 5, 5: 6}[start]]
+        coco(tmp_path, sets[name])
+        shutil.move(tmp_path / "export" / "result.json", tmp_path / f"my_{name}.json")
+        (tmp_path / "export").rmdir()
+    values = {f"{name}_file": f"my_{name}.json" for name in sets}
+    settings = FORMATS.parse({"format": "coco_json", **values}, where="index")
+    index = build_index(settings, tmp_path)
+    for name, paths in sets.items():
+        assert [record.path for record in index.subset(name).records] == sorted(paths)
+
+
+@pytest.mark.setting("index.val_share")
+@pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
+def test_every_layout_can_split_val_off(tmp_path, write):
+    write(write_pictures(tmp_path), list(TAGS))
+    of_share = {
+        share: {record.path for record in read(tmp_path, val_share=share)[1].subset("val").records}
+        for share in (0.3, 0.999)
+    }
+    # Which ones, their names decide; of a larger share they are more.
+    assert 1 <= len(of_share[0.3]) < 5 == len(of_share[0.999])
+    assert of_share[0.3] < of_share[0.999]
+
+
 @pytest.mark.setting("index.val_share")
 def test_val_is_split_off_by_name_and_stays(tmp_path):
     for i in range(60):
