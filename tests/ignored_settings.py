@@ -21,7 +21,9 @@ import pytest
 from _pytest.runner import runtestprotocol
 from settings_leaves import Leaf, all_leaves
 
-LIBRARY = str(Path(__file__).parent.parent / "wsss")
+import wsss
+
+LIBRARY = str(Path(wsss.__file__).parent)
 # What chooses a method, a format or a head is no value that could be read in another one's place.
 CHOOSING = ("cam.method", "index.format", "pseudo_labels.method", "segmentation.head.name")
 # What refuses settings that do not go together.

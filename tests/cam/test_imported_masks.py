@@ -237,8 +237,8 @@ def test_scores(data: Path, seeds: Path, tmp_path: Path) -> None:
 
 
 # Of the picture "two", 12 x 16 px, whose CAM is above 0.4 in the left half. A mask of 12 columns of
-# the upper half has two thirds of itself there, which is half of the region. One of all but the last
-# row has half of itself there, and 11 twelfths of the region.
+# the upper half has two thirds of itself there, which is half of the region. One of all but the
+# last row has half of itself there, and 11 twelfths of the region.
 UPPER = np.zeros((12, 16), bool)
 UPPER[:6, :12] = True
 MOST = np.ones((12, 16), bool)

@@ -2,8 +2,8 @@
 
 `@pytest.mark.setting("cam.acr.q_decay")` says of a test that it sees the setting at another value
 than its default, and compares what is computed with what that value makes of it by hand, or by a
-naive form. The mark may also be one of a `pytest.param`. Whether it is true, `python -m
-tests.ignored_settings` tries.
+naive form. The mark may also be one of a `pytest.param`. Whether it is true,
+`PYTHONPATH=tests python -m ignored_settings` tries.
 """
 
 from __future__ import annotations
