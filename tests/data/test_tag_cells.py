@@ -137,6 +137,13 @@ def test_a_listed_name_does_not_decide_the_separator() -> None:
     assert tags.separator == "|" and tags.of == (frozenset(("a, b", "c")), frozenset(("a, b",)))
 
 
+def test_thousands_of_tags_in_a_cell_take_no_longer_than_they_are_long() -> None:
+    # With every run of neighbours tried as one name this takes hours.
+    names = [f"t{i}" for i in range(20_000)]
+    tags = read_tags([Cell(2, ";".join([*names, "a", "b"]))], {"a;b"}, file="labels.csv")
+    assert tags.of == (frozenset([*names, "a;b"]),) and not tags.problems
+
+
 def test_a_table_s_tag_that_is_not_listed_is_named(tmp_path: Path) -> None:
     settings = write_table(tmp_path, ["dog", "dgo"])
     (tmp_path / "classes.txt").write_text("dog\nsofa\n")

@@ -156,16 +156,39 @@ def other_labels(folder: Path, config: Any) -> Any:
     return config
 
 
+def list_contents(folder: Path, name: str = "", content: str = "a") -> None:
+    """Write what the index stage does beside its list, one picture's in another form."""
+    paths = read_index(folder / "index.csv").records.paths
+    lines = (f"{content if name and name in path else 'b'}  {path}\n" for path in paths)
+    (folder / "pictures.sha256").write_text("".join(lines))
+
+
+def other_pixels(folder: Path, config: Any) -> Any:
+    list_contents(folder, "p00")
+    return config
+
+
+def other_pixels_where_nothing_learns(folder: Path, config: Any) -> Any:
+    index = read_index(folder / "index.csv")
+    list_contents(folder, index.subset("val").records[0].name)
+    return config
+
+
 @pytest.mark.parametrize(
     ("stage", "change", "keys"),
     [
         ("cam", other_settings, {"config"}),
         *((stage, other_settings, {"settings"}) for stage in ("irn", "segmentation")),
-        ("cam", other_images, {"images"}),
+        ("cam", other_images, {"images", "pictures"}),
         # Which labels there are is known with the images.
-        *((stage, other_images, {"images", "labels"}) for stage in ("irn", "segmentation")),
+        *(
+            (stage, other_images, {"images", "labels", "pictures"})
+            for stage in ("irn", "segmentation")
+        ),
         *((stage, other_labels, {"labels"}) for stage in ("irn", "segmentation")),
         *((stage, other_classes, {"classes"}) for stage in ("cam", "segmentation")),
+        *((stage, other_pixels, {"pictures"}) for stage in CONFIGS),
+        *((stage, other_pixels_where_nothing_learns, set()) for stage in CONFIGS),
     ],
 )
 def test_what_a_stage_learns_from_is_part_of_its_training(
@@ -176,6 +199,7 @@ def test_what_a_stage_learns_from_is_part_of_its_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make_data(tmp_path)
+    list_contents(tmp_path)
 
     def identity(config: Any) -> dict[str, Any]:
         module = MODULES[stage]

@@ -16,7 +16,7 @@ from wsss.cam.model_file import CLASSIFIER, RECONSTRUCTOR, cam_task
 from wsss.cam.training_pictures import cam_pictures
 from wsss.data.augment import rand_augment, random_erasing
 from wsss.data.images import read_image
-from wsss.data.index import Index, read_index
+from wsss.data.index import Index, contents_hash, read_index
 from wsss.data.transforms import image_to_tensor, random_crop, random_flip, random_long_side
 from wsss.errors import UserError
 from wsss.files import content_hash
@@ -123,6 +123,7 @@ def train_cam(
         "config": content_hash(to_dict(config)),
         "classes": content_hash(known.classes),
         "images": content_hash([[record.name, *record.tags] for record in known.records]),
+        "pictures": contents_hash(index, known),
         "code": closure_hash(__name__, *sorted(modules)),
         **({} if anchor is None else {"anchor": anchor.digest}),
     }

@@ -7,6 +7,7 @@ set format concerns the index stage and no training.
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 from array import array
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -26,6 +27,8 @@ from wsss.runtime.names import NameMap
 
 INDEX_COLUMNS = ("name", "sets", "tags", "width", "height", "path")
 MASK_COLUMNS = ("name", "mask")
+PICTURES, MASKS = "pictures.sha256", "masks.sha256"
+"""Beside the lists: the content of the files that they name, as `sha256sum` writes it."""
 _SIDE = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -211,6 +214,31 @@ class _Lines:
                 return line
             self._of = dict(zip(records.names, self._lines, strict=True))
         return self._of.setdefault(name, line)
+
+
+def contents_hash(index_path: str | PathLike[str], index: Index) -> str | None:
+    """Return a hash of the pictures' content, so that no training goes on with others.
+
+    Args:
+        index_path: The index that `index` is of, or is a part of, in its order.
+        index: The pictures.
+
+    Returns:
+        16 hexadecimal digits; None: what the index stage saw of them is not beside its list.
+    """
+    path = Path(index_path).with_name(PICTURES)
+    if not path.is_file():
+        return None
+    paths = iter(index.records.paths)
+    wanted = next(paths, None)
+    digest = hashlib.sha256()
+    with opened_text(path) as lines:
+        for line in lines:
+            content, _, file = line.rstrip("\n").partition("  ")
+            if file == wanted:
+                digest.update(content.encode())
+                wanted = next(paths, None)
+    return digest.hexdigest()[:16] if wanted is None else None
 
 
 def write_masks(masks: Mapping[str, str], path: str | PathLike[str]) -> None:

@@ -11,6 +11,8 @@ from wsss.data.class_names import check_order, class_counts
 from wsss.data.fingerprints import combined, file_digests, named_digest, remembered
 from wsss.data.formats.registry import FORMATS, IndexSettings
 from wsss.data.index import (
+    MASKS,
+    PICTURES,
     ImageRecord,
     Index,
     classes_path,
@@ -23,9 +25,6 @@ from wsss.data.listing import read_lines
 from wsss.data.mask_check import class_table
 from wsss.errors import UserError
 from wsss.files import written_text
-
-PICTURES, MASKS = "pictures.sha256", "masks.sha256"
-"""Beside the lists: the content of the files that they name, as `sha256sum` writes it."""
 
 
 def make_index(

@@ -166,10 +166,12 @@ def _split(text: str, separator: str | None, known: frozenset[str]) -> list[str]
     if separator is None or clean_name(text) in known:
         return [text]
     pieces = text.split(separator)
+    # No known name is made of more: a cell of thousands of tags takes no longer than it is long.
+    longest = 1 + max((name.count(separator) for name in known), default=0)
     parts: list[str] = []
     start = 0
     while start < len(pieces):
-        ends = range(len(pieces), start + 1, -1)
+        ends = range(min(len(pieces), start + longest), start + 1, -1)
         joins = (end for end in ends if clean_name(separator.join(pieces[start:end])) in known)
         end = next(joins, start + 1)
         parts.append(separator.join(pieces[start:end]))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wsss.data.index import read_index
+from wsss.data.index import contents_hash, read_index
 from wsss.data.labelled import LabelledImages, label_pngs
 from wsss.data.transforms import normalise
 from wsss.files import content_hash
@@ -136,6 +136,7 @@ def train_irn(
             "stage": "irn",
             "settings": to_dict(config),
             "images": content_hash(list(images.names)),
+            "pictures": contents_hash(index, training_set),
             "labels": digest,
         },
         stage="irn",

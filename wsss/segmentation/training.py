@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsss.data.index import read_index
+from wsss.data.index import contents_hash, read_index
 from wsss.data.labelled import LabelledImages
 from wsss.data.transforms import normalise
 from wsss.files import content_hash
@@ -162,6 +162,7 @@ def train_segmentation(
             "settings": settings,
             "classes": list(known.classes),
             "images": content_hash(list(images.names)),
+            "pictures": contents_hash(index, known),
             "labels": digest,
         },
         stage="segmentation",
