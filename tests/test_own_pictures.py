@@ -220,13 +220,14 @@ def test_a_mask_corrected_in_cvat_is_what_the_mixture_learns_from(project, capsy
     assert (mask[:24] == 1).all() and (mask[24:] == 0).all()
     root, index = project / "data/tiny", Path("results/tiny/index.csv")
     make_masks(config=FolderSettings(), root=root, index=index, output=Path("masks.csv"))
-    found = find_labels(
+    labels = find_labels(
         SegmentationConfig(labels="mixed"),
         read_index(index).training_set(),
         labels=Path("results/tiny/pseudo_labels"),
         masks=Path("masks.csv"),
         root=root,
     )
+    found = dict(labels)
     assert found.pop("image_03") == root / "masks/image_03.png"
     assert {path.parent.name for path in found.values()} == {"pseudo_labels"}
     assert main(["import-masks", "results/tiny", "corrected.zip"]) == 0

@@ -116,7 +116,7 @@ def test_index_init_and_config(
     assert "contains ';' or a control character" in text and f"there is no images/c{SHOWN}" in text
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(
-        "roots: {voc: v}\nruns: {voc-lite: {root: voc, index: {format: voc}}}\n"
+        "roots: {voc: v}\nruns: {voc-lite-best: {root: voc, index: {format: voc}}}\n"
     )
     assert main(["init", str(data)]) == 2
     assert "control character" in sent(capsys)
