@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 
 from wsss.data import digest_memory
 from wsss.data.build import listing_fingerprint, mask_fingerprint
+from wsss.data.digest_memory import DigestMemory, stamp_of
 from wsss.data.fingerprints import (
     content_digest,
     file_digests,
@@ -31,6 +33,7 @@ from wsss.data.formats.registry import FORMATS, IndexSettings
 from wsss.data.index import read_masks
 from wsss.data.indexing import make_index, make_masks, training_mask_fingerprint
 from wsss.errors import UserError
+from wsss.runtime.names import Names
 
 
 def bmp(path: Path, seed: int) -> None:
@@ -232,6 +235,14 @@ def _kept(file: Path, **changes: object) -> bytes:
     return changed.getvalue()
 
 
+def _central(file: Path, offset: int, value: bytes) -> bytes:
+    """Return a memory's file with bytes of its first entry's record changed."""
+    content = bytearray(file.read_bytes())
+    start = content.index(b"PK\x01\x02") + offset
+    content[start : start + len(value)] = value
+    return bytes(content)
+
+
 DAMAGES: list[Callable[[Path], bytes]] = [
     lambda file: b"",
     lambda file: b'{"version": 1, "files": {}, "passed": []}',
@@ -242,6 +253,9 @@ DAMAGES: list[Callable[[Path], bytes]] = [
     lambda file: _kept(file, ends=np.array([0.0, 5.0])),
     lambda file: _kept(file, entries=np.zeros(3, np.uint8)),
     lambda file: _kept(file, passed=[]).replace(b"passed", b"pasted"),
+    lambda file: _central(file, 6, b"\xff\x00"),  # a version of ZIP that there is not
+    lambda file: _central(file, 8, b"\x01"),  # encrypted
+    lambda file: _central(file, 10, b"\x63"),  # compressed in no known way
 ]
 
 
@@ -277,6 +291,42 @@ def test_a_memory_keeps_the_last_digest_of_each_file(tmp_path: Path, monkeypatch
         assert stored["text"].tobytes() == b"0.bmp1.bmp2.bmp"
         kept = stored["entries"].reshape(3, 64)[:, 32:]
     assert [row.tobytes().hex() for row in kept] == [found[1][i] for i in (1, 2, 0)]
+
+
+def test_times_of_other_centuries_are_times(tmp_path: Path) -> None:
+    digest = "ab" * 32
+    # 1601, which some file systems have where there is no time, 1969, and times yet to come.
+    for changed in (-11_644_473_600 * 10**9, -1, 10**19, 10**20):
+        status = SimpleNamespace(st_size=3, st_mtime_ns=changed, st_ctime_ns=0, st_ino=2**64 + 1)
+        memory = DigestMemory(tmp_path / "memory", tmp_path)
+        memory.put(f"{tmp_path}/a", stamp_of(status), digest, seen=time.time())
+        known = memory.get(f"{tmp_path}/a", stamp_of(status))
+        assert known == (digest if changed < 0 else None)
+
+
+def test_an_interrupted_save_mixes_nothing_up(tmp_path: Path, monkeypatch) -> None:
+    memory = DigestMemory(tmp_path / "memory", tmp_path)
+    status = SimpleNamespace(st_size=3, st_mtime_ns=0, st_ctime_ns=0, st_ino=1)
+    digests = {name: f"{number:064x}" for number, name in enumerate("cab")}
+    for name, digest in digests.items():
+        memory.put(f"{tmp_path}/{name}", stamp_of(status), digest, seen=time.time())
+
+    def interrupted(names: Names) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Names, "last_of_each", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            memory.save()
+    (tmp_path / "memory").mkdir()
+    former = tmp_path / "memory" / f"{memory._file.stem}.json"
+    former.write_text("{}")
+    memory.save()
+    assert not former.exists()  # of a version that kept another file
+    again = DigestMemory(tmp_path / "memory", tmp_path)
+    for each in (memory, again):
+        found = {name: each.get(f"{tmp_path}/{name}", stamp_of(status)) for name in digests}
+        assert found == digests
 
 
 def test_a_memory_holds_no_path_and_may_be_unwritable(tmp_path: Path, monkeypatch) -> None:

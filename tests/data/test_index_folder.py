@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 from PIL import Image
 
 from wsss.data.build import build_index, build_masks, listing_fingerprint, mask_fingerprint
+from wsss.data.formats.class_folders import ClassFoldersSettings
 from wsss.data.formats.demo import DemoSettings
 from wsss.data.formats.folder import FolderSettings
 from wsss.data.images import write_label
+from wsss.data.listing import SHOWN_PROBLEMS
 from wsss.errors import UserError
 
 FOLDER = FolderSettings()
@@ -30,6 +33,31 @@ def _offenders(root: Path, config: FolderSettings = FOLDER) -> str:
     with pytest.raises(UserError) as caught:
         build_index(config, root)
     return caught.value.found
+
+
+def test_a_line_break_in_a_name_is_said(tmp_path: Path) -> None:
+    for name in ("a", "b\nc", "d\re"):
+        (tmp_path / "cat").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 6)).save(tmp_path / "cat" / f"{name}.png")
+    found = _offenders(tmp_path, ClassFoldersSettings())
+    assert found.count("line break or another control character") == 2
+    assert "cat/b\\nc.png" in found and "cat/d\\re.png" in found
+
+
+def test_only_what_is_shown_is_compared_with_all_names(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+
+    def near(word: str, names: Iterable[str], n: int) -> list[str]:
+        compared.append(word)
+        return [name for name in names if name[0] == word[0]][:n]
+
+    monkeypatch.setattr("wsss.data.listing.difflib.get_close_matches", near)
+    lines = "".join(f"a{number}.jpeg,dog\n" for number in range(200))
+    (root / "labels.csv").write_text(f"image,tags\n{lines}")
+    assert "did you mean 'a.jpg'?" in _offenders(root)
+    assert len(compared) == SHOWN_PROBLEMS
 
 
 def test_folder_without_sets_is_all_training(root: Path) -> None:

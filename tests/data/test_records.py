@@ -111,6 +111,9 @@ def test_names_are_found_where_they_first_stand(names: list[str]) -> None:
     assert [names[place] for place in held.order()] == sorted(names)
     assert held[::-1] == names[::-1]
     assert held.take(held.last_of_each()) == sorted(set(names))
+    in_order = held.in_order()
+    assert in_order == sorted(names) and in_order.ascending == (len(set(names)) == len(names))
+    assert held != [1] * len(names) or not names
 
 
 def test_a_map_of_names_is_a_sorted_dict() -> None:
@@ -136,6 +139,12 @@ def test_what_is_made_when_asked_for_is_a_list() -> None:
     doubled = Made(lambda item: (made.append(item), 2 * item)[1], range(10))
     assert made == [] and doubled[3] == 6 and made == [3]
     assert list(doubled[2:8:3]) == [4, 10] and len(doubled) == 10
+    with pytest.raises(IndexError, match="its own"):
+        list(Made(lambda item: [][item] if item < 0 else _fails(), range(3)))
+
+
+def _fails() -> int:
+    raise IndexError("its own, which is not the end of the list")
 
 
 def test_a_picture_takes_few_bytes() -> None:
@@ -191,7 +200,8 @@ def test_an_index_in_any_order_is_sorted(tmp_path: Path) -> None:
     write_index(Index(CLASSES, ()), tmp_path / "index.csv")
     rows = [f"{name},train,zebra,4,3,{name}.png\n" for name in "cadb"]
     (tmp_path / "index.csv").write_text(HEAD + "".join(rows))
-    assert list(read_index(tmp_path / "index.csv").records.names) == list("abcd")
+    found = read_index(tmp_path / "index.csv").records.names
+    assert list(found) == list("abcd") and found.ascending
 
 
 def test_text_of_another_encoding_is_said_before_all_else(tmp_path: Path) -> None:

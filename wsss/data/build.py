@@ -20,7 +20,7 @@ from wsss.data.fingerprints import combined, once
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IGNORE, palette_labels, probe_image, read_label
 from wsss.data.index import ImageRecord, Index, Records
-from wsss.data.listing import Entry, Problem, is_text, raise_problems, read_lines
+from wsss.data.listing import Entry, Problem, is_control, is_text, raise_problems, read_lines
 from wsss.data.mask_check import Seen, check_tags
 from wsss.errors import UserError, listed, with_help
 from wsss.files import is_below
@@ -77,6 +77,9 @@ def build_index(settings: IndexSettings, root: Path) -> Index:
         if not is_text(entry.path):
             reason = "its name is not UTF-8, which tables and labels cannot hold; rename it"
             return Problem(entry.path, 0, "name in another encoding", reason)
+        if not entry.path.isprintable() and any(map(is_control, entry.path)):
+            reason = "its name has a line break or another control character; rename it"
+            return Problem(repr(entry.path), 0, "name with control characters", reason)
         for name in (entry.name, entry.path):
             if not is_below(name):
                 reason = f"{name!r} leads out of the data set's folder"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,10 +21,12 @@ from wsss.runtime.names import Names
 MEMORY_VERSION = 2
 _SETTLED_S = 2.5
 _CHECKS = 50
+# New digests beside those in order, at least: putting them there takes as long as all are many.
+_RECENT = 4096
 # Size, times of the last changes of content and inode in ns, inode.
-_STAMP = struct.Struct("<QqqQ")
+_STAMP = struct.Struct("<QQQQ")
 _DIGEST_BYTES = 32
-_MOST = 2**64
+_MOST = 2**64 - 1
 STAMP_BYTES = _STAMP.size
 NO_STAMP = bytes(STAMP_BYTES)
 _ENTRY_BYTES = STAMP_BYTES + _DIGEST_BYTES
@@ -33,9 +34,10 @@ _ENTRY_BYTES = STAMP_BYTES + _DIGEST_BYTES
 
 def stamp_of(status: os.stat_result) -> bytes:
     """Return what tells that a file has changed."""
-    # The time of the last change of the inode is not at the disposal of who copies or edits.
-    size, inode = status.st_size % _MOST, status.st_ino % _MOST
-    return _STAMP.pack(size, status.st_mtime_ns, status.st_ctime_ns, inode)
+    # The time of the last change of the inode is not at the disposal of who copies or edits. Some
+    # file systems have 1601 where there is no time.
+    values = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    return _STAMP.pack(*(min(max(value, 0), _MOST) for value in values))
 
 
 class Digests(Sequence[str]):
@@ -92,10 +94,11 @@ class DigestMemory:
         self._file = folder / f"{place}.npz"
         self._names, self._entries = Names(), bytearray()
         self._new_names, self._new_entries = Names(), bytearray()
+        self._recent: dict[str, int] = {}
         self.passed: list[str] = []
         self._changed = False
-        # Damaged or of another version: a memory less, which only takes time.
-        with suppress(OSError, ValueError, LookupError, EOFError, TypeError, zipfile.BadZipFile):
+        # Damaged in whatever way, or of another version: a memory less, which only takes time.
+        with suppress(Exception):
             self._load()
 
     def _load(self) -> None:
@@ -108,16 +111,15 @@ class DigestMemory:
         if len(entries) == len(names) * _ENTRY_BYTES:
             self._names, self._entries, self.passed = names, entries, passed
 
-    def _entry(self, position: int) -> bytearray:
-        return self._entries[position * _ENTRY_BYTES : (position + 1) * _ENTRY_BYTES]
-
     def get(self, path: str, stamp: bytes) -> str | None:
         """Return the digest of a file that is as it was; None: it is not known."""
-        self._merge()
-        position = self._names.position(path.removeprefix(self._prefix))
+        name = path.removeprefix(self._prefix)
+        entries, position = self._new_entries, self._recent.get(name)
+        if position is None:
+            entries, position = self._entries, self._names.position(name)
         if position is None:
             return None
-        entry = self._entry(position)
+        entry = entries[position * _ENTRY_BYTES : (position + 1) * _ENTRY_BYTES]
         return entry[STAMP_BYTES:].hex() if entry.startswith(stamp) else None
 
     def put(self, path: str, stamp: bytes, digest: str, seen: float) -> None:
@@ -127,8 +129,12 @@ class DigestMemory:
             return
         if max(changed, inode_changed) / 1e9 >= seen - _SETTLED_S:
             return
-        self._new_names.append(path.removeprefix(self._prefix))
+        name = path.removeprefix(self._prefix)
+        self._recent[name] = len(self._new_names)
+        self._new_names.append(name)
         self._new_entries += stamp + bytes.fromhex(digest)
+        if len(self._recent) > max(_RECENT, len(self._names) // 8):
+            self._merge()
 
     def note(self, check: str) -> None:
         """Remember that a check of these data, named by what it depends on, was passed."""
@@ -139,17 +145,17 @@ class DigestMemory:
         """Put what is new among what was known, in the order of the names."""
         if not self._new_names:
             return
-        names, entries = self._names, self._entries
+        # Copies, so that whoever interrupts this finds names and entries that belong together.
+        names, entries = self._names[:], self._entries + self._new_entries
         for name in self._new_names:
             names.append(name)
-        entries += self._new_entries
-        self._new_names, self._new_entries = Names(), bytearray()
         if not names.ascending:
             chosen = names.last_of_each()
             rows = np.frombuffer(entries, np.uint8).reshape(-1, _ENTRY_BYTES)
-            self._names, self._entries = names.take(chosen), bytearray(rows[chosen].data)
-            self._names.ascending = True
-        self._changed = True
+            names, entries = names.take(chosen), bytearray(rows[chosen].data)
+            names.ascending = True
+        self._names, self._entries, self._changed = names, entries, True
+        self._new_names, self._new_entries, self._recent = Names(), bytearray(), {}
 
     def save(self) -> None:
         """Write the file, if there is something new; a folder that cannot be written is no harm."""
@@ -157,7 +163,7 @@ class DigestMemory:
         if not self._changed:
             return
         temporary = self._file.with_name(f".{self._file.name}.{os.getpid()}.tmp")
-        with suppress(OSError):
+        try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             text, ends = self._names.arrays()
             with temporary.open("wb") as file:
@@ -171,3 +177,8 @@ class DigestMemory:
                 )
             os.replace(temporary, self._file)
             self._changed = False
+            # What earlier versions kept.
+            self._file.with_suffix(".json").unlink(missing_ok=True)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from wsss.data.index import (
     PICTURES,
     ImageRecord,
     Index,
+    Records,
     classes_path,
     read_index,
     require_truth,
@@ -102,9 +103,12 @@ def training_mask_fingerprint(settings: IndexSettings, root: Path, kind: str | N
         return whole
     try:
         listing = chosen.list_images(settings, root)
-        records = [ImageRecord(e.name, e.sets, e.tags, 0, 0, e.path) for e in listing.entries]
-        trained = Index(listing.classes, tuple(records)).training_set()
-        found, _ = chosen.find_masks(settings, root, trained)
+        records = Records(
+            ImageRecord(e.name, e.sets, e.tags, 0, 0, e.path) for e in listing.entries
+        )
+        trained = Index(listing.classes, records).training_set()
+        # Of all images: a mask of none is compared with every name.
+        found, _ = chosen.find_masks(settings, root, Index(listing.classes, records))
     except UserError:
         return whole  # what is wrong with the data is for the index stage to say
     names = sorted(record.name for record in trained.records if record.name in found)

@@ -8,6 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import overload
 
@@ -130,22 +131,44 @@ _UNPRINTED = frozenset(("Cc", "Cs"))
 _COMPARED = 5000
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return words that ask for the name that was meant; empty: none is near.
+class Nearest:
+    """Asks for the names that were meant by words which are none.
 
-    Where it is the same name in other characters, they say so: the two look alike.
+    Args:
+        known: The names; looked at when the first word comes.
     """
-    names = list(known)
-    composed = unicodedata.normalize("NFC", word)
-    same = [n for n in names if n != word and unicodedata.normalize("NFC", n) == composed]
-    if same:
-        return (
-            f"; there is {same[0]!r}, whose letters are stored in another way: {same[0]!a}, "
-            f"not {word!a} (composed and decomposed Unicode, NFC and NFD): write both alike"
-        )
-    # Of many names this takes a while, and again for each word.
-    match = difflib.get_close_matches(word, names, n=1) if len(names) <= _COMPARED else []
-    return f"; did you mean {match[0]!r}?" if match else ""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._known = known
+        self._asked = 0
+
+    @cached_property
+    def _composed(self) -> dict[str, str]:
+        return {unicodedata.normalize("NFC", name): name for name in self._known}
+
+    def __call__(self, word: str) -> str:
+        """Return words that ask for the name; empty: none is near.
+
+        Where it is the same name in other characters, they say so: the two look alike. Otherwise
+        only the words of the problems that are shown are compared with all names, which takes a
+        while.
+        """
+        same = self._composed.get(unicodedata.normalize("NFC", word), word)
+        if same != word:
+            return (
+                f"; there is {same!r}, whose letters are stored in another way: {same!a}, "
+                f"not {word!a} (composed and decomposed Unicode, NFC and NFD): write both alike"
+            )
+        self._asked += 1
+        if self._asked > SHOWN_PROBLEMS or len(self._composed) > _COMPARED:
+            return ""
+        match = difflib.get_close_matches(word, self._composed.values(), n=1)
+        return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return what `Nearest` says of a single word."""
+    return Nearest(known)(word)
 
 
 def bad_class_name(name: str) -> str | None:
@@ -157,6 +180,11 @@ def bad_class_name(name: str) -> str | None:
     if name.lower() in {"background", "mean"}:
         return "is reserved: the background is label 0, and 'mean' a row of the score table"
     return None
+
+
+def is_control(letter: str) -> bool:
+    """Say whether a character is a line break or another control character."""
+    return unicodedata.category(letter) == "Cc"
 
 
 def is_text(name: str) -> bool:

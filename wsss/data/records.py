@@ -102,7 +102,7 @@ class Records(Sequence[ImageRecord]):
         return (self[position] for position in range(len(self)))
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Sequence):
+        if isinstance(other, Sequence) and not isinstance(other, str):
             return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
         return NotImplemented
 
@@ -132,7 +132,11 @@ class Records(Sequence[ImageRecord]):
 
     def by_name(self) -> Records:
         """Return all of them in the order of their names."""
-        return self if self.names.ascending else self.take(self.names.order())
+        if self.names.ascending:
+            return self
+        taken = self.take(self.names.order())
+        taken.names = self.names.in_order()
+        return taken
 
     @property
     def tag_counts(self) -> npt.NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar, overload
 
 T = TypeVar("T")
@@ -19,6 +19,10 @@ class Made(Sequence[R], Generic[T, R]):
 
     def __init__(self, function: Callable[[T], R], items: Sequence[T]) -> None:
         self._function, self._items = function, items
+
+    def __iter__(self) -> Iterator[R]:
+        # Not by `__getitem__`, whose IndexError, whoever raises it, would be taken for the end.
+        return map(self._function, self._items)
 
     def __len__(self) -> int:
         return len(self._items)

@@ -73,7 +73,7 @@ class Names(Sequence[str]):
         if isinstance(other, Names):
             return self._text == other._text and self._ends == other._ends
         if isinstance(other, Sequence) and not isinstance(other, str):
-            return len(self) == len(other) and all(map(str.__eq__, self, other))
+            return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
         return NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
@@ -108,6 +108,15 @@ class Names(Sequence[str]):
             found = every if self.ascending else sorted(every, key=self._bytes)
             self._order = np.fromiter(found, np.int64, len(self))
         return self._order
+
+    def in_order(self) -> Names:
+        """Return them in their order; equal ones stay."""
+        if self.ascending:
+            return self
+        order = self.order()
+        found = self.take(order)
+        found.ascending = len(self.last_of_each()) == len(self)
+        return found
 
     def last_of_each(self) -> Positions:
         """Return where each name stands the last time, in the order of the names."""

@@ -8,6 +8,7 @@ import sys
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -31,6 +32,7 @@ from wsss.data.listing import (
     Entry,
     FoundMasks,
     Listing,
+    Nearest,
     Problem,
     bad_class_name,
     lines_of,
@@ -105,7 +107,7 @@ class _Pictures:
                 if entry.is_dir():
                     folders.add(entry.name)
         self.names, self._suffixes = Names(), list[str]()
-        known: set[str] = set()
+        known: dict[str, int] = {}
         for name in sorted(files):
             if name.startswith("."):
                 continue
@@ -115,17 +117,22 @@ class _Pictures:
                 reason = f"not a picture ({', '.join(IMAGE_SUFFIXES)})"
                 problems.append(Problem(file, 0, "file that is no picture", reason))
             elif stem in known:
-                other = self.file(self.names.index(stem))
+                other = self.file(known[stem])
                 reason = f"{other} has the same name but for its suffix"
                 problems.append(Problem(file, 0, "two pictures of one name", reason))
             else:
-                known.add(stem)
+                known[stem] = len(self.names)
                 self.names.append(stem)
                 self._suffixes.append(sys.intern(suffix))
 
     def file(self, position: int) -> str:
         """Return the file name of a picture."""
         return self.names[position] + self._suffixes[position]
+
+    @cached_property
+    def hint(self) -> Nearest:
+        """What asks for the file that was meant."""
+        return Nearest(self.files())
 
     def files(self) -> Iterator[str]:
         """Yield all file names."""
@@ -271,7 +278,7 @@ def _add_line(
         name = Path(image).stem
         position = pictures.names.position(name)
     if position is None or image not in (name, pictures.file(position)):
-        problem("missing image", f"there is no {IMAGES}/{image}{nearest(image, pictures.files())}")
+        problem("missing image", f"there is no {IMAGES}/{image}{pictures.hint(image)}")
         return
     if listed[position]:
         problem("image listed twice", f"{name} is listed twice, first in line {listed[position]}")
@@ -317,6 +324,7 @@ def find_folder_masks(settings: IndexSettings, root: Path, index: Index) -> Foun
 
 def _masks_of(folder: Path, known: Names, problems: list[Problem]) -> Iterator[tuple[str, str]]:
     """Yield name and path of the masks of images, and add a problem for each of none."""
+    hint = Nearest(known)
     for name in sorted(os.listdir(folder)) if folder.is_dir() else ():  # noqa: PTH208 - as above
         if name.startswith("."):
             continue
@@ -326,7 +334,7 @@ def _masks_of(folder: Path, known: Names, problems: list[Problem]) -> Iterator[t
             reason = "masks are PNG files (a lossy format would change the labels)"
             problems.append(Problem(file, 0, "mask that is no PNG", reason))
         elif stem not in known:
-            reason = f"no image has this name{nearest(stem, known)}"
+            reason = f"no image has this name{hint(stem)}"
             problems.append(Problem(file, 0, "mask without an image", reason))
         else:
             yield stem, file
