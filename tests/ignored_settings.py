@@ -111,7 +111,12 @@ def main(arguments: Sequence[str]) -> int:
     if "--" in arguments:
         at = list(arguments).index("--")
         arguments, options = arguments[:at], arguments[at + 1 :]
-    ignoring = Ignoring(arguments)
+    places = {leaf.place for leaf in all_leaves()}
+    for each in arguments:
+        if not any(place == each or place.startswith(f"{each}.") for place in places):
+            print(f"ignored_settings: '{each}' is no setting and no stage", file=sys.stderr)
+            return 2
+    ignoring = Ignoring(arguments or sorted({place.partition(".")[0] for place in places}))
     pytest.main(["-q", "-p", "no:xdist", *options], plugins=[ignoring])
     return int(any(not any(tests.values()) for tests in ignoring.told.values()))
 

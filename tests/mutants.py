@@ -10,6 +10,7 @@ checkout, where the fast tests run that import the module, then those of its roo
 Printed are the faults that no test noticed, which a person has to look at (some change nothing
 that anybody could see), and how many of each module's were noticed. It takes about a quarter of a
 minute a fault, more for those that survive; continuous integration does not run it.
+`ignored_settings.py` is the other half: settings that the library would not look at.
 """
 
 from __future__ import annotations
@@ -27,12 +28,11 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import Queue
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("wsss", "tests", "workflow", "profiles", "docs", "benchmarks", "examples", "envs")
 WORDS = {"description", "expected", "fix", "help", "metavar", "where", "what", "about"}
 """Keyword arguments that only say something."""
 PER_MODULE = 3
@@ -73,7 +73,10 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a fault: `killed` by which tests, `survived`, or `timeout`, which is killed."""
+    """What came of a fault: `killed`, `survived`, `timeout`, which is killed, or `broken`.
+
+    Broken are tests that fail, or cannot run, without any fault: they would notice nothing.
+    """
 
     mutant: Mutant
     result: str
@@ -197,7 +200,6 @@ def drawn(count: int, seed: int, only: Sequence[str]) -> list[Mutant]:
 def tests_of(file: str) -> tuple[str, ...]:
     """Return the test files to run for a module: what imports it, then those of its room."""
     module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-    parent, _, name = module.rpartition(".")
     direct: list[str] = []
     room: list[str] = []
     alone: list[str] = []
@@ -210,9 +212,9 @@ def tests_of(file: str) -> tuple[str, ...]:
                 imported |= {f"{node.module}.{each.name}" for each in node.names}
             elif isinstance(node, ast.Import):
                 imported |= {each.name for each in node.names}
-        if module in imported or f"{parent}.{name}" in imported:
+        if module in imported:
             direct.append(test)
-        elif file.split("/")[1] in path.parts:
+        elif file.split("/")[1] in path.relative_to(ROOT).parts:
             room.append(test)
         elif path.parent.name == "tests":
             alone.append(test)
@@ -220,14 +222,10 @@ def tests_of(file: str) -> tuple[str, ...]:
     return (*direct, *(room or alone))
 
 
-def tried(mutant: Mutant, place: Path) -> Outcome:
-    """Put a fault into a copy of the checkout, run the tests, and take it out again."""
-    path = place / mutant.file
-    kept = path.read_text()
-    tests = tests_of(mutant.file)
+def passes(tests: Sequence[str], place: Path) -> bool | None:
+    """Run tests until one fails; None: they took too long."""
     words = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
     environment = {**os.environ, "PYTHONPATH": str(place), "OMP_NUM_THREADS": "1"}
-    path.write_text(mutant.source)
     try:
         done = subprocess.run(
             [*words, "-p", "no:xdist", *tests],
@@ -237,22 +235,50 @@ def tried(mutant: Mutant, place: Path) -> Outcome:
             timeout=LIMIT_S,
             check=False,
         )
-        result = "survived" if done.returncode in (0, 5) else "killed"
     except subprocess.TimeoutExpired:
-        result = "timeout"
+        return None
+    # 5: there were none. A fault that nothing can be imported with is an error of collection, 2.
+    return done.returncode in (0, 5)
+
+
+@dataclass
+class Known:
+    """Which tests pass without any fault; found out once for each set of them."""
+
+    found: dict[tuple[str, ...], bool] = field(default_factory=dict)
+
+    def passes(self, tests: tuple[str, ...], place: Path) -> bool:
+        """Return whether they do, by running them where that is not known."""
+        if tests not in self.found:
+            self.found[tests] = passes(tests, place) is True
+        return self.found[tests]
+
+
+def tried(mutant: Mutant, place: Path, known: Known) -> Outcome:
+    """Put a fault into a copy of the checkout, run the tests, and take it out again."""
+    path = place / mutant.file
+    kept = path.read_text()
+    tests = tests_of(mutant.file)
+    path.write_text(mutant.source)
+    try:
+        noticed = passes(tests, place)
     finally:
         path.write_text(kept)
+    result = {True: "survived", False: "killed", None: "timeout"}[noticed]
+    if result != "survived" and not known.passes(tests, place):
+        result = "broken"
     return Outcome(mutant, result, tests)
 
 
 def copied() -> Path:
-    """Return a new copy of the checkout."""
+    """Return a new copy of the checkout: of what Git knows."""
     place = Path(tempfile.mkdtemp(prefix="mutants-"))
-    for name in COPIED:
-        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in ROOT.iterdir():
-        if path.is_file():
-            shutil.copy(path, place)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, place / name)
     return place
 
 
@@ -262,10 +288,12 @@ def survey(mutants: Sequence[Mutant], processes: int) -> Iterator[Outcome]:
     for _ in range(processes):
         places.put(copied())
 
+    known = Known()
+
     def one(mutant: Mutant) -> Outcome:
         place = places.get()
         try:
-            return tried(mutant, place)
+            return tried(mutant, place, known)
         finally:
             places.put(place)
 
@@ -295,11 +323,13 @@ def main() -> int:
         outcomes.append(outcome)
     modules: dict[str, list[bool]] = defaultdict(list)
     for outcome in outcomes:
-        modules[outcome.mutant.file].append(outcome.result != "survived")
+        if outcome.result != "broken":
+            modules[outcome.mutant.file].append(outcome.result != "survived")
     for file, noticed in sorted(modules.items()):
         print(f"{sum(noticed):3} of {len(noticed):3}  {file}")
     total = sum(map(sum, modules.values()))
-    print(f"noticed: {total} of {len(outcomes)} ({100 * total / max(1, len(outcomes)):.0f} %)")
+    count = sum(map(len, modules.values()))
+    print(f"noticed: {total} of {count} ({100 * total / max(1, count):.0f} %)")
     if options.output is not None:
         rows = [asdict(each) for each in outcomes]
         for row in rows:

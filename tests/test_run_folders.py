@@ -27,7 +27,7 @@ from wsss.project import methods
 from wsss.project.ablations import INFIX
 from wsss.project.config import load_config
 from wsss.project.file import STAGES
-from wsss.project.run_folders import TABLES
+from wsss.project.run_folders import TABLES, name_given
 from wsss.segmentation.model_file import SEGMENTATION
 
 MORE = """
@@ -178,3 +178,18 @@ def test_other_tables_are_not_taken_for_scores(
     assert set(TABLES) == {INFIX.strip("/"), methods.INFIX.strip("/")}
     assert main(["cams", "info", "tiny"]) == 0
     assert os.fspath(Path("results/tiny/cams.h5")) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("mine", "mine"),
+        ("mine/", "mine"),
+        ("results/mine/", "mine"),
+        ("results/mine/ablation/cam", "mine/ablation/cam"),
+        ("results", "results"),
+        ("{here}/results/mine", "mine"),
+    ],
+)
+def test_a_run_is_named_by_its_name_or_its_folder(given: str, name: str) -> None:
+    assert name_given(given.format(here=Path.cwd())) == name

@@ -328,15 +328,36 @@ def test_several_lists_are_named(tmp_path):
         (tmp_path / f"{name}.json").write_text(
             '{"images": [], "annotations": [], "categories": []}'
         )
-    assert "2 files with COCO JSON, one.json, two.json" in refusal(tmp_path)
+    assert "files with COCO JSON: one.json, two.json; their names do not say" in refusal(tmp_path)
+    (tmp_path / "two.json").unlink()
+    (tmp_path / "one.json").rename(tmp_path / "instances_val2014.json")
+    assert "files with COCO JSON: instances_val2014.json; their names" in refusal(tmp_path)
+    # Whatever an empty file was to be, beside a sound list it is none.
+    (tmp_path / "instances_val2014.json").rename(tmp_path / "all.json")
+    (tmp_path / "notes.json").touch()
+    assert recognised(tmp_path) == {"format": "coco_json", "train_file": "all.json"}
 
 
-def test_a_broken_list_is_said_where_folders_are_taken_for_classes(tmp_path, capsys):
+def test_a_broken_list_is_said_whatever_else_is_there(tmp_path, capsys):
     for seed, file in enumerate(("cat/1.jpg", "dog/2.jpg")):
         picture(tmp_path / file, seed)
-    (tmp_path / "annotations.json").write_text(COCO)
+    (tmp_path / "list.csv").write_bytes(b"image,tags\ncat/1.jpg,k\xe4fer\n")
     assert recognised(tmp_path) == {"format": "class_folders"}
+    assert "list.csv" in capsys.readouterr().out
+    # Folders are no classes where a list of COCO's or the parts of a VOC devkit were meant.
+    (tmp_path / "annotations.json").write_text(COCO)
+    said = refusal(tmp_path)
+    assert "annotations.json: this is not JSON" in said and "as class_folders" in said
+    (tmp_path / "good.csv").write_text("image,tags\ncat/1.jpg,cat\ndog/2.jpg,dog\n")
+    (tmp_path / "list.csv").unlink()
+    assert recognised(tmp_path)["file"] == "good.csv"
     assert "annotations.json: this is not JSON" in capsys.readouterr().out
+
+
+def test_a_devkit_without_its_lists_is_no_folder_of_classes(tmp_path):
+    for seed, file in enumerate(("JPEGImages/1.jpg", "SegmentationClass/1.png")):
+        picture(tmp_path / file, seed)
+    assert "ImageSets" in refusal(tmp_path)
 
 
 def test_heic_pictures_are_read(tmp_path):

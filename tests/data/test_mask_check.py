@@ -189,3 +189,26 @@ def test_real_masks_fit_their_tags(voc_root: Path, capsys: pytest.CaptureFixture
     masks = build_masks(VocSettings(), voc_root, index)
     assert masks
     print(capsys.readouterr().err)
+
+
+def test_a_few_corrected_masks_do_not_say_how_classes_are_numbered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They may show what nobody tagged; those of half of the pictures are held against the tags."""
+
+    def other(path: Path, label: Labels) -> None:
+        write_label(path, np.where(label == 0, 4, label).astype(np.uint8))
+
+    index = _data(tmp_path, other, change=range(7))
+    kept = {f"p{number:02d}" for number in range(2)}
+    for path in (tmp_path / "masks").iterdir():
+        if path.stem not in kept:
+            path.unlink()
+    found = build_masks(FOLDER, tmp_path, index, only=index.training_set())
+    assert set(found) == kept
+    assert "warning: 2 of 2 masks differ from the tags" in capsys.readouterr().err
+    with pytest.raises(UserError, match="2 of 2 masks contradict the tags"):
+        build_masks(FOLDER, tmp_path, index)
+    few = Index(index.classes, index.records[:3])
+    with pytest.raises(UserError, match="2 of 2 masks contradict the tags"):
+        build_masks(FOLDER, tmp_path, index, only=few)

@@ -7,7 +7,7 @@ from conftest import REPOSITORY
 
 from wsss.project.config import load_config
 from wsss.project.scaling import (
-    PICTURES,
+    MEANT_FOR,
     SECONDS_PER_UPDATE,
     UPDATES,
     expected_minutes,
@@ -32,10 +32,10 @@ def scaled(extends: str, pictures: int, **stages):
 
 def test_the_numbers_are_those_of_the_measured_runs():
     run = load_config(folder=REPOSITORY).run("voc-lite-best")
-    assert updates(run, PICTURES) == dict(UPDATES)
-    assert scaled_to(run, PICTURES) == {}
+    assert updates(run, MEANT_FOR) == dict(UPDATES)
+    assert scaled_to(run, MEANT_FOR) == {}
     # docs/measurements.md: 40 min of stages, 0.7 of them for what is not counted here.
-    found = expected_minutes(run_of("voc-lite"), PICTURES, 321)
+    found = expected_minutes(run_of("voc-lite"), MEANT_FOR, 321)
     assert found is not None and 39 < found < 40.5
 
 

@@ -20,6 +20,8 @@ VAL_SHARE = 0.2
 BASE = "voc-lite-best"
 # Of two layouts that fit, the one that says more; a plug-in's own comes before all of these.
 ORDER = ("folder", "voc", "coco", "coco_json", "table", "class_folders")
+# Those whose files and folders are there for nothing else.
+LISTS = ("voc", "coco", "coco_json")
 
 
 def configure(name: str, parser: argparse.ArgumentParser) -> None:
@@ -69,6 +71,7 @@ def recognised(root: Path) -> Mapping[str, Any]:
     entries = FORMATS.entries()
     order = [name for name in entries if name not in ORDER] + [n for n in ORDER if n in entries]
     near: dict[tuple[str, str], str] = {}
+    lists: list[str] = []
     for name in order:
         recognise = entries[name].recognise
         try:
@@ -79,11 +82,19 @@ def recognised(root: Path) -> Mapping[str, Any]:
             # What is wrong with a file that two formats take for theirs is said once.
             said = f"  - as {name}: {_told(error, root)}"
             near.setdefault((error.where or "", error.found), said)
+            lists += [name] if name in LISTS else []
             continue
-        if values is not None:
-            if name == ORDER[-1] and near:
-                print("\n".join(["taken for no list of these pictures:", *near.values()]))
+        # Folders are classes wherever there are any: not where a list of the pictures was meant.
+        if values is not None and (name != ORDER[-1] or not lists):
+            damaged = [said for (where, _), said in near.items() if Path(where).is_file()]
+            if damaged:
+                print("\n".join(["files that were not taken for lists of pictures:", *damaged]))
             return values
+        if values is not None:
+            near["", name] = (
+                f"  - as {name}: its folders could be classes; to insist, take away what was "
+                "taken for a list, or write the run with index: {format: class_folders}"
+            )
     raise UserError(
         "\n".join(["this folder has no layout that is known", *near.values()]),
         where=root,
@@ -130,7 +141,7 @@ def _set_lengths(spec: dict[str, Any], name: str, index: Index, project: Path) -
     """
     from wsss.project.config import load_config
     from wsss.project.scaling import (
-        PICTURES,
+        MEANT_FOR,
         TIMED,
         expected_minutes,
         is_timed,
@@ -149,7 +160,9 @@ def _set_lengths(spec: dict[str, Any], name: str, index: Index, project: Path) -
     ]
     text = f"training: {'; '.join(lines)}"
     if changes:
-        text += f"\n  (at least as many updates as from {PICTURES} pictures, whatever their number)"
+        text += (
+            f"\n  (at least as many updates as from {MEANT_FOR} pictures, whatever their number)"
+        )
     split = run.stages["prediction"].split
     minutes = expected_minutes(run, count, len(index.subset(split).records))
     if minutes is not None:

@@ -28,7 +28,10 @@ from wsss.runtime.names import NameMap
 INDEX_COLUMNS = ("name", "sets", "tags", "width", "height", "path")
 MASK_COLUMNS = ("name", "mask")
 PICTURES, MASKS = "pictures.sha256", "masks.sha256"
-"""Beside the lists: the content of the files that they name, as `sha256sum` writes it."""
+"""Beside the lists: the content of the files that they name, as `sha256sum` writes it.
+
+`stages.py` has these names, too: no training is to depend on it.
+"""
 _SIDE = re.compile(r"[1-9][0-9]{0,8}")
 
 

@@ -49,10 +49,19 @@ def class_table(classes: Sequence[str]) -> str:
     return f"labels: {', '.join(['0 = background', *named, '255 = ignore'])}"
 
 
-def check_tags(seen: Iterable[Seen], classes: Sequence[str], root: Path) -> None:
+def check_tags(
+    seen: Iterable[Seen], classes: Sequence[str], root: Path, *, refuse: bool = True
+) -> None:
     """Compare masks with tags: print what a few masks have otherwise, refuse where most have.
 
     Pictures without tags say nothing.
+
+    Args:
+        seen: The masks.
+        classes: Class names without background.
+        root: Data root.
+        refuse: Off for so few masks of a data set that they say nothing of how it numbers its
+            classes: whatever they have otherwise is printed.
 
     Raises:
         UserError: Most masks contradict the tags, or most of a class with at least three
@@ -62,6 +71,9 @@ def check_tags(seen: Iterable[Seen], classes: Sequence[str], root: Path) -> None
     wrong = [each for each in tagged if each.contradicts]
     by_colour = [each for each in wrong if each.colours == each.tags]
     astray = _classes_astray(tagged)
+    if not refuse:
+        _warn([each for each in tagged if each.labels != each.tags], len(tagged), classes)
+        return
     if by_colour and len(by_colour) * 2 > len(wrong):
         cause = (
             "the colours are right and the numbers behind them are not: a program has put the "

@@ -56,7 +56,10 @@ def results_of(folder: Path) -> Path:
 def name_given(text: str) -> str:
     """Return the name of a run that is named by it, or by its folder: `results/mine/`."""
     path = Path(text)
-    return path.relative_to(RESULTS).as_posix() if path.is_relative_to(RESULTS) else text
+    for results in (RESULTS, RESULTS.absolute()):
+        if path != results and path.is_relative_to(results):
+            return path.relative_to(results).as_posix()
+    return text.rstrip("/")
 
 
 def lacking(
@@ -130,6 +133,8 @@ def no_segmentation(run: Run) -> str | None:
 
 def no_cams(run: Run) -> str | None:
     """Say why a run has no CAMs; None: it has."""
+    if "/" in run.name and run.stop_after == "cam":
+        return None  # a row of a table, which is there for its CAMs, whatever the run learns from
     kind = run.stages["segmentation"].labels
     learnt = f"it learns from labels that are '{kind}' (segmentation.labels)"
     return learnt if kind in ("ground_truth", "predicted") else None

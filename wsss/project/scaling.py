@@ -15,14 +15,14 @@ from typing import Any
 from wsss.irn.label_methods import LABEL_METHODS
 from wsss.project.runs import Run
 
-PICTURES = 663
+MEANT_FOR = 663
 """The training pictures that epochs are meant for."""
 UPDATES: Mapping[str, int] = {"cam": 656, "irn": 246, "segmentation": 1968}
 """What is enough of each training, whatever a run's epochs are meant for: `voc-lite-best`'s."""
 TIMED = "voc-lite"
 """The run whose networks, crops and batches the times below are of."""
 SECONDS_PER_UPDATE: Mapping[str, float] = {
-    "cam": 0.56,
+    "cam": 6.1 * 60 / 656,
     "acr": 10.8 * 60 / 492,
     "irn": 5.7 * 60 / 246,
     "segmentation": 14.7 * 60 / 984,
@@ -53,7 +53,7 @@ def trainings(run: Run) -> tuple[str, ...]:
 def scaled_to(run: Run, pictures: int) -> dict[str, dict[str, Any]]:
     """Return what a run has to change for its trainings to be long enough.
 
-    Epochs become as many as give each training the updates that they would be on `PICTURES`
+    Epochs become as many as give each training the updates that they would be on `MEANT_FOR`
     pictures, or those of `UPDATES` if these are fewer, and stay where they give more; phases in
     epochs grow with them. A batch that is larger than the data set becomes the data set.
 
@@ -68,7 +68,7 @@ def scaled_to(run: Run, pictures: int) -> dict[str, dict[str, Any]]:
     for stage in trainings(run):
         settings = run.settings(stage)
         batch = min(settings["batch_size"], pictures)
-        wanted = settings["epochs"] * (PICTURES // settings["batch_size"])
+        wanted = settings["epochs"] * (MEANT_FOR // settings["batch_size"])
         wanted = min(wanted, UPDATES[stage])
         epochs = max(settings["epochs"], math.ceil(wanted / (pictures // batch)))
         changed: dict[str, Any] = {}

@@ -73,7 +73,7 @@ def load_checkpoint(
                 f"{key} was {kept.get(key)!r}, is {identity.get(key)!r}" for key in differing
             ),
             where=path,
-            expected="the same settings, code, classes and images",
+            expected="the same settings, code, classes, images and what is in them",
             fix=remedy,
         )
     # One without a digest was written by other code, and is refused above.

@@ -188,34 +188,45 @@ def recognise(root: Path) -> Mapping[str, Any] | None:
     Raises:
         UserError: One is damaged or lacks a list, or their names do not say which is which.
     """
-    found, broken = [], None
+    found, broken, empty = [], None, None
     for file in files_below(root):
         if file.endswith(".json") and (root / file).is_file():
             try:
                 found += [file] if _looks(root, file) else []
             except UserError as error:
-                broken = broken or error
+                if (root / file).stat().st_size:
+                    broken = broken or error
+                else:
+                    empty = empty or error
+    broken = broken or (None if found else empty)
     if broken is not None:
         raise broken  # it may be the half of them
-    if len(found) == 1:
+    if len(found) == 1 and _sets_named(found[0]) <= {"train"}:
         return {"format": "coco_json", "train_file": found[0]}
     files: dict[str, str] = {}
     for file in found:
-        words = Path(file).as_posix().lower().replace("/", "_").replace("-", "_")
-        words = words.removesuffix(".json").replace(".", "_")
-        sets = {SET_NAMES[word] for word in words.split("_") if word in SET_NAMES}
+        sets = _sets_named(file)
         if len(sets) != 1 or files.setdefault(next(iter(sets)), file) != file:
             files.clear()
             break
     if found and "train" not in files:
         raise UserError(
-            f"there are {len(found)} files with COCO JSON, {listed(found, 4)}, and their names do "
-            "not say which is for training",
+            f"files with COCO JSON: {listed(found, 4)}; their names do not say which is for "
+            "training",
             where=root,
             expected="one file, or one each with train, val and test in its name",
         )
     named = {f"{name}_file": file for name, file in files.items()}
     return {"format": "coco_json", **named} if found else None
+
+
+def _sets_named(file: str) -> set[str]:
+    """Return the sets that a file's name has among its words."""
+    words = Path(file).as_posix().lower().replace("/", "_").replace("-", "_")
+    words = words.removesuffix(".json").replace(".", "_")
+    # COCO's own have the year in the same word.
+    plain = (word.rstrip("0123456789") for word in words.split("_"))
+    return {SET_NAMES[word] for word in plain if word in SET_NAMES}
 
 
 def _looks(root: Path, file: str) -> bool:
