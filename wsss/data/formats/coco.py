@@ -43,7 +43,7 @@ overlap the one with fewer pixels is seen (on a tie the one with the higher anno
 _WHERE_TO_GET = (
     "get train2014.zip, val2014.zip and annotations_trainval2014.zip from "
     "https://cocodataset.org/#download, unpack them here, and give this place as the data root "
-    "in config.local.yaml"
+    "(wsss init PLACE, or roots in config.local.yaml)"
 )
 
 

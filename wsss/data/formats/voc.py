@@ -67,7 +67,7 @@ def require_voc(root: Path) -> None:
                 fix=f"give {root / inside[0]} as the data root"
                 if inside
                 else "get it from http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ and give its "
-                "place as the data root in config.local.yaml",
+                "place as the data root (wsss init PLACE, or roots in config.local.yaml)",
             )
 
 
