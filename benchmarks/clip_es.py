@@ -34,6 +34,9 @@ WORDS = ("aeroplane", "dog", "person", "ground", "grass", "sky", "building", "wa
 LAYERS = 8
 THRESHOLD = 0.4
 TOLERANCE = 1e-3
+# Random weights of ViT-B/16 blow float32's rounding up: by what the public order itself makes of an
+# input that is rounded otherwise, so often.
+EPSILON, ROUNDINGS = 1e-7, 10
 
 
 @cache
@@ -154,8 +157,13 @@ def row(name: str, height: int, width: int, classes: int, *, naive: bool) -> Row
     if naive:
         es = method(name, classes, max(height, width))
         image = es.input(picture(height, width))
-        worst = float((es.maps(image, range(classes)) - public_order(es, image)).abs().max())
-        same, agrees = f"maps differ by {worst:.1e} at most", worst < TOLERANCE
+        public = public_order(es, image)
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(2))
+        rounded = public_order(es, image * (1 + EPSILON * noise))
+        worst = float((es.maps(image, range(classes)) - public).abs().max())
+        own = float((rounded - public).abs().max())
+        same = f"maps differ by {worst:.1e} at most (public, input rounded otherwise: {own:.1e})"
+        agrees = worst < max(TOLERANCE, ROUNDINGS * own)
     return Row(
         stage="CLIP-ES maps",
         case=f"{width}x{height}, {classes} classes",

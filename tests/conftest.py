@@ -16,14 +16,24 @@ import pytest
 from PIL import Image
 
 REPOSITORY = Path(__file__).parent.parent
+# Test tensors are tiny: threads only get in each other's way, above all beside pytest -n.
+THREADS = 2
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _few_threads() -> None:
-    # Test tensors are tiny: threads only get in each other's way, above all beside pytest -n.
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> Iterator[None]:
+    """A stage that a test runs sets the number of threads for its process, which is the tests'."""
+    import torch
+
+    yield
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(autouse=True, scope="session")

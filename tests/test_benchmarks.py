@@ -7,7 +7,7 @@ import csv
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
-def repository(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Benchmarks are run from the repository's root, and some set the threads for themselves."""
+def repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benchmarks are run from the repository's root."""
     monkeypatch.syspath_prepend(ROOT)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def harness() -> Any:

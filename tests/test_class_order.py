@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from wsss.cam import clustering, erasing, export
@@ -40,7 +39,7 @@ def write_store(path: Path, classes: tuple[str, ...], name: str = "a") -> Path:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A picture, its index, and maps and models of its classes in another order."""
     Image.new("RGB", (20, 16)).save(tmp_path / "a.png")
     write_label(tmp_path / "mask.png", np.ones((16, 20), np.uint8))
@@ -52,9 +51,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(prediction, "SEGMENTATION", model)
     for module in (export, clustering, erasing, reconstruction):
         monkeypatch.setattr(module, "CLASSIFIER", model)
-    threads = torch.get_num_threads()
-    yield tmp_path
-    torch.set_num_threads(threads)
+    return tmp_path
 
 
 COMPUTE = InferenceCompute(device="cpu", threads=1, workers=0)

@@ -31,13 +31,6 @@ from wsss.training.step import Part
 SIDE_PX, COUNT = 76, 6
 
 
-@pytest.fixture(autouse=True)
-def _as_before() -> Any:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures of noise; their labels are blocks, the upper left one unlabelled."""

@@ -38,13 +38,6 @@ EDGES = torch.from_numpy(RNG.random((10, 12)).astype(np.float32)) ** 2
 PICTURE = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
-@pytest.fixture(autouse=True)
-def _as_before() -> Any:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One picture, its maps and an untrained IRNet."""

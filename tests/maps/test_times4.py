@@ -130,7 +130,6 @@ def mined(folder: Path) -> None:
 
 
 def refined(folder: Path) -> None:
-    threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         recorded_crf(patch)
         make_crf_labels(
@@ -142,7 +141,6 @@ def refined(folder: Path) -> None:
             maps=folder / "shares.h5",
             compute=InferenceCompute(device="cpu", threads=1, workers=0),
         )
-    torch.set_num_threads(threads)
     assert (read_label(folder / "labels" / "a.png") == labels()).mean() > 0.998
 
 

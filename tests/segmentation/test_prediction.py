@@ -35,13 +35,6 @@ CPU = torch.device("cpu")
 COMPUTE = Compute(device="cpu", threads=1, workers=0)
 
 
-@pytest.fixture(autouse=True)
-def _as_before():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def data(tmp_path):
     make_data(tmp_path, train=2, val=5)

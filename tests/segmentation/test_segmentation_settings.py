@@ -27,13 +27,6 @@ from wsss.training.step import Part
 SIDE_PX, CROP_PX, COUNT = 32, 36, 8
 
 
-@pytest.fixture(autouse=True)
-def _as_before() -> Any:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight pictures of noise, 32 px, half of a second label, some of it unlabelled."""

@@ -30,13 +30,6 @@ SCALES = (0.75, 1.0)
 TAGS = (("red",), ("blue",), ("blue", "red"), (), ("blue", "red"), ("red",))
 
 
-@pytest.fixture(autouse=True)
-def _as_before():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def data(tmp_path):
     make_data(tmp_path, train=6, val=2)

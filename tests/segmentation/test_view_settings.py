@@ -53,13 +53,6 @@ class Tiny(nn.Module):
         return logits
 
 
-@pytest.fixture(autouse=True)
-def _as_before() -> Any:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """The network of every model file."""
