@@ -79,3 +79,29 @@ def distance(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:
     """Return the largest difference between weights of the same names."""
     assert left.keys() == right.keys()
     return max(float((left[name].double() - right[name]).abs().max()) for name in right)
+
+
+def check_crops(
+    images: Any, position: int, *, side_px: int, crop_px: int, scales: tuple[float, float]
+) -> None:
+    """Check that a square picture, unlabelled at its upper left, is resized as set, never mirrored.
+
+    Args:
+        images: What the training is handed.
+        position: The picture's position among them.
+        side_px: Its side.
+        crop_px: Side of the crops, which all of it is in, so that its size and place can be seen.
+        scales: Smallest and largest factor of the resizing, below 1 and above 2.
+    """
+    sides = []
+    for seed in range(12):
+        crop = images.load(position, np.random.default_rng(seed))
+        assert crop["valid"].shape == (1, crop_px, crop_px)
+        rows, columns = crop["valid"][0].nonzero().T
+        side = round(side_px * np.random.default_rng(seed).uniform(*scales))
+        assert (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1) == (side, side)
+        # What is unlabelled stays at the left.
+        inside = crop["target"][rows.min(), columns.min() : columns.max() + 1]
+        assert inside[0] == 255 and inside[-1] != 255
+        sides.append(side)
+    assert min(sides) < side_px and max(sides) > 2 * side_px

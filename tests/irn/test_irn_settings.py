@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from naive_training import descend, distance, started
+from naive_training import check_crops, descend, distance, started
 from PIL import Image
 from torch import Tensor, nn
 
@@ -187,19 +187,7 @@ def test_crops_are_drawn_as_set(
 ) -> None:
     config = IrnConfig(crop_px=192, scale_min=0.8, scale_max=2.4, flip=False)
     images = sample(data, tmp_path, monkeypatch, config).images
-    sides = []
-    for seed in range(12):
-        crop = images.load(0, np.random.default_rng(seed))
-        # All of the picture is in the crop, so that its size and what is where can be seen.
-        assert crop["valid"].shape == (1, 192, 192)
-        rows, columns = crop["valid"][0].nonzero().T
-        side = round(SIDE_PX * np.random.default_rng(seed).uniform(0.8, 2.4))
-        assert (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1) == (side, side)
-        # What is unlabelled stays at the left.
-        inside = crop["target"][rows.min(), columns.min() : columns.max() + 1]
-        assert inside[0] == 255 and inside[-1] != 255
-        sides.append(side)
-    assert min(sides) < SIDE_PX and max(sides) > 2 * SIDE_PX
+    check_crops(images, 0, side_px=SIDE_PX, crop_px=192, scales=(0.8, 2.4))
 
 
 @pytest.mark.setting("irn.precision")

@@ -111,9 +111,9 @@ def training_mask_fingerprint(settings: IndexSettings, root: Path, kind: str | N
         found, _ = chosen.find_masks(settings, root, Index(listing.classes, records))
     except UserError:
         return whole  # what is wrong with the data is for the index stage to say
-    names = sorted(record.name for record in trained.records if record.name in found)
     if kind is not None:
-        require_truth(kind, trained, names, where=root)
+        require_truth(kind, trained, found, where=root)
+    names = sorted(name for name in trained.records.names if name in found)
     digest = named_digest(root, [found[name] for name in names])
     return combined("training masks", *names, digest)
 
