@@ -148,17 +148,9 @@ def _trace(network: nn.Module) -> fx.GraphModule:
 
 
 def _fold_batchnorm(graph: fx.GraphModule) -> None:
-    modules: dict[str, Any] = dict(graph.named_modules())
-    calls = Counter(node.target for node in graph.graph.nodes if node.op == "call_module")
-    for node in list(graph.graph.nodes):
-        norm = modules.get(str(node.target)) if node.op == "call_module" else None
-        source = node.args[0] if node.args else None
-        if not _is_frozen(norm) or not isinstance(source, fx.Node) or source.op != "call_module":
-            continue
-        conv = modules[str(source.target)]
-        alone = len(source.users) == 1 and calls[source.target] == 1
-        if not isinstance(conv, nn.Conv2d) or not alone:
-            continue
+    for source, node in _pairs(graph):
+        conv, norm = graph.get_submodule(str(source.target)), graph.get_submodule(str(node.target))
+        assert isinstance(conv, nn.Conv2d)
         _fold(conv, norm)
         if isinstance(norm, BatchNormAct2d):
             graph.set_submodule(str(node.target), norm.act)
@@ -168,6 +160,45 @@ def _fold_batchnorm(graph: fx.GraphModule) -> None:
     graph.delete_all_unused_submodules()
     graph.graph.lint()
     graph.recompile()
+
+
+def _pairs(graph: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
+    """Return the convolutions whose only use is one frozen BatchNorm, each with it."""
+    modules: dict[str, Any] = dict(graph.named_modules())
+    calls = Counter(node.target for node in graph.graph.nodes if node.op == "call_module")
+    found = []
+    for node in graph.graph.nodes:
+        norm = modules.get(str(node.target)) if node.op == "call_module" else None
+        source = node.args[0] if node.args else None
+        if not _is_frozen(norm) or not isinstance(source, fx.Node) or source.op != "call_module":
+            continue
+        alone = len(source.users) == 1 and calls[source.target] == calls[node.target] == 1
+        conv = modules[str(source.target)]
+        # One that was folded for a training computes with its BatchNorm as it is.
+        if isinstance(conv, nn.Conv2d) and alone and "folded" not in vars(conv):
+            found.append((source, node))
+    return found
+
+
+def convolutions_before_batchnorm(network: nn.Module) -> list[tuple[nn.Conv2d, _BatchNorm]]:
+    """Return a network's convolutions whose only use is one frozen BatchNorm, each with it.
+
+    None where its operations are not the same for every input.
+    """
+    try:
+        graph = _trace(network)
+    except (fx.proxy.TraceError, TypeError, RuntimeError):
+        return []
+    found = []
+    for source, node in _pairs(graph):
+        conv, norm = (
+            network.get_submodule(str(source.target)),
+            network.get_submodule(str(node.target)),
+        )
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, _BatchNorm)
+        found.append((conv, norm))
+    return found
 
 
 def _is_frozen(module: nn.Module | None) -> bool:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from wsss.data.loader import EpochDataset, batches, steps_per_epoch
 from wsss.errors import UserError
+from wsss.runtime.allocation import keep_freed_memory
 from wsss.runtime.compute import Compute
 from wsss.runtime.processes import Processes, joined
 from wsss.training.batchnorm import learns, synchronise_batchnorm
@@ -170,6 +171,9 @@ def train(
     """
     device = compute.torch_device()
     modules, optimizers = task.modules, task.optimizers
+    if device.type == "cpu":
+        keep_freed_memory()
+        _lighten(modules.values())
     per_epoch = steps_per_epoch(len(dataset.names), batch_size)
     total = epochs * per_epoch
     identity = {**identity, "seed": seed, "batch_size": batch_size, "total_steps": total}
@@ -239,6 +243,14 @@ def train(
         finally:
             reporter.close()
     return TrainingSummary(steps=total, epochs=epochs, images=len(dataset.names))
+
+
+def _lighten(modules: Iterable[nn.Module]) -> None:
+    # Here, as what it needs is dear to import and a GPU has no use for it.
+    from wsss.models.lean_training import lighten
+
+    for module in modules:
+        lighten(module)
 
 
 def _check_parts(split: Split, images: int, modules: Mapping[str, nn.Module]) -> None:
