@@ -126,6 +126,15 @@ def test_both_forms_take_the_same_step(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 @pytest.mark.slow
+def test_a_lighter_training_step_has_the_same_gradients(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = "--crop 64 --batch 2 --steps 1 --rounds 1"
+    found = run("lite_step", words, monkeypatch, tmp_path / "rows")
+    assert [one.agrees for one in found] == [True, True]
+
+
+@pytest.mark.slow
 def test_scaling_measures_every_stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # The stand-in says half a second whatever the number of images.
     found = run("scaling", "--sizes 3 6", monkeypatch, tmp_path / "rows")
