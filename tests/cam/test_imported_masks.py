@@ -295,7 +295,7 @@ def test_what_is_refused(data: Path, seeds: Path, tmp_path: Path) -> None:
     refused("its CAMs were not given", given=None)
     refused("are of other classes", given=write_cams(tmp_path / "b.h5", ("a", "b", "c")))
     one_file = {**MASKS, "file": "all.json"}
-    refused("this file of masks does not exist", one_file)
+    refused("this file does not exist", one_file)
     refused("leads out of the folder", {**MASKS, "file": "../all.json"})
     image = {"id": 1, "file_name": "../one.png"}
     (seeds / "all.json").write_text(json.dumps({"images": [image], "annotations": []}))

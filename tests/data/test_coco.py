@@ -172,7 +172,7 @@ def _other_categories(root: Path) -> None:
     ("damage", "message"),
     [
         (_drop_keys, "not a COCO instances file"),
-        (_break_json, "not valid JSON"),
+        (_break_json, "this is not JSON"),
         (_other_categories, "different categories"),
         (lambda root: (root / "annotations/instances_val2014.json").unlink(), "cocodataset.org"),
         (lambda root: (root / "val2014").rename(root / "val"), "no val2014/"),

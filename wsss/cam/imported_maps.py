@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import lzma
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.lib.format as npy
 import numpy.typing as npt
 from PIL import Image
 
@@ -21,6 +25,12 @@ Maps = npt.NDArray[np.float32]
 _LARGEST = {"uint8": 255, "uint16": 65535}
 _MODES = ("1", "L", "I;16", "I")
 _SHOWN = 8
+_Sizes = tuple[tuple[int, int], tuple[int, int]]
+# What `zipfile` and NumPy raise at archives that are damaged.
+_DAMAGED = (
+    *(zipfile.BadZipFile, OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError),
+    *(SyntaxError, tokenize.TokenError, zlib.error, lzma.LZMAError),
+)
 
 
 def require_pictures(missing: Sequence[str], total: int, *, folder: Path, expected: str) -> None:
@@ -88,19 +98,13 @@ class ClassMaps:
         archive = self._archive(record)
         maps = []
         for tag in tags:
+            sizes = (record.height, record.width), map_size(record.height, record.width)
             if archive.is_file():
                 place = f"{archive}, {tag}"
-                values = _array(archive, tag)
+                values = _array(archive, tag, sizes)
             else:
                 path = below(self.folder, f"{record.name}/{tag}.png")
-                place, values = str(path), _grey(path)
-            sizes = (record.height, record.width), map_size(record.height, record.width)
-            if values.shape not in sizes:
-                raise UserError(
-                    f"this map has {_size(values.shape)}",
-                    where=place,
-                    expected=f"{_size(sizes[0])}, the picture's, or a fourth, {_size(sizes[1])}",
-                )
+                place, values = str(path), _grey(path, sizes)
             maps.append(_shares(values, place))
         if len({each.shape for each in maps}) > 1:
             raise UserError("the maps of this picture are of two sizes", where=record.name)
@@ -160,15 +164,26 @@ class LabelMaps:
 
 
 def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, reversed(shape))) + " px"
+    return " x ".join(map(str, reversed(shape))) + " px" if shape else "one value"
 
 
-def _grey(path: Path) -> npt.NDArray[np.generic]:
+def _check_size(shape: tuple[int, ...], sizes: _Sizes, place: object) -> None:
+    """Check the size of a map before memory is taken for it."""
+    if shape not in sizes:
+        raise UserError(
+            f"this map has {_size(shape)}",
+            where=place,
+            expected=f"{_size(sizes[0])}, the picture's, or a fourth, {_size(sizes[1])}",
+        )
+
+
+def _grey(path: Path, sizes: _Sizes) -> npt.NDArray[np.generic]:
     try:
         with Image.open(path, formats=("PNG",)) as image:
+            _check_size(image.size[::-1], sizes, path)
             mode = image.mode
             values = np.array(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"cannot read this map: {error}", where=path) from None
     if mode not in _MODES:
         raise UserError(
@@ -179,17 +194,24 @@ def _grey(path: Path) -> npt.NDArray[np.generic]:
 
 def _names_of(archive: Path) -> list[str]:
     try:
-        with np.load(archive, allow_pickle=False) as file:
-            return list(file.files)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(archive) as file:
+            return [name.removesuffix(".npy") for name in file.namelist()]
+    except _DAMAGED as error:
         raise _no_archive(archive, error) from None
 
 
-def _array(archive: Path, name: str) -> npt.NDArray[np.generic]:
+def _array(archive: Path, name: str, sizes: _Sizes) -> npt.NDArray[np.generic]:
     try:
-        with np.load(archive, allow_pickle=False) as file:
-            return np.asarray(file[name])
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(archive) as file:
+            with file.open(f"{name}.npy") as part:
+                version = npy.read_magic(part)
+                read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+                shape, _, kind = read(part)
+                if not kind.hasobject:  # which is refused as such
+                    _check_size(shape, sizes, f"{archive}, {name}")
+            with file.open(f"{name}.npy") as part:
+                return np.asarray(npy.read_array(part, allow_pickle=False))
+    except _DAMAGED as error:
         raise _no_archive(archive, error) from None
 
 

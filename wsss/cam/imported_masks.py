@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from wsss.cam.imported_maps import below, require_pictures
 from wsss.data.index import ImageRecord
+from wsss.data.json_files import read_data_json, whole_number
 from wsss.data.run_lengths import run_lengths
 from wsss.errors import UserError
 from wsss.files import is_below
@@ -88,7 +89,7 @@ class Masks:
             place, found = self.folder / self.file, self._of_all[record.name]
         else:
             place = below(self.folder, f"{record.name}.json")
-            found = _entries(_json(place), place)
+            found = _entries(read_data_json(place), place)
         if self.min_score:
             found = [entry for entry in found if _score(entry, place) >= self.min_score]
         return PictureMasks(found, (record.height, record.width), str(place))
@@ -96,13 +97,14 @@ class Masks:
     @cached_property
     def _of_all(self) -> dict[str, list[Mapping[str, Any]]]:
         place = below(self.folder, self.file)
-        document = _json(place)
+        document = read_data_json(place)
         images = document.get("images") if isinstance(document, dict) else None
         if not isinstance(images, list):
             raise UserError(
                 "this is no COCO JSON", where=place, expected="an object with `images`, a list"
             )
-        names: dict[Any, str] = {}
+        names: dict[int | str, str] = {}
+        found: dict[str, list[Mapping[str, Any]]] = {}
         for image in images:
             if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
                 raise UserError("an image without file_name", where=place)
@@ -110,25 +112,33 @@ class Masks:
                 raise UserError(
                     f"the picture {image['file_name']!r} leads out of its folder", where=place
                 )
-            names[image.get("id")] = Path(image["file_name"]).stem
-        found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in names.values()}
-        for entry in _entries(document, place):
-            if entry.get("image_id") not in names:
+            key, name = _id(image.get("id"), place), Path(image["file_name"]).stem
+            if names.setdefault(key, name) != name or name in found:
                 raise UserError(
-                    f"a mask of the image {entry.get('image_id')!r}, which is not in `images`",
+                    f"two images have the id {key!r} or the name {name!r}",
                     where=place,
+                    expected="an id and a name of its own for each",
                 )
-            found[names[entry["image_id"]]].append(entry)
+            found[name] = []
+        for entry in _entries(document, place):
+            key = _id(entry.get("image_id"), place)
+            if key not in names:
+                raise UserError(
+                    f"a mask of the image {key!r}, which is not in `images`", where=place
+                )
+            found[names[key]].append(entry)
         return found
 
 
-def _json(path: Path) -> Any:
+def _id(value: Any, place: Path) -> int | str:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError("this file of masks does not exist", where=path) from None
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"this is not JSON: {error}", where=path) from None
+        return value if isinstance(value, str) else whole_number(value)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"the id {str(value)[:60]} of an image",
+            where=place,
+            expected="a whole number or text",
+        ) from None
 
 
 def _entries(document: Any, place: Path) -> list[Mapping[str, Any]]:
@@ -140,8 +150,9 @@ def _entries(document: Any, place: Path) -> list[Mapping[str, Any]]:
 
 def _score(entry: Mapping[str, Any], place: Path) -> float:
     for key in _SCORES:
-        if isinstance(entry.get(key), (int, float)):
-            return float(entry[key])
+        value = entry.get(key)
+        if isinstance(value, (int, float)) and -math.inf < value < math.inf:
+            return value
     raise UserError(
         "a mask has no score, and cam.min_score asks for one",
         where=place,

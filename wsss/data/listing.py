@@ -250,9 +250,13 @@ def require_file(path: Path) -> None:
     """Refuse what is there and no file: a pipe would be waited for, a device never end.
 
     Raises:
-        UserError: It is one of these, or a folder.
+        UserError: It is one of these, or a folder; or nothing can be called so.
     """
-    if path.exists() and not path.is_file():
+    try:
+        unfit = path.exists() and not path.is_file()
+    except OSError as error:  # a name that is too long, a folder above that may not be entered
+        raise UserError(f"cannot read this file: {error.strerror}", where=path) from None
+    if unfit:
         raise UserError("this is no file, but a folder, a pipe or a device", where=path)
 
 
@@ -265,17 +269,23 @@ def read_lines(path: Path) -> list[str]:
     return list(lines_of(path))
 
 
-def lines_of(path: Path) -> Iterator[str]:
-    """Yield these lines one by one, for a file that may be large; errors come with the first."""
+def lines_of(path: Path, *, any_separator: bool = True) -> Iterator[str]:
+    """Yield these lines one by one, for a file that may be large; errors come with the first.
+
+    Args:
+        path: The file.
+        any_separator: Whether a line ends at whatever Unicode calls a separator of lines, too.
+    """
     require_file(path)
     try:
         check_utf8(path)
         with open(path, encoding="utf-8-sig") as file:
             for text in file:
-                yield from text.splitlines()
+                yield from text.splitlines() if any_separator else (text.rstrip("\n"),)
     except UnicodeDecodeError:
         raise UserError(
             "this file is not UTF-8 text", where=path, fix="save it again as UTF-8"
         ) from None
-    except OSError as error:
-        raise UserError(f"cannot read this file: {error.strerror}", where=path) from None
+    except (OSError, ValueError) as error:  # a ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read this file: {reason}", where=path) from None

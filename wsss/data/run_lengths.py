@@ -26,8 +26,10 @@ def run_lengths(counts: Any) -> list[int]:
     """
     if isinstance(counts, (str, bytes)):
         return _of_text(counts)
-    if not isinstance(counts, list) or not all(type(run) is int and run >= 0 for run in counts):
-        raise ValueError("its run lengths are not whole numbers from 0")
+    if not isinstance(counts, list) or not all(
+        type(run) is int and 0 <= run < 1 << _MOST_BITS for run in counts
+    ):
+        raise ValueError("its run lengths are not whole numbers from 0 to the picture's pixels")
     return counts
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.fingerprints import combined, content_digest, folder_digest
-from wsss.data.formats.coco_shapes import object_mask
+from wsss.data.formats.coco_shapes import is_crowd, object_mask
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IGNORE, MOST_MEGAPIXELS, write_label
 from wsss.data.index import Index
+from wsss.data.json_files import put_once, read_data_json, whole_number
 from wsss.data.listing import (
     MAX_CLASSES,
     Entry,
@@ -89,12 +89,15 @@ def _load(root: Path, set_name: str, *, shapes: bool) -> _Annotated:
     """
     file = _annotation_file(set_name)
     try:
-        values = json.loads((root / file).read_text(encoding="utf-8"))
-        categories = {int(each["id"]): str(each["name"]) for each in values["categories"]}
-        images = {each["id"]: each for each in values["images"]}
-        for image in images.values():
+        values = read_data_json(root / file)
+        categories: dict[int, str] = {}
+        for each in values["categories"]:
+            put_once(categories, whole_number(each["id"]), str(each["name"]))
+        images: dict[int, dict[str, Any]] = {}
+        for image in values["images"]:
             if not isinstance(image["id"], int):
                 raise ValueError(f"image {image['id']!r}: its id is no number")
+            put_once(images, image["id"], image)
             sides = int(image["width"]), int(image["height"])
             if min(sides) < 1 or sides[0] * sides[1] > MOST_MEGAPIXELS * 1e6:
                 raise ValueError(f"image {image['id']} of {sides[0]} x {sides[1]} px")
@@ -104,14 +107,10 @@ def _load(root: Path, set_name: str, *, shapes: bool) -> _Annotated:
             if "id" not in each:
                 raise ValueError(f"annotation {position} of the list (from 0) has no id")
             found = each if shapes else {"category_id": each["category_id"]}
-            _ = int(each["id"]), int(each["category_id"]), each["segmentation"]
+            _ = whole_number(each["id"]), whole_number(each["category_id"]), each["segmentation"]
             objects.setdefault(each["image_id"], []).append(found)
         return _Annotated(file, categories, images, objects)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"this is not valid JSON: {error.msg}", where=f"{root / file}, line {error.lineno}"
-        ) from None
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         lacking = f"there is no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(
             f"this is not a COCO instances file: {lacking}",
@@ -250,7 +249,7 @@ def draw_labels(
     singles: list[tuple[int, int, int, NDArray[np.bool_]]] = []
     for annotation in objects:
         mask = object_mask(annotation, height, width)
-        if annotation.get("iscrowd", 0):
+        if is_crowd(annotation):
             label[mask] = IGNORE
         else:
             value = label_values[annotation["category_id"]]
@@ -331,14 +330,15 @@ def find_coco_masks(settings: CocoSettings, root: Path, index: Index) -> FoundMa
     """
     table_path = root / MASKS / CATEGORIES
     try:
-        table = json.loads(table_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        table = read_data_json(table_path)
+        rule, drawn = table["rule"], tuple(each["name"] for each in table["classes"])
+    except (UserError, KeyError, TypeError):
         raise UserError(
             f"there is no {MASKS}/{CATEGORIES} here: the label PNGs have not been drawn",
             where=root,
             fix="draw them once: wsss coco-masks --root ROOT",
         ) from None
-    if table["rule"] != OVERLAP_RULE or index.classes != tuple(c["name"] for c in table["classes"]):
+    if rule != OVERLAP_RULE or index.classes != drawn:
         raise UserError(
             "these label PNGs were drawn by another rule or for other classes",
             where=table_path,

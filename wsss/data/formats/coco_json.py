@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -21,13 +21,13 @@ from wsss.data.formats.pictures import (
     tree_digest,
 )
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
+from wsss.data.json_files import read_data_json
 from wsss.data.listing import (
     Entry,
     Listing,
     Problem,
     bad_class_name,
     class_problems,
-    require_file,
 )
 from wsss.data.tags import clean_name
 from wsss.errors import UserError, listed
@@ -65,13 +65,7 @@ def _files(settings: CocoJsonSettings) -> dict[str, str]:
 
 
 def _read(root: Path, file: str) -> dict[str, Any]:
-    require_file(root / file)
-    try:
-        values = json.loads((root / file).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no {file} here", where=root) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"this is not JSON: {error}", where=root / file) from None
+    values = read_data_json(root / file)
     if not isinstance(values, dict) or not all(isinstance(values.get(key), list) for key in _KEYS):
         raise UserError(
             "this is no COCO JSON",
@@ -81,13 +75,20 @@ def _read(root: Path, file: str) -> dict[str, Any]:
     for key in _KEYS:
         for position, each in enumerate(values[key], start=1):
             ids = [each.get(name) for name in _IDS] if isinstance(each, dict) else [[]]
-            if not all(value is None or isinstance(value, (int, str, float)) for value in ids):
+            if not all(map(_is_id, ids)):
                 raise UserError(
                     f"entry {position} of its {key} is no object with ids",
                     where=root / file,
-                    expected="ids that are numbers or text",
+                    expected="ids that are whole numbers or text",
                 )
     return values
+
+
+def _is_id(value: object) -> bool:
+    """Say whether a value can be an id, or is none at all; 1.0 is, as tables write it."""
+    if isinstance(value, float):
+        return value.is_integer()
+    return value is None or (isinstance(value, (int, str)) and not isinstance(value, bool))
 
 
 def list_coco_json(settings: CocoJsonSettings, root: Path) -> Listing:
@@ -114,6 +115,7 @@ def list_coco_json(settings: CocoJsonSettings, root: Path) -> Listing:
             # Exports of annotation tools have a "background" that nothing is annotated with.
             if key in used or bad_class_name(name) is None:
                 classes.setdefault(name)
+        problems += _ambiguous(document, files[set_name])
     problems += joined_names(tuple(classes), file="categories")
     order = "that of the categories' ids"
     arrangement, order = arranged(root, tuple(classes), order, problems)
@@ -135,6 +137,24 @@ def list_coco_json(settings: CocoJsonSettings, root: Path) -> Listing:
         )
     split_off_val(listing, settings.val_share)
     return listing
+
+
+def _ambiguous(document: dict[str, Any], file: str) -> list[Problem]:
+    """Return the ids that leave open what an annotation is of: those of two, and those of none."""
+    problems = []
+    for key, kind, name in (("categories", "category", "name"), ("images", "image", "file_name")):
+        names: dict[Any, Any] = {}
+        for each in document[key]:
+            first = names.setdefault(each.get("id"), each.get(name))
+            if each.get("id") is not None and first != each.get(name):
+                reason = f"the id {each['id']!r} is that of {first!r} and of {each.get(name)!r}"
+                problems.append(Problem(file, 0, f"{kind} id of two", reason))
+    names.pop(None, None)
+    for image in {each.get("image_id"): None for each in document["annotations"]}:
+        if image not in names:
+            reason = f"objects of the image {image!r}, which is not listed"
+            problems.append(Problem(file, 0, "annotation without an image", reason))
+    return problems
 
 
 def _add_set(
@@ -194,7 +214,7 @@ def recognise(root: Path) -> Mapping[str, Any] | None:
             try:
                 found += [file] if _looks(root, file) else []
             except UserError as error:
-                if (root / file).stat().st_size:
+                if not _is_empty(root / file):
                     broken = broken or error
                 else:
                     empty = empty or error
@@ -235,11 +255,14 @@ def _looks(root: Path, file: str) -> bool:
     Raises:
         UserError: It is meant to be, or the list of another form, and is damaged.
     """
-    with open(root / file, "rb") as handle:
-        start = handle.read(_SHOWN_BYTES).lstrip()
+    try:
+        with open(root / file, "rb") as handle:
+            start = handle.read(_SHOWN_BYTES).removeprefix(BOM_UTF8).lstrip()
+    except OSError as error:
+        raise UserError(f"cannot read this file: {error.strerror}", where=root / file) from None
     if not start:
         raise UserError("this file is empty", where=root / file)
-    if not start.startswith(b"{"):
+    if not start.startswith((b"{", BOM_UTF16_LE, BOM_UTF16_BE)):
         return False
     try:
         _read(root, file)
@@ -251,10 +274,17 @@ def _looks(root: Path, file: str) -> bool:
     return True
 
 
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.stat().st_size == 0
+    except OSError:
+        return False
+
+
 def _is_object_of_others(path: Path) -> bool:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+        values = read_data_json(path)
+    except UserError:
         return False
     return not isinstance(values, dict) or not any(key in values for key in _KEYS)
 

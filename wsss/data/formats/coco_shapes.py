@@ -53,6 +53,18 @@ def object_mask(annotation: dict[str, Any], height: int, width: int) -> NDArray[
     return mask
 
 
+def is_crowd(annotation: dict[str, Any]) -> bool:
+    """Say whether an annotation is of a crowd.
+
+    Raises:
+        ValueError: Its `iscrowd` is neither 0 nor 1: the text "0" would count as true.
+    """
+    value = annotation.get("iscrowd")
+    if value not in (0, 1, None):
+        raise ValueError(f"annotation {annotation.get('id')}: its iscrowd is {value!r}, not 0 or 1")
+    return bool(value)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsss.data.listing import read_lines
+from wsss.data.json_files import parse_json, read_data_json
+from wsss.data.listing import lines_of, read_lines
 from wsss.errors import UserError, listed
 
 IMAGE_KEYS = ("image", "file_name", "filename", "file", "path", "image_path", "image_name", "name")
@@ -65,6 +66,19 @@ def read_rows(path: Path) -> Rows:
     return _json_rows(path)
 
 
+def _require_once(names: Sequence[str], place: str, path: Path) -> None:
+    """Check that no column or key that is looked for stands twice, in capitals or not.
+
+    Raises:
+        UserError: One does: which one is meant is open.
+    """
+    twice = [key for key in (*IMAGE_KEYS, *TAG_KEYS, *SET_KEYS) if names.count(key) > 1]
+    if twice:
+        raise UserError(
+            f"{place} has {twice[0]!r} twice", where=path, fix="take one away, or rename it"
+        )
+
+
 _TagsOf = Callable[[list[str]], str | tuple[str, ...]]
 
 
@@ -94,6 +108,7 @@ def _csv_rows(path: Path) -> Rows:
             expected="a column with pictures, and tags in others",
         )
     columns = {name.lower(): position for position, name in enumerate(header)}
+    _require_once([name.lower() for name in header], "the first line", path)
     image = columns[_first(IMAGE_KEYS, columns) or header[0].lower()]
     set_key = _first(SET_KEYS, columns)
     others = [i for i in range(len(header)) if i not in (image, columns.get(set_key or "", image))]
@@ -141,26 +156,30 @@ def _columns_left_out(names: list[str]) -> list[str]:
 
 
 def _json_rows(path: Path) -> Rows:
-    text = "\n".join(read_lines(path))
-    try:
-        if path.suffix.lower() == ".json":
-            objects = _json_objects(json.loads(text))
-        else:
-            objects = _objects_by_line(path, text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"this is not JSON: {error}", where=path) from None
+    if path.suffix.lower() == ".json":
+        objects = _json_objects(read_data_json(path), path)
+    else:
+        objects = _objects_by_line(path)
     if not objects:
         raise UserError("this table lists no picture", where=path)
     rows = []
     left: dict[str, None] = {}
     for line, values in objects:
-        known = {str(k).lower(): v for k, v in values.items()} if isinstance(values, dict) else {}
+        known = {k.lower(): v for k, v in values.items()} if isinstance(values, dict) else {}
+        if isinstance(values, dict) and len(known) != len(values):
+            _require_once([key.lower() for key in values], f"entry {line}", path)
         image, tags = _first(IMAGE_KEYS, known), _first(TAG_KEYS, known)
         if image is None or tags is None:
             raise UserError(
                 f"entry {line} has no picture or no tags",
                 where=path,
                 expected='objects such as {"file_name": "a.jpg", "labels": ["dog", "sofa"]}',
+            )
+        if not isinstance(known[image], str):
+            raise UserError(
+                f"the {image} of entry {line} is {json.dumps(known[image])[:60]}",
+                where=path,
+                expected="the name of a file",
             )
         set_key = _first(SET_KEYS, known)
         left |= dict.fromkeys(known.keys() - {image, tags, set_key})
@@ -172,7 +191,7 @@ def _json_rows(path: Path) -> Rows:
                 expected='a list of names, or a text with one separator: ["dog", "sofa"]',
             )
         set_name = str(known[set_key]) if set_key else ""
-        rows.append(Row(str(known[image]), names, set_name, line))
+        rows.append(Row(known[image], names, set_name, line))
     notes = [f"left out, keys of the entries: {listed(sorted(left), 8)}"] if left else []
     return Rows(rows, notes=notes)
 
@@ -187,21 +206,19 @@ def _json_tags(found: Any) -> str | tuple[str, ...] | None:
     return tuple(map(str, values))
 
 
-def _objects_by_line(path: Path, text: str) -> list[tuple[int, Any]]:
-    objects = []
-    for line, words in enumerate(text.splitlines(), start=1):
-        try:
-            objects += [(line, json.loads(words))] if words.strip() else []
-        except (ValueError, RecursionError) as error:
-            found = getattr(error, "msg", str(error))
-            raise UserError(f"this is not JSON: {found}", where=f"{path}, line {line}") from None
-    return objects
+def _objects_by_line(path: Path) -> list[tuple[int, Any]]:
+    # Lines end at line ends alone: a text may hold what Unicode calls a separator of lines.
+    lines = enumerate(lines_of(path, any_separator=False), start=1)
+    return [(n, parse_json(words, f"{path}, line {n}")) for n, words in lines if words.strip()]
 
 
-def _json_objects(values: Any) -> list[tuple[int, Any]]:
+def _json_objects(values: Any, path: Path) -> list[tuple[int, Any]]:
     if isinstance(values, list):
         return list(enumerate(values, start=1))
     if isinstance(values, dict) and all(isinstance(tags, (list, str)) for tags in values.values()):
         pairs = ({"image": image, "tags": tags} for image, tags in values.items())
         return list(enumerate(pairs, start=1))
-    raise ValueError("neither a list of objects nor an object with a list of tags a picture")
+    raise UserError(
+        "this JSON is neither a list of objects nor an object with a list of tags a picture",
+        where=path,
+    )

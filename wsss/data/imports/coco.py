@@ -7,6 +7,7 @@ from typing import Any
 
 from wsss.data.formats.coco import draw_labels
 from wsss.data.imports.drawn import ClassNames, Drawing, DrawnMask, Label
+from wsss.data.json_files import put_once, whole_number
 from wsss.errors import UserError, listed
 
 KEYS = ("images", "annotations", "categories")
@@ -23,30 +24,52 @@ def read_coco(document: dict[str, Any], place: str, names: ClassNames) -> Drawin
     """
     drawing = Drawing(tool="COCO JSON", knows_unsure=True)
     try:
-        categories = {int(each["id"]): str(each["name"]) for each in document["categories"]}
-        objects: dict[int, list[dict[str, Any]]] = {}
+        categories = _by_id(document["categories"], "name")
+        images = _by_id(document["images"], "file_name")
+        objects: dict[int, list[dict[str, Any]]] = {key: [] for key in images}
         for each in document["annotations"]:
-            objects.setdefault(int(each["image_id"]), []).append(each)
+            category = whole_number(each["category_id"])
+            objects[whole_number(each["image_id"])].append({**each, "category_id": category})
         boxes = []
         for image in document["images"]:
             picture = str(image["file_name"])
-            found = objects.get(int(image["id"]), [])
+            found = objects[whole_number(image["id"])]
             outlined = tuple(each for each in found if each.get("segmentation"))
             if len(outlined) < len(found):
                 boxes.append(picture)
             if not outlined:
                 continue
-            size = int(image["height"]), int(image["width"])
+            size = whole_number(image["height"]), whole_number(image["width"])
             at = f"{place}, {picture}"
             read = functools.partial(_read, outlined, size, categories, names, at)
-            drawing.masks.append(DrawnMask(picture, at, read))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+            drawing.masks.append(DrawnMask(picture, at, read, size=size))
+    except KeyError as error:
+        known = isinstance(error.args[0], int)
+        found_wrong = f"objects of the image {error}" if known else f"there is no {error}"
         raise UserError(
-            f"an entry of this COCO JSON is malformed: {error!r}", where=place
+            f"an entry of this COCO JSON is malformed: {found_wrong}"
+            + (", which is not listed" if known else ""),
+            where=place,
         ) from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"an entry of this COCO JSON is malformed: {error}", where=place) from None
     if boxes:
         drawing.notes.append(f"left out, boxes without an outline: in {listed(boxes, 3)}")
     return drawing
+
+
+def _by_id(entries: list[dict[str, Any]], key: str) -> dict[int, str]:
+    """Return id -> name.
+
+    Raises:
+        KeyError: An entry lacks one of them.
+        ValueError: Two have the same id, or one has none that is a whole number.
+    """
+    found: dict[int, str] = {}
+    for each in entries:
+        number, name = whole_number(each["id"]), str(each[key])
+        put_once(found, number, name)
+    return found
 
 
 def _read(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import lzma
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,14 @@ import numpy.typing as npt
 
 from wsss.data.listing import Problem
 from wsss.errors import UserError
+
+# What `zipfile` raises, and the libraries that unpack for it.
+_DAMAGED = (
+    *(zipfile.BadZipFile, OSError, RuntimeError, EOFError),
+    *(zlib.error, lzma.LZMAError, ValueError),
+)
+# Up to so many bytes nobody counts; above them, lists pack to a tenth, masks not at all.
+_MOST_BYTES, _MOST_TIMES = 100_000_000, 100
 
 Label = npt.NDArray[np.uint8]
 BACKGROUND = "background"
@@ -28,12 +38,14 @@ class DrawnMask:
         read: Returns it, (H, W) uint8: 0 background, 1.. the run's classes, 255 not sure.
             `UserError` where it cannot be read, or has classes that the run has not.
         submitted: Whether the tool says that a person has been through it.
+        size: (H, W) of the picture as the tool says; None: the mask itself says it.
     """
 
     picture: str
     place: str
     read: Callable[[], Label]
     submitted: bool = False
+    size: tuple[int, int] | None = None
 
 
 @dataclass
@@ -92,20 +104,50 @@ class Files:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = sorted(each.filename for each in archive.infolist() if not each.is_dir())
-        except (zipfile.BadZipFile, OSError) as error:
+        except _DAMAGED as error:
             raise UserError(f"this zip cannot be read: {error}", where=path) from None
         self.names = tuple(names)
 
     def read(self, name: str) -> bytes:
-        """Return the content of one of `names`."""
+        """Return the content of one of `names`.
+
+        Raises:
+            UserError: It is damaged, or unpacks to far more than such a file does.
+        """
         if self.path.is_dir():
-            return (self.path / name).read_bytes()
+            try:
+                return (self.path / name).read_bytes()
+            except OSError as error:
+                raise UserError(
+                    f"cannot read this file: {error.strerror}", where=self.path / name
+                ) from None
         try:
             with zipfile.ZipFile(self.path) as archive:
-                return archive.read(name)
-        except (zipfile.BadZipFile, OSError, RuntimeError) as error:
+                member = archive.getinfo(name)
+                if member.file_size > max(_MOST_BYTES, _MOST_TIMES * member.compress_size):
+                    raise UserError(
+                        f"{name} in this zip has {member.file_size / 1e6:.0f} MB, packed into "
+                        f"{member.compress_size / 1e6:.1f} MB: no mask or list is like that",
+                        where=self.path,
+                        fix="have the tool export it again",
+                    )
+                return archive.read(member)
+        except _DAMAGED as error:
             raise UserError(
                 f"{name} in this zip cannot be read: {error}", where=self.path
+            ) from None
+
+    def text(self, name: str) -> str:
+        """Return the text of one of `names`; a byte order mark is dropped.
+
+        Raises:
+            UserError: It is not UTF-8.
+        """
+        try:
+            return self.read(name).decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise UserError(
+                "this file is not UTF-8 text", where=self.place(name), fix="save it again as UTF-8"
             ) from None
 
     def place(self, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from wsss.data.images import IMAGE_SUFFIXES
 from wsss.data.imports.drawn import ClassNames, Drawing, DrawnMask, Label
+from wsss.data.json_files import whole_number
 from wsss.errors import UserError, listed
 
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
@@ -48,8 +49,12 @@ def read_label_studio(tasks: Sequence[dict[str, Any]], place: str, names: ClassN
             if not regions:
                 empty.append(picture)
                 continue
-            read = functools.partial(_read, regions, names, at)
-            drawing.masks.append(DrawnMask(picture, at, read, submitted=True))
+            sizes = {
+                (whole_number(each["original_height"]), whole_number(each["original_width"]))
+                for each in regions
+            }
+            read = functools.partial(_read, regions, sizes, names, at)
+            drawing.masks.append(DrawnMask(picture, at, read, submitted=True, size=max(sizes)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"a task of this JSON is malformed: {error!r}", where=place) from None
     if without:
@@ -61,7 +66,7 @@ def read_label_studio(tasks: Sequence[dict[str, Any]], place: str, names: ClassN
 
 
 def _id(annotation: dict[str, Any]) -> int:
-    return int(annotation.get("id") or 0)
+    return whole_number(annotation.get("id") or 0)
 
 
 def _picture(task: dict[str, Any]) -> str:
@@ -81,8 +86,12 @@ def _picture(task: dict[str, Any]) -> str:
     raise ValueError(f"no picture in {sorted(data)}")
 
 
-def _read(regions: Sequence[dict[str, Any]], names: ClassNames, place: str) -> Label:
-    sizes = {(int(each["original_height"]), int(each["original_width"])) for each in regions}
+def _read(
+    regions: Sequence[dict[str, Any]],
+    sizes: Collection[tuple[int, int]],
+    names: ClassNames,
+    place: str,
+) -> Label:
     if len(sizes) > 1 or any(each.get("image_rotation") for each in regions):
         raise UserError("its regions are of different sizes, or turned", where=place)
     (size,) = sizes
@@ -101,9 +110,15 @@ def _read(regions: Sequence[dict[str, Any]], names: ClassNames, place: str) -> L
 
 
 def _brush(value: dict[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    flat = unpacked_rle(value["rle"])
-    if flat.size != size[0] * size[1] * 4:
-        raise ValueError(f"{flat.size} values for {size[1]} x {size[0]} px")
+    packed = value["rle"]
+    if not isinstance(packed, list) or not all(type(each) is int for each in packed):
+        raise ValueError("its run lengths are no list of bytes")
+    if not all(0 <= each <= 255 for each in packed):
+        raise ValueError("its run lengths hold a number that is no byte")
+    values = int.from_bytes(bytes(packed[:4]), "big")
+    if values != size[0] * size[1] * 4:  # asked first: a few bytes can say that they are gigabytes
+        raise ValueError(f"{values} values for {size[1]} x {size[0]} px")
+    flat = unpacked_rle(packed)
     opaque: npt.NDArray[np.bool_] = flat.reshape(*size, 4)[..., 3] >= _OPAQUE
     return opaque
 
@@ -111,6 +126,10 @@ def _brush(value: dict[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_
 def _polygon(value: dict[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     height, width = size
     # Points are in percent of the sides, at the corners of pixels.
+    for each in (number for point in value["points"] for number in point):
+        # Some draw a little over the edge; as far again as the picture is a mistake.
+        if not isinstance(each, (int, float)) or not -100 <= each <= 200:
+            raise ValueError(f"the coordinate {str(each)[:20]}, expected 0 to 100 percent")
     points = [(x * width / 100 - 0.5, y * height / 100 - 0.5) for x, y in value["points"]]
     drawn = Image.new("1", (width, height))
     ImageDraw.Draw(drawn).polygon(points, fill=1)

@@ -166,14 +166,19 @@ def _draft(record: ImageRecord, choices: Choices) -> list[Label]:
     return [read_label(path) for path in paths if path.is_file()]
 
 
+def _check_size(size: tuple[int, ...], record: ImageRecord) -> None:
+    if size != (record.height, record.width):
+        raise UserError(
+            f"it is {size[1]} x {size[0]} px, {record.path} is {record.width} x {record.height}"
+        )
+
+
 def _label(mask: DrawnMask, record: ImageRecord, drawing: Drawing, choices: Choices) -> Label:
     """Return the labels of a mask, with what the tool could not keep put back."""
+    if mask.size is not None:
+        _check_size(mask.size, record)  # before anything of that size is made
     label = mask.read()
-    if label.shape != (record.height, record.width):
-        raise UserError(
-            f"it is {label.shape[1]} x {label.shape[0]} px, {record.path} is {record.width} x "
-            f"{record.height}"
-        )
+    _check_size(label.shape, record)
     drafts = _draft(record, choices)
     if drafts and not (drawing.knows_unsure or choices.unsure_is_background):
         label = np.where((drafts[0] == IGNORE) & (label == 0), np.uint8(IGNORE), label)

@@ -22,9 +22,14 @@ def read_pngs(files: Files, names: ClassNames) -> Drawing:
     drawing = Drawing(tool="a folder of label PNGs", knows_unsure=True, named=has_names)
     values: dict[int, int | UserError] = {i + 1: i + 1 for i in range(len(names.classes))}
     if has_names:
-        lines = files.read(CLASSES).decode("utf-8", errors="replace").splitlines()
-        values = {}
+        lines = files.text(CLASSES).splitlines()
+        values, named = {}, set[str]()
         for position, name in enumerate((line.strip() for line in lines if line.strip()), start=1):
+            if name in named:
+                raise UserError(
+                    f"the class {name!r} stands twice in the list", where=files.place(CLASSES)
+                )
+            named.add(name)
             try:
                 values[position] = names.label(name, files.place(CLASSES))
             except UserError as error:

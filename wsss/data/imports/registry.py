@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from wsss.data.imports import coco, voc
 from wsss.data.imports.drawn import ClassNames, Drawing, Files
 from wsss.data.imports.label_studio import read_label_studio
 from wsss.data.imports.png import read_pngs
+from wsss.data.json_files import parse_json, read_data_json
+from wsss.data.listing import require_file
 from wsss.errors import UserError
 
 READ = (
@@ -29,28 +31,34 @@ def read_drawing(source: Path, classes: tuple[str, ...]) -> Drawing:
         UserError: It does not exist, is nothing of this kind, or is malformed.
     """
     names = ClassNames(classes)
+    if os.path.isdir(source):  # noqa: PTH112 - a `Path` raises where a name is too long
+        return _read_folder(Files(source), names)
+    require_file(source)
     if not source.exists():
         raise UserError("this file does not exist", where=source)
     if source.suffix.lower() == ".json":
-        return _read_json(source.read_bytes(), str(source), names)
-    if not source.is_dir() and source.suffix.lower() != ".zip":
+        return _drawing(read_data_json(source), str(source), names)
+    if source.suffix.lower() != ".zip":
         raise UserError("this is no file of masks that is known", where=source, expected=READ)
     files = Files(source)
     if voc.base(files) is not None:
         return voc.read_voc(files, names)
     documents = [name for name in files.names if name.lower().endswith(".json")]
-    if source.is_file() and len(documents) == 1:
-        return _read_json(files.read(documents[0]), files.place(documents[0]), names)
-    if source.is_dir() and any(name.lower().endswith(".png") for name in files.names):
-        return read_pngs(files, names)
+    if len(documents) == 1:
+        place = files.place(documents[0])
+        return _drawing(parse_json(files.read(documents[0]), place), place, names)
     raise UserError("no masks of a kind that is known are here", where=source, expected=READ)
 
 
-def _read_json(content: bytes, place: str, names: ClassNames) -> Drawing:
-    try:
-        document: Any = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"this is not JSON: {error}", where=place) from None
+def _read_folder(files: Files, names: ClassNames) -> Drawing:
+    if voc.base(files) is not None:
+        return voc.read_voc(files, names)
+    if any(name.lower().endswith(".png") for name in files.names):
+        return read_pngs(files, names)
+    raise UserError("no masks of a kind that is known are here", where=files.path, expected=READ)
+
+
+def _drawing(document: Any, place: str, names: ClassNames) -> Drawing:
     if isinstance(document, dict) and all(isinstance(document.get(key), list) for key in coco.KEYS):
         return coco.read_coco(document, place, names)
     if isinstance(document, list) and document and all(map(_is_task, document)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
@@ -16,6 +17,7 @@ from wsss.errors import UserError
 
 FOLDER = "SegmentationClass"
 LABELMAP = "labelmap.txt"
+_NUMBER = re.compile(r"\s*[0-9]{1,3}\s*")
 Colour = tuple[int, int, int]
 Values = Mapping[int, int | UserError]
 
@@ -70,14 +72,17 @@ def _labelmap(
     place = files.place(name)
     colours: dict[int, Colour] = {}
     values: dict[int, int | UserError] = {}
-    text = files.read(name).decode("utf-8", errors="replace")
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    lines = [
+        line for line in files.text(name).splitlines() if line.strip() and not line.startswith("#")
+    ]
     for position, line in enumerate(lines):
         label, _, rest = line.partition(":")
         parts = rest.partition(":")[0].split(",")
-        if len(parts) != 3 or not all(part.strip().isdigit() for part in parts):
+        if len(parts) != 3 or not all(map(_NUMBER.fullmatch, parts)):
             raise UserError(
-                f"the line {line!r}", where=place, expected="name:red,green,blue:parts:actions"
+                f"the line {line[:200]!r}",
+                where=place,
+                expected="name:red,green,blue:parts:actions",
             )
         colour = (int(parts[0]), int(parts[1]), int(parts[2]))
         if colour in colours.values() or max(colour) > 255 or position >= IGNORE:
