@@ -23,7 +23,7 @@ from wsss.data.index import ImageRecord, Index, Records
 from wsss.data.listing import Entry, Problem, is_control, is_text, raise_problems, read_lines
 from wsss.data.mask_check import Seen, check_tags
 from wsss.errors import UserError, listed, with_help
-from wsss.files import is_below
+from wsss.files import is_below, is_too_long
 from wsss.runtime.names import NameMap
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
@@ -81,6 +81,9 @@ def build_index(settings: IndexSettings, root: Path) -> Index:
             reason = "its name has a line break or another control character; rename it"
             return Problem(repr(entry.path), 0, "name with control characters", reason)
         for name in (entry.name, entry.path):
+            if is_too_long(name):
+                reason = f"{name[:60]!r}... is longer than the name of a file can be: shorten it"
+                return Problem(entry.file, entry.line, "name that is too long", reason)
             if not is_below(name):
                 reason = f"{name!r} leads out of the data set's folder"
                 return Problem(entry.file, entry.line, "image elsewhere", reason)

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from wsss.data.listing import Problem, bad_class_name, nearest, read_lines
+from wsss.data.listing import Problem, bad_class_name, nearest, read_lines, require_file
 from wsss.data.tags import SEPARATORS, clean_name
 from wsss.errors import UserError, listed
 
@@ -52,9 +52,16 @@ def read_classes(root: Path, problems: list[Problem]) -> tuple[str, ...]:
     Args:
         root: Data root.
         problems: What is wrong with them is added.
+
+    Raises:
+        UserError: What is there cannot be read, which is not as if it were not there: the order of
+            the classes would be another one.
     """
     path = root / CLASSES
+    require_file(path)
     if not path.is_file():
+        if path.is_symlink():
+            raise UserError("this link leads to no file", where=path)
         return ()
     classes: list[str] = []
     for line, text in enumerate(read_lines(path), start=1):

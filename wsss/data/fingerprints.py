@@ -148,6 +148,14 @@ def named_digest(root: Path, files: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Say whether an entry is a folder; a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def folder_digest(folder: Path) -> str:
     """Hash the names and contents of a folder's files; hidden ones and folders in it do not count.
 
@@ -155,7 +163,7 @@ def folder_digest(folder: Path) -> str:
     """
     names: list[str] = []
     with suppress(OSError), os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.name[0] != "." and not e.is_dir())
+        names = sorted(e.name for e in entries if e.name[0] != "." and not is_folder(e))
     kept = Names(names)
     del names
     return named_digest(folder, kept)

@@ -6,6 +6,7 @@ recognised here keeps its traceback.
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 from pathlib import Path
@@ -25,6 +26,8 @@ _GPU_MEMORY = re.compile(
     r"CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|MPS backend out of memory"
 )
 _HOST_MEMORY = re.compile(r"DefaultCPUAllocator: (?:can't allocate|not enough) memory")
+# A path that this account, or nobody, can follow.
+_BARRED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 _HOST_NEEDED = re.compile(r"you tried to allocate (\d+) bytes")
 
 
@@ -43,6 +46,12 @@ def explain(error: BaseException, doing: str, output: Path | None = None) -> Use
     number = storage_failure(error)
     if number is not None:
         return storage_error(number, _written(error) or output or doing)
+    if isinstance(error, OSError) and error.errno in _BARRED and error.filename:
+        return UserError(
+            f"this cannot be opened: {error.strerror}",
+            where=error.filename,
+            fix="check the path, and the permissions of it and of the folders above it",
+        )
     return None
 
 

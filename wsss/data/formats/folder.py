@@ -22,7 +22,7 @@ from wsss.data.class_names import (
     order_note,
     read_classes,
 )
-from wsss.data.fingerprints import combined, folder_digest, named_digest
+from wsss.data.fingerprints import combined, folder_digest, is_folder, named_digest
 from wsss.data.formats.pictures import split_off_val
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IMAGE_SUFFIXES
@@ -104,7 +104,7 @@ class _Pictures:
         with os.scandir(root / IMAGES) as found:
             for entry in found:
                 files.append(entry.name)
-                if entry.is_dir():
+                if is_folder(entry):
                     folders.add(entry.name)
         self.names, self._suffixes = Names(), list[str]()
         known: dict[str, int] = {}
@@ -168,11 +168,14 @@ class _Lines:
 def _parse_labels(root: Path) -> _Lines:
     path = root / LABELS
     reader = csv.reader((f"{line}\n" for line in lines_of(path)), skipinitialspace=True)
-    header = [cell.strip().lower() for cell in next(reader, [])]
+    try:
+        header = [cell.strip().lower() for cell in next(reader, [])]
+    except csv.Error as error:
+        raise UserError(f"this is not a CSV file: {error}", where=f"{path}, line 1") from None
     if header not in (["image", "tags"], ["image", "tags", "set"]):
         hint = "the columns are separated by commas, the tags in a cell by ';'"
         raise UserError(
-            f"the first line is {','.join(header)!r}",
+            f"the first line is {','.join(header)[:200]!r}",
             where=f"{path}, line 1",
             expected="image,tags or image,tags,set",
             fix=f"{hint}. For example:\n{EXAMPLE}",
@@ -325,6 +328,9 @@ def find_folder_masks(settings: IndexSettings, root: Path, index: Index) -> Foun
 def _masks_of(folder: Path, known: Names, problems: list[Problem]) -> Iterator[tuple[str, str]]:
     """Yield name and path of the masks of images, and add a problem for each of none."""
     hint = Nearest(known)
+    if os.path.lexists(folder) and not folder.is_dir():
+        reason = "this is no folder, or a link to one that is not there"
+        problems.append(Problem(MASKS, 0, "masks in no folder", reason))
     for name in sorted(os.listdir(folder)) if folder.is_dir() else ():  # noqa: PTH208 - as above
         if name.startswith("."):
             continue

@@ -13,7 +13,7 @@ from pathlib import Path
 from wsss.data.fingerprints import named_digest
 from wsss.data.images import IMAGE_SUFFIXES
 from wsss.data.listing import Entries, Listing, Problem, nearest
-from wsss.errors import listed
+from wsss.errors import UserError, listed
 
 MASKS = "masks"
 """Folder for masks under the data root, whatever the layout: NAME.png, NAME as the index has it."""
@@ -26,22 +26,42 @@ SET_NAMES = {
 """How people call image sets -> what they are called here."""
 
 
+# In the topmost folder of a disk, for nobody to read.
+_OF_DISKS = "lost+found"
+
+
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        # Left out, its pictures would be missing, or its class.
+        raise UserError(
+            f"cannot read this folder: {error.strerror}",
+            where=error.filename,
+            fix="take it away, or give this account the permission",
+        )
+
+
 def files_below(root: Path) -> Iterator[str]:
     """Yield the files below a folder, in order, as paths relative to it; hidden ones left out.
 
     The folder of masks is left out, too.
+
+    Raises:
+        UserError: A folder cannot be read.
     """
     base = os.fspath(root)
     seen: set[tuple[int, int]] = set()
-    for folder, folders, files in os.walk(base, followlinks=True):
-        status = Path(folder).stat()
+    for folder, folders, files in os.walk(base, onerror=_refuse, followlinks=True):
+        try:
+            status = os.stat(folder)  # noqa: PTH116
+        except FileNotFoundError:
+            continue  # taken away since the folder above it was read
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()  # a link to a folder above it, or beside it
             continue
         seen.add((status.st_dev, status.st_ino))
         place = "" if folder == base else Path(os.path.relpath(folder, base)).as_posix() + "/"
         folders[:] = sorted(
-            name for name in folders if name[0] != "." and not (place == "" and name == MASKS)
+            name for name in folders if name[0] != "." and place + name not in (MASKS, _OF_DISKS)
         )
         yield from (place + name for name in sorted(files) if name[0] != ".")
 
