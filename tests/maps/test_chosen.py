@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -65,4 +66,28 @@ def test_files_and_settings_that_do_not_go_together(file: Path) -> None:
         _ = walk.score_threshold
     file.write_text("{}\n")
     with pytest.raises(UserError, match="no file of chosen background scores"):
+        read_chosen(file, "cam")
+
+
+@pytest.mark.parametrize("value", [None, True, [], "0.4", -1, 1.5, 10**400, float("nan")])
+@pytest.mark.parametrize("place", ["maps", "cam", "score", "settings", "evaluation.cam_background"])
+def test_damaged_scores_are_refused(file: Path, place: str, value: object) -> None:
+    content = json.loads(file.read_text())
+    entry = content["maps"]["cam"]
+    holder = {"maps": content, "cam": content["maps"], "score": entry, "settings": entry}
+    holder.get(place, entry["settings"])[place] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="these scores are damaged"):
+        read_chosen(file, "cam")
+
+
+def test_scores_that_are_not_all_there(file: Path) -> None:
+    content = json.loads(file.read_text())
+    del content["maps"]["cam"]["settings"]["evaluation.cam_background"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"these scores have no evaluation\.cam_background"):
+        with_chosen("evaluation", EvaluationConfig(cam_background="auto"), file)
+    content["maps"] = {}
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="its scores are of no maps"):
         read_chosen(file, "cam")

@@ -53,3 +53,13 @@ def test_no_file_is_named_after_the_machine(tmp_path: Path) -> None:
     names = [path.name for path in tmp_path.rglob("*")]
     assert any("tfevents" in name for name in names)
     assert not any(socket.gethostname() in name.split(".") for name in names)
+
+
+def test_lines_that_a_power_cut_left_are_not_gone_on_with(tmp_path: Path) -> None:
+    good = '{"step": 1, "loss": 0.5}\n'
+    left = '{"step": 2, "lo\0\0}\n{}\n{"step": "2"}\n[2]\n' + "[" * 100_000 + "\n"
+    (tmp_path / METRICS_FILE).write_bytes((good + left).encode() + b"\xff\0\n")
+    log = MetricsLog(tmp_path, "cam", 2)
+    log.write(3, {"loss": 0.25})
+    log.close()
+    assert (tmp_path / METRICS_FILE).read_text() == good + '{"step": 3, "loss": 0.25}\n'

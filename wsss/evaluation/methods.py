@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wsss.errors import UserError
-from wsss.evaluation.tables import STAGES, Row, number, percent, read_rows, text_table, write_rows
+from wsss.evaluation.tables import (
+    STAGES,
+    Row,
+    number,
+    percent,
+    read_rows,
+    read_seconds,
+    text_table,
+    write_rows,
+)
 
 # Scored stage -> the trainings behind it, by the names of their benchmark files; of a method that
 # goes without one there is no such file.
@@ -116,8 +124,7 @@ def _training_s(folder: Path, stage: str) -> float | None:
     total = 0.0
     for file in files:
         if file.is_file():
-            with file.open(encoding="utf-8", newline="") as handle:
-                total += sum(float(row["s"]) for row in csv.DictReader(handle, delimiter="\t"))
+            total += read_seconds(file)
     return total or None
 
 

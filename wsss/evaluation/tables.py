@@ -35,6 +35,7 @@ STAGES = (
     "segmentation",
     "segmentation_crf",
 )
+CURVE_COLUMNS = ("threshold", "miou", "precision", "recall")
 Row = Mapping[str, str]
 
 
@@ -120,9 +121,8 @@ def write_rows(
 
 def write_curve(path: Path, points: Sequence[CurvePoint]) -> None:
     """Write the sweep as CSV: threshold and the means over the classes."""
-    columns = ("threshold", "miou", "precision", "recall")
     values = ((f"{p.threshold:g}", *map(number, (p.iou, p.precision, p.recall))) for p in points)
-    write_rows(path, [dict(zip(columns, row, strict=True)) for row in values], columns)
+    write_rows(path, [dict(zip(CURVE_COLUMNS, row, strict=True)) for row in values], CURVE_COLUMNS)
 
 
 def read_notes(path: Path) -> list[str]:
@@ -152,6 +152,27 @@ def read_rows(path: Path) -> list[Row]:
         UserError: The file is missing, has other columns, or a score that is no number.
     """
     return read_table(path, _read(path)[1], COLUMNS, SCORES)
+
+
+def read_seconds(path: Path) -> float:
+    """Return the seconds that Snakemake measured of a job, its repetitions together.
+
+    Raises:
+        UserError: The file is not as Snakemake writes it.
+    """
+    try:
+        rows = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t")
+        times = [float(row["s"]) for row in rows]
+    except (csv.Error, KeyError, TypeError, ValueError):
+        times = [math.nan]
+    if not all(0 <= time < math.inf for time in times):
+        raise UserError(
+            "this is no time that Snakemake measured",
+            where=path,
+            expected="a column `s` with seconds",
+            fix="delete it: the time is then not shown",
+        )
+    return sum(times)
 
 
 def read_table(

@@ -96,15 +96,33 @@ def read_chosen(path: str | os.PathLike[str], maps: Maps) -> Mapping[str, Any]:
             expected=f"version {FORMAT_VERSION}",
             fix="run the stage that writes it again",
         )
-    if not isinstance(values.get("maps"), dict) or maps not in values["maps"]:
+    entries = values.get("maps")
+    if not isinstance(entries, dict) or not all(map(_is_entry, entries.values())):
         raise UserError(
-            f"its scores are of {' and '.join(values['maps'])} maps",
+            "these scores are damaged",
+            where=path,
+            expected="`maps`: by their kind a `score` and `settings`, numbers from 0 to 1",
+            fix="run the stage that writes it again",
+        )
+    if maps not in entries:
+        raise UserError(
+            f"its scores are of {' and '.join(entries) or 'no'} maps",
             where=path,
             expected=f"a score of {maps} maps",
             fix="hand over the file that belongs to this stage, or set a number",
         )
-    found: Mapping[str, Any] = values["maps"][maps]
+    found: Mapping[str, Any] = entries[maps]
     return found
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("settings"), dict):
+        return False
+    return all(map(_is_score, (entry.get("score"), *entry["settings"].values())))
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def with_chosen(section: str, settings: S, path: Path | None, *, maps: Maps = "cam") -> S:
@@ -138,4 +156,11 @@ def with_chosen(section: str, settings: S, path: Path | None, *, maps: Maps = "c
             fix="--thresholds results/RUN/thresholds.json, or set a number",
         )
     numbers = read_chosen(path, maps)["settings"]
+    lacking = [key for key in open_keys if f"{section}.{key}" not in numbers]
+    if lacking:
+        raise UserError(
+            f"these scores have no {section}.{lacking[0]}",
+            where=path,
+            fix="run the stage that writes it again",
+        )
     return replace(settings, **{key: float(numbers[f"{section}.{key}"]) for key in open_keys})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.metadata
 import json
 import platform
@@ -11,8 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsss.evaluation.tables import Row, read_notes, read_rows
-from wsss.files import read_json_object
+from wsss.data.json_files import parse_json
+from wsss.errors import UserError
+from wsss.evaluation.tables import (
+    CURVE_COLUMNS,
+    Row,
+    read_notes,
+    read_rows,
+    read_seconds,
+    read_table,
+)
+from wsss.files import read_json_object, read_text
 from wsss.runtime.registry import Registry, load_code
 from wsss.runtime.settings import to_dict
 
@@ -102,11 +110,9 @@ def times(folder: Path) -> dict[str, float]:
     """Return job -> seconds of the jobs whose time Snakemake measured, in the stages' order."""
     found: dict[str, float] = {}
     for file in sorted((folder / "benchmarks").rglob("*.tsv")):
-        with file.open(encoding="utf-8", newline="") as handle:
-            rows = list(csv.DictReader(handle, delimiter="\t"))
         name = file.relative_to(folder / "benchmarks").with_suffix("").as_posix()
-        if rows and not name.startswith("config"):
-            found[name] = sum(float(row["s"]) for row in rows)
+        if not name.startswith("config") and (taken := read_seconds(file)):
+            found[name] = taken
     order = list(STAGES)
 
     def place(name: str) -> tuple[int, str]:
@@ -149,11 +155,12 @@ def curves(folder: Path) -> dict[str, list[dict[str, float]]]:
     for stage in ("cam", "pseudo_label"):
         file = folder / "evaluation" / f"{stage}_curve.csv"
         if file.is_file():
-            with file.open(encoding="utf-8", newline="") as handle:
-                found[stage] = [
-                    {key: float(text or "nan") for key, text in row.items()}
-                    for row in csv.DictReader(handle)
-                ]
+            found[stage] = [
+                {key: float(text or "nan") for key, text in row.items()}
+                for row in read_table(
+                    file, read_text(file).splitlines(), CURVE_COLUMNS, CURVE_COLUMNS
+                )
+            ]
     return found
 
 
@@ -166,8 +173,7 @@ def trainings(folder: Path) -> list[Training]:
         file = folder / stage.work_dir / "metrics.jsonl"
         if not file.is_file():
             continue
-        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines() if line]
-        lines = [line for line in lines if "loss" in line]
+        lines = [line for line in _logged(file) if "loss" in line]
         if lines:
             names = [key for key in lines[0] if key == "loss" or key.endswith("_total")]
             parts = [key for key in lines[0] if _is_part(key)] if names == ["loss"] else []
@@ -175,6 +181,32 @@ def trainings(folder: Path) -> list[Training]:
             values = {key: tuple(float(line[key]) for line in lines) for key in keys}
             found.append(Training(stage.name, tuple(line["step"] for line in lines), values))
     return found
+
+
+def _logged(file: Path) -> list[dict[str, Any]]:
+    """Return the lines of a training's log.
+
+    Raises:
+        UserError: One is no object of a step and numbers.
+    """
+    lines = []
+    for number, text in enumerate(read_text(file).splitlines(), start=1):
+        line = parse_json(text, f"{file}, line {number}") if text else {"step": 0}
+        if not isinstance(line, dict) or type(line.get("step")) is not int or not _is_sum(line):
+            raise UserError(
+                "this line is not as a training logs it",
+                where=f"{file}, line {number}",
+                expected="an object with its step, a whole number, and numbers",
+                fix="delete the line: its values are then not drawn",
+            )
+        lines.append(line)
+    return lines
+
+
+def _is_sum(line: Mapping[str, Any]) -> bool:
+    """Say whether the losses of a line are numbers; what else it holds is not drawn."""
+    drawn = [key for key in line if key == "loss" or key.endswith("_total") or _is_part(key)]
+    return all(type(line[key]) in (int, float) for key in drawn)
 
 
 def _is_part(key: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,15 @@ from wsss.runtime.heartbeat import beat, host_identity
 
 METRICS_FILE = "metrics.jsonl"
 EVENTS_FOLDER = "tensorboard"
+
+
+def _step(line: str) -> float:
+    """Return the step of a line; infinite where it is not one of ours."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return math.inf
+    return step if type(step) is int else math.inf
 
 
 class _Events:
@@ -89,7 +99,7 @@ class MetricsLog:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         path = folder / METRICS_FILE
-        kept = [line for line in self._lines(path) if json.loads(line)["step"] <= resume_step]
+        kept = [line for line in self._lines(path) if _step(line) <= resume_step]
         write_text(path, "".join(line + "\n" for line in kept) if resume_step else "")
         self._file = path.open("a", encoding="utf-8")
         self._events = _Events(folder / EVENTS_FOLDER, stage, resume_step + 1)
@@ -98,9 +108,10 @@ class MetricsLog:
     def _lines(path: Path) -> list[str]:
         if not path.exists():
             return []
-        # A kill can cut the last line short; what does not end in a brace was never complete.
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [line for line in lines if line.startswith("{") and line.endswith("}")]
+        # A kill can cut the last line short, and a power cut leave zeros: such a line was never
+        # complete.
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [line for line in lines if _step(line) < math.inf]
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Record `values` at `step` (steps finished so far)."""
