@@ -7,6 +7,7 @@ does not look at the checksums in its own files, and a training would go on from
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,12 @@ def save_checkpoint(
     optimizers: Mapping[str, Optimizer],
 ) -> None:
     """Write all that the next step depends on; random state is a function of the step itself."""
+    states = {name: module.state_dict() for name, module in modules.items()}
     state: dict[str, Any] = {
         "identity": dict(identity),
         "step": step,
-        "modules": {name: module.state_dict() for name, module in modules.items()},
+        "modules": {name: dict(state) for name, state in states.items()},
+        "versions": {name: _versions(state) for name, state in states.items()},
         "optimizers": {name: opt.state_dict() for name, opt in optimizers.items()},
     }
     state[_DIGEST] = content_digest(state)
@@ -85,10 +88,20 @@ def load_checkpoint(
             fix=f"copy it again, or delete {os.fspath(path)} to train from the start",
         )
     for name, module in modules.items():
-        module.load_state_dict(state["modules"][name])
+        values = OrderedDict(state["modules"][name])
+        values._metadata = state["versions"][name]  # type: ignore[attr-defined]
+        module.load_state_dict(values)
     for name, optimizer in optimizers.items():
         optimizer.load_state_dict(state["optimizers"][name])
     return int(state["step"])
+
+
+def _versions(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what PyTorch notes of a state beside its values: the versions of its modules.
+
+    It is an attribute, which the digest of a mapping does not see.
+    """
+    return dict(getattr(state, "_metadata", {}))
 
 
 def _is_whole(state: dict[str, Any]) -> bool:
