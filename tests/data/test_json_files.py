@@ -162,12 +162,11 @@ WRONG_COCO = [
     (("annotations", 0, "category_id"), INF),
     (("annotations", 0, "iscrowd"), "0"),
 ]
+SIDES: tuple[Any, ...] = (None, -1, INF, "x", [], 10**400)
+POINTS: tuple[Any, ...] = (INF, float("nan"), 1e30, 10**400, "x")
 WRONG_TASKS = [
-    *((((*TASK_REGION, "original_width"), value)) for value in (None, -1, INF, "x", [], 10**400)),
-    *(
-        ((*TASK_REGION, "value", "points", 0, 0), value)
-        for value in (INF, float("nan"), 1e30, 10**400, "x")
-    ),
+    *(((*TASK_REGION, "original_width"), value) for value in SIDES),
+    *(((*TASK_REGION, "value", "points", 0, 0), value) for value in POINTS),
     ((0, "annotations", 0, "id"), INF),
 ]
 
