@@ -7,8 +7,7 @@ import functools
 import io
 import json
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -17,7 +16,9 @@ import torch
 import yaml
 from torch import nn
 
+from fuzz.data_targets import DATA_TARGETS
 from fuzz.mutator import damaged, damaged_archive, damaged_json
+from fuzz.target import Damage, Target
 from wsss.data.formats.cls_labels import read_cls_labels
 from wsss.data.index import ImageRecord, Index, read_index, read_masks, write_index, write_masks
 from wsss.errors import UserError
@@ -35,22 +36,8 @@ from wsss.project.yaml_files import parse_yaml
 from wsss.runtime.heartbeat import heartbeat_file
 from wsss.training.checkpoint import load_checkpoint, save_checkpoint
 
-Damage = Callable[[bytes, random.Random], bytes]
 CLASSES = ("cat", "dog", "cow")
 REPOSITORY = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Target:
-    """A reader.
-
-    Attributes:
-        make: Writes sound files into a folder; returns those to damage, each with the ways to.
-        read: Reads them.
-    """
-
-    make: Callable[[Path], list[tuple[Path, tuple[Damage, ...]]]]
-    read: Callable[[Path], object]
 
 
 def _network() -> nn.Module:
@@ -312,6 +299,7 @@ TARGETS = {
     "shard": Target(_shards, _merge),
     "table": Target(_tables, _show_tables),
     "cls-labels": Target(_labels, lambda folder: read_cls_labels(folder / "cls_labels.npy", 3)),
+    **DATA_TARGETS,
 }
 
 
