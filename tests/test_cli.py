@@ -106,8 +106,9 @@ def test_config_write_checks_what_it_writes(
     assert written["foreground_threshold"] == 0.4
     assert written["crf"]["iterations"] == 10
     assert main([*arguments, '{"foreground": 0.4}']) == 2
-    assert main([*arguments, "{"]) == 2
-    assert "not JSON" in capsys.readouterr().err
+    for text in ("{", "[" * 50_000, "9" * 5000, '{"crf": 1, "crf": 2}'):
+        assert main([*arguments, text]) == 2
+        assert "not JSON" in capsys.readouterr().err
 
 
 def test_stage_commands_without_snakemake(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

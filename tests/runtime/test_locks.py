@@ -114,12 +114,13 @@ def test_one_on_another_machine_is_told_how_to_end(tmp_path: Path) -> None:
         clone = f"{socket.gethostname()} 0badcafe pid:[4026531836]"
         assert f"ssh {socket.gethostname()} kill 7" in refusal(host=clone)
         # Nor must what is in the file make sense.
-        lock_file(output).write_text("{")
-        with (
-            pytest.raises(UserError, match="another process is writing"),
-            output_lock(output, "export", wait_s=0),
-        ):
-            pytest.fail("two processes hold the lock")
+        for text in ("{", "[" * 5000):
+            lock_file(output).write_text(text)
+            with (
+                pytest.raises(UserError, match="another process is writing"),
+                output_lock(output, "export", wait_s=0),
+            ):
+                pytest.fail("two processes hold the lock")
 
 
 def test_one_that_waits_goes_on_when_the_other_ends(tmp_path: Path) -> None:

@@ -124,14 +124,11 @@ def _defaults(options: argparse.Namespace) -> None:
 
 
 def _write(options: argparse.Namespace) -> None:
-    from wsss.errors import UserError
+    from wsss.data.json_files import parse_json
     from wsss.files import write_json
     from wsss.project.file import stage_settings
     from wsss.runtime.settings import to_dict
 
-    try:
-        values = json.loads(options.settings)
-    except json.JSONDecodeError as error:
-        raise UserError(f"--settings is not JSON: {error.msg}", where=options.settings) from None
+    values = parse_json(options.settings, f"--settings {options.settings[:200]}")
     settings = stage_settings(options.stage, values, where=options.stage)
     write_json(options.output, to_dict(settings))
