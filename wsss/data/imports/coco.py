@@ -28,8 +28,10 @@ def read_coco(document: dict[str, Any], place: str, names: ClassNames) -> Drawin
         images = _by_id(document["images"], "file_name")
         objects: dict[int, list[dict[str, Any]]] = {key: [] for key in images}
         for each in document["annotations"]:
-            category = whole_number(each["category_id"])
-            objects[whole_number(each["image_id"])].append({**each, "category_id": category})
+            category, image_id = whole_number(each["category_id"]), whole_number(each["image_id"])
+            if image_id not in images:
+                raise ValueError(f"objects of the image {image_id}, which is not listed")
+            objects[image_id].append({**each, "category_id": category})
         boxes = []
         for image in document["images"]:
             picture = str(image["file_name"])
@@ -43,16 +45,9 @@ def read_coco(document: dict[str, Any], place: str, names: ClassNames) -> Drawin
             at = f"{place}, {picture}"
             read = functools.partial(_read, outlined, size, categories, names, at)
             drawing.masks.append(DrawnMask(picture, at, read, size=size))
-    except KeyError as error:
-        known = isinstance(error.args[0], int)
-        found_wrong = f"objects of the image {error}" if known else f"there is no {error}"
-        raise UserError(
-            f"an entry of this COCO JSON is malformed: {found_wrong}"
-            + (", which is not listed" if known else ""),
-            where=place,
-        ) from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"an entry of this COCO JSON is malformed: {error}", where=place) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"an entry of this COCO JSON is malformed: {reason}", where=place) from None
     if boxes:
         drawing.notes.append(f"left out, boxes without an outline: in {listed(boxes, 3)}")
     return drawing
