@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from wsss import __version__
 from wsss.errors import PartlyDone, UserError
 from wsss.runtime.compiler import leave_compiler_out
+from wsss.runtime.ending import end
 from wsss.runtime.openmp import wait_politely
 from wsss.runtime.stage_process import explained
 from wsss.runtime.terminal import guarded_streams
@@ -73,12 +74,16 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand.
 
+    Args:
+        arguments: Its words; None: those that the program was given, which may end with this.
+
     Returns:
         The exit status: 0, 1 where some of the work could not be done and the rest is, 2 for
         something that a person can mend, 130 when interrupted.
     """
     with guarded_streams():
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+    return end(status) if arguments is None else status
 
 
 def _run(given: list[str]) -> int:

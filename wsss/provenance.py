@@ -33,6 +33,7 @@ OUTSIDE = frozenset(
         "wsss.marks",
         "wsss.provenance",
         "wsss.runtime.compiler",
+        "wsss.runtime.ending",
         "wsss.runtime.faults",
         "wsss.runtime.heartbeat",
         "wsss.runtime.locks",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pickle
-import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from memory_helpers import peak_of
 
 from wsss.data.index import Index, read_index, read_masks, write_index, write_masks
 from wsss.data.listing import Entries, Entry
@@ -40,16 +39,6 @@ def records_of(names: list[str], seed: int = 0) -> tuple[ImageRecord, ...]:
 
 def pictures(count: int) -> Records:
     return Records(records_of([f"p{number:06d}" for number in range(count)]))
-
-
-def peak_of(run: Callable[[], object]) -> tuple[object, int, int]:
-    """Return a result, the bytes that it holds, and the most that were held meanwhile."""
-    tracemalloc.start()
-    try:
-        result = run()
-        return result, *tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
 
 
 def test_records_are_a_tuple_to_whoever_looks() -> None:
@@ -170,6 +159,19 @@ def test_reading_takes_no_more_than_the_list(tmp_path: Path) -> None:
     masks, _, most = peak_of(lambda: read_masks(tmp_path / "masks.csv"))
     assert len(masks) == count and masks["p000007"] == "masks/p000007.png"
     assert (most - 3e5) / count - letters < MOST_BYTES
+
+
+def test_the_training_set_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of how many names the characters are copied at a time, whatever their number.
+    monkeypatch.setattr("wsss.runtime.names._PART", 64)
+    trained = (
+        ImageRecord(f"p{number:06d}", ("train",), ("ant",), 4, 3, f"images/p{number:06d}.png")
+        for number in range(10_000)
+    )
+    index = Index(CLASSES, Records(trained))
+    found, held, most = peak_of(index.training_set)
+    assert found == index
+    assert most < 1.9 * held
 
 
 HEAD = "name,sets,tags,width,height,path\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from memory_helpers import peak_of
 
 from wsss.errors import UserError
 from wsss.maps.map_store import MapStore, MapStoreWriter, map_size, upsample
@@ -40,6 +41,22 @@ def test_round_trip(tmp_path: Path) -> None:
             np.testing.assert_array_equal(read.maps, maps.astype(np.float16).astype(np.float32))
             assert read.size == (30, 41 + position)
             assert read.class_indices.tolist() == ([position % 3, 2] if position != 2 else [2])
+
+
+def test_a_store_of_many_images_opens_in_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It reads a megabyte, however many images there are.
+    monkeypatch.setattr("wsss.maps.map_store.check_form", lambda path: None)
+    count = 10_000
+    write(tmp_path / "s.h5", ["p000000"])
+    with h5py.File(tmp_path / "s.h5", "r+", libver="latest") as file:
+        for number in range(1, count):
+            file["maps"][f"p{number:06d}"] = file["maps"]["p000000"]
+    store, _, most = peak_of(lambda: MapStore(tmp_path / "s.h5"))
+    with store:
+        assert store.names == [f"p{number:06d}" for number in range(count)]
+    assert most / count < 45
 
 
 def test_readable_with_plain_h5py(tmp_path: Path) -> None:

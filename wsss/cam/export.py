@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,10 +80,8 @@ def export_cams(
             not one of `model` and `cam`.
     """
     device = setup(compute, seed=0)
-    known = read_index(index)
-    every = known.records
-    tagged = every.take(every.tagged & every.in_sets(("train", "train_aug")))
-    records = shard.of(tagged)
+    known = _part(read_index(index), shard)
+    records = known.records
     if (model is None) == (cam is None):
         raise UserError(
             "both a trained model and settings of a method without one were given"
@@ -94,7 +93,7 @@ def export_cams(
     source: MapSource
     if cam is not None:
         files = SourceFiles(weights_file, other_cams, seeds_root)
-        source, modules = _untrained(config, cam, Index(known.classes, records), device, files)
+        source, modules = _untrained(config, cam, known, device, files)
     else:
         assert model is not None
         source, modules = _trained(
@@ -132,6 +131,13 @@ def export_cams(
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 1e9
         print(f"export CAMs: {peak:.2f} GB of GPU memory at most", file=sys.stderr)
+
+
+def _part(known: Index, shard: Shard) -> Index:
+    """Return the images of a shard; no others are kept, as there may be a million."""
+    exported = known.records.tagged & known.records.in_sets(("train", "train_aug"))
+    chosen = np.flatnonzero(exported)
+    return Index(known.classes, known.records.take(chosen[shard.bounds(len(chosen))]))
 
 
 def _untrained(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,7 +120,7 @@ def _option(name: str) -> str:
 
 
 def _made_of(stage: Stage, values: Mapping[str, Any]) -> dict[str, str]:
-    from wsss.files import content_hash
+    from wsss.files import content_hash, file_digest
     from wsss.provenance import closure_hash, file_fingerprint
     from wsss.runtime.registry import chosen_modules
     from wsss.runtime.settings import to_dict
@@ -129,7 +128,7 @@ def _made_of(stage: Stage, values: Mapping[str, Any]) -> dict[str, str]:
     made = {
         "settings": content_hash(to_dict(values["config"])),
         "code": closure_hash(stage.module, *chosen_modules(values["config"])),
-        "index": hashlib.sha256(values["index"].read_bytes()).hexdigest()[:16],
+        "index": file_digest(values["index"]),
     }
     files = [name for name in stage.inputs if name != "index" and values.get(name) is not None]
     return {**made, **{name: file_fingerprint(values[name]) for name in files}}

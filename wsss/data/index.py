@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss.data.records import ImageRecord as ImageRecord
+from wsss.data.records import Mask as Mask
 from wsss.data.records import Records as Records
 from wsss.errors import UserError, listed
 from wsss.files import checked_name, opened_text, read_text, write_text, written_text
@@ -68,27 +69,38 @@ class Index:
         Raises:
             UserError: No image is in that set; the message names the sets there are.
         """
-        records = self.records.take(self.records.in_sets((set_name,)))
-        if not records:
+        return Index(self.classes, self.records.take(self._in_set(set_name)))
+
+    def _in_set(self, set_name: str) -> Mask:
+        found = self.records.in_sets((set_name,))
+        if not found.any():
             raise UserError(
                 f"no image is in the set {set_name!r}",
                 expected=f"one of {', '.join(self.sets) or '(this index has no sets)'}",
             )
-        return Index(self.classes, records)
+        return found
 
-    def training_set(self) -> Index:
-        """Return the images to train on: `train_aug` where there is one, else `train`.
+    def trained(self) -> Mask:
+        """Return which images are trained on, (N,): `train_aug` where there is one, else `train`.
 
         Images without tags are left out: nothing can be learnt from them here.
 
         Raises:
             UserError: There is no such set, or none of its images has a tag.
         """
-        chosen = self.subset("train_aug" if "train_aug" in self.sets else "train")
-        tagged = chosen.records.take(chosen.records.tagged)
-        if not tagged:
+        in_set = self._in_set("train_aug" if "train_aug" in self.sets else "train")
+        found: Mask = in_set & self.records.tagged
+        if not found.any():
             raise UserError("no training image has a tag", expected="at least one tagged image")
-        return Index(self.classes, tagged)
+        return found
+
+    def training_set(self) -> Index:
+        """Return the images to train on, of which `trained` says which they are.
+
+        Raises:
+            UserError: As of `trained`.
+        """
+        return Index(self.classes, self.records.take(self.trained()))
 
     def class_indices(self, record: ImageRecord) -> tuple[int, ...]:
         """Return the positions (from 0, ascending) of the record's tags among the classes."""

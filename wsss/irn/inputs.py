@@ -6,14 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.data.index import Index, Records
+from wsss.data.index import Index, Mask
 from wsss.errors import UserError, listed
 from wsss.maps.background import winner
 from wsss.maps.map_store import MapStore
+from wsss.runtime.names import Positions
 
 
-def check_store(store: MapStore, index: Index, records: Records, path: Path) -> None:
-    """Check that the CAM store is of this index and holds all of `records`.
+def check_store(store: MapStore, index: Index, path: Path) -> Mask:
+    """Check that the CAM store is of this index and holds all images that are trained on.
+
+    Returns:
+        Which images of the index are trained on, (N,).
 
     Raises:
         UserError: Other classes, or images without CAMs.
@@ -25,31 +29,39 @@ def check_store(store: MapStore, index: Index, records: Records, path: Path) -> 
             expected=", ".join(index.classes),
             fix="export the CAMs again with a model trained on this index",
         )
-    missing = [name for name in records.names if name not in store.names]
-    if missing:
+    trained = index.trained()
+    lacking = np.flatnonzero(trained & ~index.records.names.found_in(store.names))
+    if len(lacking):
         raise UserError(
-            f"{len(missing)} of {len(records)} images have no CAMs: {listed(missing)}",
+            f"{len(lacking)} of {trained.sum()} images have no CAMs: "
+            f"{listed(index.records.names.take(lacking))}",
             where=path,
             fix="export the CAMs of this index again",
         )
+    return trained
 
 
-def labelled_records(store: MapStore, index: Index, path: Path) -> Records:
-    """Return the store's images in the index's order.
+def labelled(store: MapStore, index: Index, path: Path) -> Positions:
+    """Return where the store's images stand in the index, in its order.
 
     Raises:
         UserError: The index lacks some of them.
     """
     known = index.records.names
-    records = index.records.take(known.found_in(store.names))
-    if len(records) != len(store.names):
+    positions = np.flatnonzero(known.found_in(store.names))
+    if len(positions) != len(store.names):
         unknown = [name for name in store.names if name not in known]
         raise UserError(
             f"{len(unknown)} images with CAMs are not in the index, {unknown[0]} among them",
             where=path,
             fix="export the CAMs of this index again",
         )
-    return records
+    return positions
+
+
+def part_of(index: Index, positions: Positions) -> Index:
+    """Return some images of an index, and let go of the others, of which there may be a million."""
+    return Index(index.classes, index.records.take(positions))
 
 
 def label_values(scores: np.ndarray, background: float, class_indices: np.ndarray) -> np.ndarray:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from wsss.data.images import read_sized_image
@@ -17,7 +16,7 @@ from wsss.errors import UserError
 from wsss.files import atomic_directory, content_hash
 from wsss.irn.config import PseudoLabelsConfig
 from wsss.irn.edges import EdgeFinder, Labeller, edge_finder
-from wsss.irn.inputs import check_store, labelled_records
+from wsss.irn.inputs import check_store, labelled, part_of
 from wsss.irn.random_walk import random_walk_batch
 from wsss.irn.walked import UPSAMPLING, Finisher, WalkJob
 from wsss.maps.map_store import MapStore, MapStoreWriter, StoredMaps, map_size
@@ -25,9 +24,12 @@ from wsss.maps.shards import WHOLE, Shard
 from wsss.provenance import closure_hash
 from wsss.runtime.compute import InferenceCompute, setup
 from wsss.runtime.lazy import Made
+from wsss.runtime.names import Positions
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 from wsss.runtime.settings import to_dict
+
+Sizes = npt.NDArray[np.int32]
 
 # Images of one size go through the network together on a GPU. More do not make it faster.
 GPU_BATCH = 8
@@ -70,9 +72,12 @@ def make_pseudo_labels(
         "normalisation": "largest value of the image",
     }
     with MapStore(cams) as store, atomic_directory(output) as folder:
-        check_store(store, known, known.training_set().records, cams)
+        check_store(store, known, cams)
         size = GPU_BATCH if device.type == "cuda" else 1
-        batches = shard.of(batches_of(labelled_records(store, known, cams), size))
+        positions = labelled(store, known, cams)
+        whole = shard_in_batches(shard, known.records.sizes()[positions], size)
+        known = part_of(known, positions[whole])
+        batches = batches_of(known.records, size)
         finish: Callable[[WalkJob], tuple[ImageRecord, np.ndarray, np.ndarray]]
         if device.type == "cuda":
             find_edges = edge_finder(model, config, device)
@@ -133,15 +138,32 @@ def walked_jobs(
             yield replace(job, maps=result.cpu().numpy())
 
 
+def shard_in_batches(shard: Shard, sizes: Sizes, size: int) -> slice:
+    """Return which images are a shard's, of which none begins or ends within a batch.
+
+    Args:
+        shard: Part of the batches.
+        sizes: (N, 2) height and width of all images, in order.
+        size: Images in a batch.
+    """
+    starts = _batch_starts(sizes, size)
+    part = shard.bounds(len(starts) - 1)
+    return slice(int(starts[part.start]), int(starts[part.stop]))
+
+
+def _batch_starts(sizes: Sizes, size: int) -> Positions:
+    """Return where the batches of at most `size` neighbours of one size begin, and the end."""
+    runs = np.flatnonzero((sizes[1:] != sizes[:-1]).any(axis=1)) + 1
+    bounds = np.array([0, *runs, len(sizes)], np.int64) if len(sizes) else np.zeros(1, np.int64)
+    batches = -(-np.diff(bounds) // size)
+    before = np.cumsum(batches) - batches
+    within = np.arange(batches.sum()) - np.repeat(before, batches)
+    return np.append(np.repeat(bounds[:-1], batches) + size * within, len(sizes))
+
+
 def batches_of(records: Records, size: int) -> Made[int, list[ImageRecord]]:
     """Cut neighbours of one size into batches: padding would change what GroupNorm sees."""
-    sizes = records.sizes()
-    runs = np.flatnonzero((sizes[1:] != sizes[:-1]).any(axis=1)) + 1
-    bounds = [0, *runs.tolist(), len(records)]
-    starts = array("q")
-    for first, last in pairwise(bounds):
-        starts.extend(range(first, last, size))
-    starts.append(len(records))
+    starts = _batch_starts(records.sizes(), size)
 
     def batch(number: int) -> list[ImageRecord]:
         return [records[place] for place in range(starts[number], starts[number + 1])]

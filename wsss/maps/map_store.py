@@ -17,6 +17,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote, unquote
@@ -77,6 +78,12 @@ def _key(name: str) -> str:
 def _on_disk(file: h5py.File) -> os.stat_result:
     """Return what identifies the file that is open, whatever its name stands for by now."""
     return os.fstat(file.id.get_vfd_handle())
+
+
+def _note(names: Names, key: bytes) -> None:
+    if not key.isascii():
+        raise Unsound("names that wsss never writes")
+    names.append(unquote(key.decode("ascii")))
 
 
 @contextmanager
@@ -194,19 +201,19 @@ class MapStore:
             zip(self._paths, self._files, self._groups, strict=True)
         ):
             with _whole(path, "this map store"):
-                for key in group:
-                    if not key.isascii():
-                        raise Unsound("names that wsss never writes")
-                    names.append(unquote(key))
-                    where.append(number)
+                # As `for key in group`, which holds all of them at once.
+                group.id.links.iterate(partial(_note, names))
+                where.extend(array("i", [number]) * (len(names) - len(where)))
                 lists.append(class_list(file))
         if lists.count(lists[0]) < len(lists):
             other = next(i for i, classes in enumerate(lists) if classes != lists[0])
             raise UserError("shards of different class lists", where=self._paths[other])
-        chosen = names.last_of_each()
-        self.names = names if names.ascending else names.take(chosen)
-        self.names.ascending = True
-        self._where = array("i", np.frombuffer(where, np.intc)[chosen].tobytes() if where else b"")
+        if not names.ascending:
+            chosen = names.last_of_each()
+            names = names.take(chosen)
+            names.ascending = True
+            where = array("i", np.frombuffer(where, np.intc)[chosen].tobytes())
+        self.names, self._where = names, where
         with _whole(self._paths[0], "this map store"):
             self.classes = lists[0]
             self.attributes: dict[str, Attribute] = {

@@ -36,9 +36,11 @@ class Shard:
         Where items are computed together (images of one size in one batch), `items` are those
         batches: a batch is never cut, as the bytes of its results may follow its size.
         """
-        count = len(items)
-        start = (self.number - 1) * count // self.total
-        return items[start : self.number * count // self.total]
+        return items[self.bounds(len(items))]
+
+    def bounds(self, count: int) -> slice:
+        """Return which of `count` items are this part."""
+        return slice((self.number - 1) * count // self.total, self.number * count // self.total)
 
     def __str__(self) -> str:
         return f"{self.number}/{self.total}"
