@@ -1,7 +1,7 @@
 """Memory of each stage over a million pictures, as its command runs it.
 
     python -m benchmarks.million                        # 2,000 pictures, a minute
-    python -m benchmarks.million --pictures 1000000     # an hour
+    python -m benchmarks.million --pictures 1000000     # hours
 
 The pictures are of 16 x 16 px, and hard links to a few real ones, as are their CAMs in the map
 store: what is measured is everything but their pixels. Every command is a process of its own, and
@@ -10,8 +10,10 @@ or that of a process it started, where that was more. `index` and `masks` read a
 is `snakemake -n` over them, the first time, when all are hashed, and again; `export`, `labels` and
 `pseudo-labels` do one of `--shards` parts, with untrained networks, and read the list and the map
 store of all; `score-maps` and `score-labels` score the pictures of the set `val`, one of
-`--shards`, and `score-labels, all` the rest, too. The exit status is 1 where one took more than
-`--most-mb`.
+`--shards`, and `score-labels, all` the rest, too. Where `index` is not among the `--steps`, the
+lists are written as it and `masks` write them, and of the pictures only those are made that
+`export`, `labels`, `pseudo-labels` and `score-maps` open. The exit status is 1 where one took more
+than `--most-mb`.
 """
 
 from __future__ import annotations
@@ -40,10 +42,12 @@ from benchmarks.synthetic import CLASSES, cams, picture
 from wsss.cam.config import ExportConfig
 from wsss.data.formats.folder import FolderSettings
 from wsss.data.images import write_label
+from wsss.data.index import ImageRecord, Index, write_index, write_masks
 from wsss.evaluation.config import EvaluationConfig
 from wsss.files import write_json
 from wsss.irn.config import LabelsConfig, PseudoLabelsConfig
 from wsss.maps.map_store import MapStoreWriter
+from wsss.runtime.names import NameMap
 from wsss.runtime.settings import Settings, to_dict
 
 SIDE = 16
@@ -112,8 +116,11 @@ def tags_of(number: int) -> tuple[str, str]:
     return CLASSES[first], CLASSES[first + 1]
 
 
-def write_pictures(folder: Path, count: int, shards: int) -> None:
-    """Write data/ with pictures, masks and labels.csv; one of `shards` pictures is in `val`."""
+def write_pictures(folder: Path, count: int, shards: int, keep: Callable[[int], bool]) -> None:
+    """Write data/ with labels.csv, and the pictures and masks that `keep` holds for.
+
+    One of `shards` pictures is in `val`.
+    """
     data = folder / "data"
     for name in ("images", "masks"):
         (data / name).mkdir(parents=True)
@@ -124,10 +131,10 @@ def write_pictures(folder: Path, count: int, shards: int) -> None:
             image, mask = data / f"images/{name}.png", data / f"masks/{name}.png"
             tags = tags_of(number)
             which = tags, number // LINKS
-            if which in sources:
+            if keep(number) and which in sources:
                 os.link(sources[which][0], image)
                 os.link(sources[which][1], mask)
-            else:
+            elif keep(number):
                 rng = np.random.default_rng(number)
                 Image.fromarray(picture(rng, SIDE, SIDE)).save(image)
                 label = np.zeros((SIDE, SIDE), np.uint8)
@@ -136,6 +143,24 @@ def write_pictures(folder: Path, count: int, shards: int) -> None:
                 sources[which] = image, mask
             chosen = "val" if number % shards == shards - 1 else "train"
             table.write(f"{name}.png,{';'.join(tags)},{chosen}\n")
+
+
+def write_lists(folder: Path, count: int, shards: int) -> None:
+    """Write index.csv and masks.csv."""
+    records = (
+        ImageRecord(
+            name,
+            ("val" if number % shards == shards - 1 else "train",),
+            tags_of(number),
+            SIDE,
+            SIDE,
+            f"images/{name}.png",
+        )
+        for number, name in enumerate(names(count))
+    )
+    write_index(Index(CLASSES, records), folder / "index.csv")
+    masks = NameMap((name, f"masks/{name}.png") for name in names(count))
+    write_masks(masks, folder / "masks.csv")
 
 
 def write_store(path: Path, count: int, keep: Callable[[int], bool]) -> None:
@@ -223,7 +248,17 @@ def main() -> int:
         folder = Path(temporary)
         start = time.perf_counter()
         write_project(folder)
-        write_pictures(folder, options.pictures, options.shards)
+        listed = "index" in options.steps
+        # The first part of those that are not in `val` ends here or before.
+        first = options.pictures // options.shards + 1
+        write_pictures(
+            folder,
+            options.pictures,
+            options.shards,
+            lambda n: listed or n <= first or is_val(n, options),
+        )
+        if not listed:
+            write_lists(folder / f"results/{RUN}", options.pictures, options.shards)
         if {"labels", "pseudo-labels"} & set(options.steps):
             write_store(folder / "cams.h5", options.pictures, lambda n: not is_val(n, options))
         if "score-maps" in options.steps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 
 # What a terminal acts on: control characters (with the escape sequences that they begin) and marks
 # that turn the direction of writing; and halves of characters, in which Python keeps bytes that are
@@ -72,7 +73,7 @@ def with_help(error: UserError) -> str:
 
 def listed(items: Iterable[object], most: int = 50, separator: str = ", ") -> str:
     """Return the items as one line for a message: at most `most`, and how many more there are."""
-    texts = [printable(str(item)) for item in items]
-    if len(texts) <= most:
-        return separator.join(texts)
-    return f"{separator.join(texts[:most])} and {len(texts) - most} more"
+    remaining = iter(items)
+    texts = [printable(str(item)) for item in islice(remaining, most)]
+    more = sum(1 for _ in remaining)
+    return separator.join(texts) + (f" and {more} more" if more else "")

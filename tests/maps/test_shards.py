@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_tiny_data
+from memory_helpers import peak_of
 
 from wsss.cam.config import ExportConfig
 from wsss.cam.methods.plain_config import PlainSettings
@@ -345,6 +346,28 @@ def test_damage_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert written == ["a.png", "b.png", "c.png"]
     with MapStore(outputs["cams.h5"]) as store:
         assert store.names == ["a", "b", "c"] and store.attributes["n"] == 1
+
+
+def test_of_many_files_merging_holds_no_object_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What becomes of any folder that is written, merged or not.
+    for name in ("write_mark", "_sync_all"):
+        monkeypatch.setattr(f"wsss.files.{name}", lambda folder: None)
+    shards = []
+    for number in range(1, 21):
+        names = [f"p{number:02}{place:03}" for place in range(100)]
+        shard = tmp_path / "shards" / str(number)
+        (shard / "labels").mkdir(parents=True)
+        for name in names:
+            (shard / "labels" / f"{name}.png").touch()
+        record_shard(shard, Shard(number, 20), {})
+        shards.append(shard)
+    merge_shards(shards, {"labels": tmp_path / "before"}, {})
+    _, _, most = peak_of(lambda: merge_shards(shards, {"labels": tmp_path / "labels"}, {}))
+    assert len(list((tmp_path / "labels").glob("p*.png"))) == 2000
+    # A file is read in pieces of 2**18 bytes.
+    assert (most - 2.7e5) / 2000 < 150
 
 
 def test_results_survive_their_shards_on_any_file_system(

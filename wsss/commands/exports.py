@@ -77,6 +77,8 @@ def _export(options: argparse.Namespace) -> None:
     from wsss.data.exports.label_studio import labelling_config
     from wsss.data.exports.labels import LabelMaps
     from wsss.data.exports.registry import EXPORTS, export_labels, unsure_share
+    from wsss.data.label_files import LabelFiles
+    from wsss.runtime.names import Names
 
     run, export = find_run(options.folder), EXPORTS[options.format]
     found = next((run / name for name in SOURCES[options.what] if (run / name).is_dir()), None)
@@ -88,14 +90,18 @@ def _export(options: argparse.Namespace) -> None:
             never=_NEVER[options.what],
         )
     index = read_index_of(run)
-    files = {r.name: found / f"{r.name}.png" for r in index.records}
-    files = {name: path for name, path in files.items() if path.is_file()}
+
+    def place(name: str) -> Path:
+        return found / f"{name}.png"
+
+    there = Names(name for name in index.records.names if place(name).is_file())
     if options.names:
-        unknown = [name for name in options.names if name not in files]
+        unknown = [name for name in options.names if name not in there]
         if unknown:
             raise UserError(f"there is none of {listed(unknown)}", where=found)
-        files = {name: files[name] for name in options.names}
-    records = [record for record in index.records if record.name in files]
+        there = Names(options.names)
+    records = index.records.take(index.records.names.found_in(there))
+    files = LabelFiles(there, place)
     labels = LabelMaps(index.classes, records, files, f"{run_name(run)} {options.what}")
     output = options.output
     if output is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from torch import Tensor
 from wsss.data import transforms
 from wsss.data.images import read_class_label, read_sized_image
 from wsss.data.index import ImageRecord, Index, require_labels
+from wsss.data.label_files import LabelFiles
 from wsss.runtime.names import Names
 
 
@@ -114,32 +115,6 @@ class LabelledImages:
             self._n_labels,
             fix="make the labels again from the current images",
         )
-
-
-class LabelFiles(Mapping[str, Path]):
-    """The label PNG of each of many images.
-
-    Args:
-        names: The images.
-        place: Returns where the label PNG of one lies; picklable.
-    """
-
-    def __init__(self, names: Names, place: Callable[[str], Path]) -> None:
-        self._names, self._place = names, place
-
-    def __getitem__(self, name: str) -> Path:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._place(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 def _png(folder: Path, name: str) -> Path:

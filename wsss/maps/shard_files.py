@@ -22,6 +22,7 @@ from wsss.files import atomic_directory, checked_name, read_json, write_json
 from wsss.maps.map_store import MapStore, MapStoreWriter
 from wsss.maps.shards import Shard, parse_shard
 from wsss.marks import MARK
+from wsss.runtime.names import NameMap
 from wsss.runtime.progress import progress
 
 RECORD = "shard.json"
@@ -34,11 +35,11 @@ _OWN_ATTRIBUTES = ("format", "format_version", "upsampling")
 class _Found:
     folder: Path
     shard: Shard
-    files: Mapping[str, str]
+    files: NameMap
 
     def part(self, name: str) -> Iterator[tuple[Path, str]]:
-        """Yield the files of one result: path, and name within that result."""
-        for file in sorted(self.files):
+        """Yield the files of one result, in order: path, and name within that result."""
+        for file in self.files:
             if file.startswith(f"{name}/"):
                 yield self.folder / file, file.removeprefix(f"{name}/")
 
@@ -57,7 +58,7 @@ def record_shard(folder: Path, shard: Shard, made_of: Mapping[str, str]) -> None
         made_of: What decides the results (settings, code, inputs), each by a fingerprint; shards
             go together only where these are the same.
     """
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MARK)
+    paths = (p for p in folder.rglob("*") if p.is_file() and p.name != MARK)
     files = {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
     record = {"version": RECORD_VERSION, "shard": str(shard), "made_of": made_of, "files": files}
     write_json(folder / RECORD, record)
@@ -140,7 +141,8 @@ def _read(folder: Path, made_of: Mapping[str, str]) -> _Found:
         shard = parse_shard(record["shard"])
     except UserError as error:
         raise UserError(error.found, where=folder / RECORD, fix=_again(folder)) from None
-    return _Found(folder, shard, files)
+    # Not as it was read: there may be a million, in many shards.
+    return _Found(folder, shard, NameMap(files.items()))
 
 
 def _texts(values: Any) -> TypeGuard[dict[str, str]]:

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from wsss.data.index import Index, read_masks, require_truth
-from wsss.data.labelled import LabelFiles, label_pngs
+from wsss.data.label_files import LabelFiles
+from wsss.data.labelled import label_pngs
 from wsss.errors import UserError
 from wsss.segmentation.config import SegmentationConfig
 

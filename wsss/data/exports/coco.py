@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from wsss.data.exports.labels import Export, LabelMaps
+from wsss.data.exports.labels import Export, LabelMaps, json_line, write_list
 from wsss.data.images import IGNORE
 
 
@@ -31,42 +32,44 @@ def write_coco(labels: LabelMaps, path: Path) -> None:
     Pixels that are not sure become a crowd of every class that the image has, since that is what
     COCO calls an area in which nothing counts; of an image without classes they are left out.
     """
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f'{{"info": {json_line({"description": labels.source})}, "images": ')
+        write_list(file, _images(labels))
+        file.write(', "annotations": ')
+        write_list(file, _annotations(labels))
+        categories = [
+            {"id": value, "name": name, "supercategory": ""}
+            for value, name in enumerate(labels.classes, start=1)
+        ]
+        file.write(f', "categories": {json_line(categories)}}}\n')
+
+
+def _images(labels: LabelMaps) -> Iterator[dict[str, Any]]:
     for number, record in enumerate(labels.records, start=1):
-        images.append(
-            {
-                "id": number,
-                "file_name": record.path,
-                "width": record.width,
-                "height": record.height,
-            }
-        )
+        yield {
+            "id": number,
+            "file_name": record.path,
+            "width": record.width,
+            "height": record.height,
+        }
+
+
+def _annotations(labels: LabelMaps) -> Iterator[dict[str, Any]]:
+    numbers = count(1)
+    for number, record in enumerate(labels.records, start=1):
         label = labels.read(record)
         found = [(value, mask, 0) for value, _, mask in labels.regions(label)]
         unsure = label == IGNORE
         if unsure.any():
             found += [(value, unsure, 1) for value, _, _ in found]
         for value, mask, crowd in found:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": value,
-                    "iscrowd": crowd,
-                    **_encoded(mask),
-                }
-            )
-    document = {
-        "info": {"description": labels.source},
-        "images": images,
-        "annotations": annotations,
-        "categories": [
-            {"id": value, "name": name, "supercategory": ""}
-            for value, name in enumerate(labels.classes, start=1)
-        ],
-    }
-    path.write_text(json.dumps(document, ensure_ascii=False) + "\n", encoding="utf-8")
+            yield {
+                "id": next(numbers),
+                "image_id": number,
+                "category_id": value,
+                "iscrowd": crowd,
+                **_encoded(mask),
+            }
 
 
 COCO = Export(

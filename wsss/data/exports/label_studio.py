@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +11,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import numpy.typing as npt
 
-from wsss.data.exports.labels import Export, LabelMaps
+from wsss.data.exports.labels import Export, LabelMaps, write_list
 from wsss.data.images import voc_palette
 
 # Label Studio serves the files below its document root under this address.
@@ -63,7 +63,12 @@ def labelling_config(classes: tuple[str, ...]) -> str:
 
 def write_label_studio(labels: LabelMaps, path: Path) -> None:
     """Write tasks with predictions; what is not sure is left unlabelled."""
-    tasks = []
+    with open(path, "w", encoding="utf-8") as file:
+        write_list(file, _tasks(labels))
+        file.write("\n")
+
+
+def _tasks(labels: LabelMaps) -> Iterator[dict[str, Any]]:
     for record in labels.records:
         regions: list[dict[str, Any]] = [
             {
@@ -78,13 +83,10 @@ def write_label_studio(labels: LabelMaps, path: Path) -> None:
             }
             for value, name, mask in labels.regions(labels.read(record))
         ]
-        tasks.append(
-            {
-                "data": {"image": LOCAL_FILES + quote(record.path), "name": record.name},
-                "predictions": [{"model_version": labels.source, "result": regions}],
-            }
-        )
-    path.write_text(json.dumps(tasks, ensure_ascii=False) + "\n", encoding="utf-8")
+        yield {
+            "data": {"image": LOCAL_FILES + quote(record.path), "name": record.name},
+            "predictions": [{"model_version": labels.source, "result": regions}],
+        }
 
 
 LABEL_STUDIO = Export(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +47,20 @@ class LabelMaps:
         for value in np.unique(label):
             if 0 < value < IGNORE:
                 yield int(value), self.classes[int(value) - 1], label == value
+
+
+def json_line(value: object) -> str:
+    """Return a value as JSON, on one line and with letters of any script as they are."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def write_list(file: TextIO, values: Iterable[object]) -> None:
+    """Write a list as `json_line` would, but one value after the other."""
+    empty = True
+    for position, value in enumerate(values):
+        file.write((", " if position else "[") + json_line(value))
+        empty = False
+    file.write("[]" if empty else "]")
 
 
 @dataclass(frozen=True)

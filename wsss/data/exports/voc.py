@@ -12,6 +12,7 @@ from wsss.data.exports.labels import Export, LabelMaps
 from wsss.data.images import IGNORE, voc_palette, write_label
 from wsss.data.index import ImageRecord
 from wsss.errors import UserError
+from wsss.runtime.names import Names
 
 # The first time that a zip can hold: same labels, same bytes.
 _TIME = (1980, 1, 1, 0, 0, 0)
@@ -36,17 +37,18 @@ def write_voc(labels: LabelMaps, path: Path) -> None:
     """Write SegmentationClass/, ImageSets/Segmentation/ and labelmap.txt; 255 stays 255."""
     path.mkdir(exist_ok=True)
     (path / "labelmap.txt").write_text(labelmap(labels.classes), encoding="utf-8")
-    sets: dict[str, list[str]] = {}
+    sets: dict[str, Names] = {}
     for record in labels.records:
         for name in record.sets:
-            sets.setdefault(name, []).append(record.name)
+            sets.setdefault(name, Names()).append(record.name)
         target = path / "SegmentationClass" / f"{record.name}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         write_label(target, labels.read(record))
     folder = path / "ImageSets" / "Segmentation"
     folder.mkdir(parents=True)
     for name, images in sets.items():
-        (folder / f"{name}.txt").write_text("".join(f"{image}\n" for image in images))
+        with open(folder / f"{name}.txt", "w") as file:
+            file.writelines(f"{image}\n" for image in images)
 
 
 def frame_name(record: ImageRecord) -> str:

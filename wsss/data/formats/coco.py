@@ -27,6 +27,7 @@ from wsss.data.listing import (
 )
 from wsss.errors import UserError
 from wsss.files import atomic_directory, canonical_json
+from wsss.runtime.names import NameMap, Names
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 
@@ -344,21 +345,23 @@ def find_coco_masks(settings: CocoSettings, root: Path, index: Index) -> FoundMa
             where=table_path,
             fix="delete the folder and draw them again: wsss coco-masks --root ROOT",
         )
-    masks = {
-        record.name: f"{MASKS}/{Path(record.path).parent}/{record.name}.png"
-        for record in index.records
-    }
-    there = {
+    there = Names(
         f"{MASKS}/{folder}/{path.name}"
         for folder in COCO_SETS.values()
         for path in (root / MASKS / folder).glob("*.png")
-    }
-    problems = [
-        Problem(file, 0, "missing mask", "this mask does not exist; draw the masks again")
-        for file in masks.values()
-        if file not in there
-    ]
-    return {name: file for name, file in masks.items() if file in there}, problems
+    ).in_order()
+    problems: list[Problem] = []
+
+    def found() -> Iterator[tuple[str, str]]:
+        for record in index.records:
+            file = f"{MASKS}/{Path(record.path).parent}/{record.name}.png"
+            if file in there:
+                yield record.name, file
+            else:
+                reason = "this mask does not exist; draw the masks again"
+                problems.append(Problem(file, 0, "missing mask", reason))
+
+    return NameMap(found()), problems
 
 
 def _list_fingerprint(settings: CocoSettings, root: Path) -> str:

@@ -31,6 +31,7 @@ from wsss.data.listing import (
 )
 from wsss.data.tags import clean_name
 from wsss.errors import UserError, listed
+from wsss.runtime.names import Names
 from wsss.runtime.settings import BelowOne
 
 _KEYS = ("images", "annotations", "categories")
@@ -194,6 +195,9 @@ def _add_set(
 
 
 def _check_twice(listing: Listing) -> None:
+    names = Names(entry.name for entry in listing.entries)
+    if len(names.last_of_each()) == len(names):
+        return
     first: dict[str, Entry] = {}
     for entry in listing.entries:
         other = first.setdefault(entry.name, entry)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from wsss.data.fingerprints import named_digest
 from wsss.data.images import IMAGE_SUFFIXES
 from wsss.data.listing import Entries, Listing, Problem, nearest
 from wsss.errors import UserError, listed
+from wsss.runtime.names import Names
 
 MASKS = "masks"
 """Folder for masks under the data root, whatever the layout: NAME.png, NAME as the index has it."""
@@ -89,51 +93,87 @@ def tree_digest(root: Path) -> str:
     return named_digest(root, files_below(root))
 
 
+def _keys(file: str) -> set[str]:
+    """Return what a list may call a file: its path or its name, with or without suffix."""
+    name = file.rpartition("/")[2]
+    return {file, name, _bare(name), _bare(file)}
+
+
 class Finder:
     """Finds the pictures that a list names: by path, else by file name, else without suffix.
+
+    Keys are told by their hashes: a picture takes 57 bytes at most, and the characters of its path.
 
     Args:
         root: Folder below which they lie.
     """
 
     def __init__(self, root: Path) -> None:
-        self.files = [file for file in files_below(root) if is_picture(file)]
-        self._found: dict[str, list[str]] = {}
-        for file in self.files:
-            bare, name = _bare(file), file.rpartition("/")[2]
-            keys = {file, name, _bare(name), bare}
-            for key in keys:
-                self._found.setdefault(key, []).append(file)
-        self.used: set[str] = set()
+        self.files = Names()
+        hashes, places = array("q"), array("i")
+        for file in files_below(root):
+            if is_picture(file):
+                found = _keys(file)
+                hashes.extend(map(hash, found))
+                places.extend(array("i", [len(self.files)]) * len(found))
+                self.files.append(file)
+        every = np.frombuffer(hashes, np.int64)
+        # Stable: the files of a key stay in their order.
+        order = np.argsort(every, kind="stable")
+        self._hashes, self._places = every[order], np.frombuffer(places, np.intc)[order]
+        self._last: tuple[str, list[int]] = "", []
+        self._used = np.zeros(len(self.files), np.bool_)
+
+    def _called(self, key: str) -> list[int]:
+        """Return which files a key may stand for, in their order."""
+        # A list may ask for one name again and again, and many files may have it.
+        if self._last[0] != key:
+            wanted = hash(key)
+            first = np.searchsorted(self._hashes, wanted, "left")
+            last = np.searchsorted(self._hashes, wanted, "right")
+            found = self._places[first:last].tolist()
+            self._last = key, [place for place in found if key in _keys(self.files[place])]
+        return self._last[1]
 
     def find(self, text: str, place: str, line: int, problems: list[Problem]) -> str | None:
         """Return the picture's path relative to the root; None, and a problem: there is none."""
         wanted = text.strip().replace("\\", "/").removeprefix("./").lstrip("/")
         for key in (wanted, Path(wanted).name, Path(wanted).stem):
-            found = self._found.get(key, [])
+            called = self._called(key)
+            found = [(position, self.files[position]) for position in called]
             # A path from another machine ends like the picture's.
-            near = [file for file in found if wanted.endswith(file) or file.endswith(wanted)]
+            near = [each for each in found if wanted.endswith(each[1]) or each[1].endswith(wanted)]
             found = near if len(near) == 1 else found
             if len(found) == 1:
-                self.used.add(found[0])
-                return found[0]
+                position, file = found[0]
+                self._used[position] = True
+                return file
             if len(found) > 1:
-                reason = f"{text!r} could be any of {listed(found, 4)}: write more of its path"
+                files = listed((file for _, file in found), 4)
+                reason = f"{text!r} could be any of {files}: write more of its path"
                 problems.append(Problem(place, line, "ambiguous image", reason))
                 return None
         # Not the nearest of all names, which takes long where all of many pictures are missing.
-        other = self._composed.get(unicodedata.normalize("NFC", wanted))
+        composed = unicodedata.normalize("NFC", wanted)
+        other = self._composed.get(composed) or (composed if self._called(composed) else None)
         hint = nearest(wanted, [other] if other else [])
         problems.append(Problem(place, line, "missing image", f"there is no {text!r} here{hint}"))
         return None
 
     @cached_property
     def _composed(self) -> dict[str, str]:
-        return {unicodedata.normalize("NFC", key): key for key in self._found}
+        """The keys that are stored in other characters than composed ones, by these."""
+        return {
+            unicodedata.normalize("NFC", key): key
+            for file in self.files
+            if not unicodedata.is_normalized("NFC", file)
+            for key in _keys(file)
+            if not unicodedata.is_normalized("NFC", key)
+        }
 
-    def unlisted(self) -> list[str]:
+    def unlisted(self) -> Names:
         """Return the pictures that nothing named."""
-        return [file for file in self.files if file not in self.used]
+        return self.files.take(np.flatnonzero(~self._used))
 
 
 def _position(name: str) -> float:

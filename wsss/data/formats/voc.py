@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from heapq import merge
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from wsss.data.fingerprints import combined, content_digest, folder_digest, named_digest
 from wsss.data.formats.cls_labels import read_cls_labels
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.index import Index
-from wsss.data.listing import Entry, FoundMasks, Listing, Problem, read_lines, require_file
+from wsss.data.listing import Entry, FoundMasks, Listing, Problem, lines_of, require_file
 from wsss.data.tags import clean_name
 from wsss.errors import UserError
+from wsss.runtime.names import NameMap, Names
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -77,11 +83,54 @@ def list_files(root: Path) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def _read_list(path: Path, root: Path, problems: list[Problem]) -> dict[str, int]:
-    """Return name -> line number of one list file."""
+class _List(Mapping[str, int]):
+    """Name -> line number of a list file, in the order of the names; the first line of a name.
+
+    Args:
+        names: All that it lists.
+        lines: Where.
+    """
+
+    def __init__(self, names: Names, lines: array[int]) -> None:
+        self.twice: list[tuple[str, int, int]] = []
+        """Each name that comes again: itself, that line, the first one."""
+        if not names.ascending:
+            first: list[int] = []
+            for place in names.order().tolist():
+                if first and names[place] == names[first[-1]]:
+                    self.twice.append((names[place], lines[place], lines[first[-1]]))
+                else:
+                    first.append(place)
+            names = names.take(np.array(first, np.int64))
+            names.ascending = True
+            lines = array("q", (lines[place] for place in first))
+        self._names, self._lines = names, lines
+
+    def __getitem__(self, name: str) -> int:
+        position = self._names.position(name)
+        if position is None:
+            raise KeyError(name)
+        return self._lines[position]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _every(lists: Iterable[_List]) -> Iterator[str]:
+    """Yield each name that any list has, in order."""
+    return (name for name, _ in groupby(merge(*lists)))
+
+
+def _read_list(path: Path, root: Path, problems: list[Problem]) -> _List:
     file = path.relative_to(root).as_posix()
-    lines_of: dict[str, int] = {}
-    for number, line in enumerate(read_lines(path), start=1):
+    names, lines = Names(), array("q")
+    for number, line in enumerate(lines_of(path), start=1):
         text = line.strip()
         if not text:
             continue
@@ -90,12 +139,14 @@ def _read_list(path: Path, root: Path, problems: list[Problem]) -> dict[str, int
         if not _NAME.fullmatch(name):
             reason = f"{text[:60]!r} is not an image name"
             problems.append(Problem(file, number, "line that is no image name", reason))
-        elif name in lines_of:
-            reason = f"{name} is listed twice, first in line {lines_of[name]}"
-            problems.append(Problem(file, number, "image listed twice", reason))
         else:
-            lines_of[name] = number
-    return lines_of
+            names.append(name)
+            lines.append(number)
+    found = _List(names, lines)
+    for name, number, first in found.twice:
+        reason = f"{name} is listed twice, first in line {first}"
+        problems.append(Problem(file, number, "image listed twice", reason))
+    return found
 
 
 def _xml_tags(path: Path, root: Path, problems: list[Problem]) -> set[str] | None:
@@ -182,8 +233,8 @@ def list_voc(settings: VocSettings, root: Path) -> Listing:
     lists = {path.stem: _read_list(path, root, listing.problems) for path in paths}
     listing.problems += _overlaps(lists)
     tags = _Tags(root, settings.tags_from, listing.problems)
-    for name in sorted({name for lines_of in lists.values() for name in lines_of}):
-        sets = tuple(each for each in VOC_SETS if name in lists.get(each, {}))
+    for name in _every(lists.values()):
+        sets = tuple(each for each in VOC_SETS if name in lists.get(each, ()))
         listing.entries.append(
             Entry(
                 name=name,
@@ -199,10 +250,11 @@ def list_voc(settings: VocSettings, root: Path) -> Listing:
     return listing
 
 
-def _overlaps(lists: dict[str, dict[str, int]]) -> Iterable[Problem]:
+def _overlaps(lists: Mapping[str, _List]) -> Iterable[Problem]:
     for held_out in ("val", "test"):
         for training in TRAINING_SETS:
-            for name in lists.get(held_out, {}).keys() & lists.get(training, {}).keys():
+            trained = lists.get(training, ())
+            for name in (each for each in lists.get(held_out, ()) if each in trained):
                 reason = (
                     f"{name} is also in {training}.txt, line {lists[training][name]}: "
                     "an image to score on must not be trained on"
@@ -217,19 +269,22 @@ def find_voc_masks(settings: VocSettings, root: Path, index: Index) -> FoundMask
     Each image of the official lists has a mask in the devkit.
     """
     there = {
-        folder: {path.stem for path in (root / folder).glob("*.png")} for folder in MASK_FOLDERS
+        folder: Names(path.stem for path in (root / folder).glob("*.png")).in_order()
+        for folder in MASK_FOLDERS
     }
-    masks: dict[str, str] = {}
     problems: list[Problem] = []
-    for record in index.records:
-        name = record.name
-        folder = next((folder for folder in MASK_FOLDERS if name in there[folder]), None)
-        if folder is not None:
-            masks[name] = f"{folder}/{name}.png"
-        elif {"train", "val"}.intersection(record.sets) and any(there.values()):
-            file = f"{MASK_FOLDERS[0]}/{name}.png"
-            problems.append(Problem(file, 0, "missing mask", "this mask does not exist"))
-    return masks, problems
+
+    def found() -> Iterator[tuple[str, str]]:
+        for record in index.records:
+            name = record.name
+            folder = next((folder for folder in MASK_FOLDERS if name in there[folder]), None)
+            if folder is not None:
+                yield name, f"{folder}/{name}.png"
+            elif {"train", "val"}.intersection(record.sets) and any(there.values()):
+                file = f"{MASK_FOLDERS[0]}/{name}.png"
+                problems.append(Problem(file, 0, "missing mask", "this mask does not exist"))
+
+    return NameMap(found()), problems
 
 
 def _list_fingerprint(settings: VocSettings, root: Path) -> str:
@@ -238,7 +293,7 @@ def _list_fingerprint(settings: VocSettings, root: Path) -> str:
     lists = [f"{path.name} {content_digest(path)}" for path in paths]
     tags = content_digest(root / CLS_LABELS), folder_digest(root / ANNOTATIONS)
     # Of the devkit's pictures, those of other tasks do not count.
-    names = sorted({name for path in paths for name in _read_list(path, root, [])})
+    names = _every([_read_list(path, root, []) for path in paths])
     pictures = named_digest(root, (f"{IMAGES}/{name}.jpg" for name in names))
     return combined("voc", *lists, *tags, pictures)
 
