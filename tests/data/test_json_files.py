@@ -168,6 +168,7 @@ WRONG_TASKS = [
     *(((*TASK_REGION, "original_width"), value) for value in SIDES),
     *(((*TASK_REGION, "value", "points", 0, 0), value) for value in POINTS),
     ((0, "annotations", 0, "id"), INF),
+    (TASK_REGION, {key: value for key, value in REGION.items() if key != "value"}),
 ]
 
 

@@ -97,13 +97,15 @@ def _read(
     (size,) = sizes
     label = np.zeros(size, dtype=np.uint8)
     for region in regions:
-        value, kind = region["value"], str(region["type"])
+        kind = str(region["type"])
         draw = _brush if kind == "brushlabels" else _polygon
         try:
+            value = region["value"]
             (name,) = value[kind]
             mask = draw(value, size)
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise UserError(f"a region cannot be drawn: {error}", where=place) from None
+            reason = f"there is no {error}" if isinstance(error, KeyError) else error
+            raise UserError(f"a region cannot be drawn: {reason}", where=place) from None
         # What was drawn later lies on top, as on the screen.
         label[mask] = names.label(str(name), place)
     return label
