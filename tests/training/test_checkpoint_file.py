@@ -29,7 +29,7 @@ class Versioned(nn.Module):
         super()._load_from_state_dict(state, prefix, metadata, *rest)
 
 
-def saved(folder: Path) -> tuple[Path, nn.Module]:
+def saved(folder: Path) -> tuple[Path, nn.Sequential]:
     network = nn.Sequential(nn.BatchNorm2d(2), Versioned())
     path = folder / "checkpoint.pt"
     save_checkpoint(path, identity={"a": 1}, step=3, modules={"net": network}, optimizers={})
