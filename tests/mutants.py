@@ -3,202 +3,99 @@
     python tests/mutants.py --count 400 --seed 0 --processes 2 --output mutants.json
     python tests/mutants.py --only wsss/irn/labels.py --count 20
 
-Faults are drawn by the seed, at least three a module as far as `--count` allows: a comparison, an
-operator or a number changed, a condition turned round, a keyword argument or a statement left
-away. Messages, annotations and docstrings stay as they are. Each fault goes into a copy of the
-checkout, where the fast tests run that import the module, then those of its room, until one fails.
-Printed are the faults that no test noticed, which a person has to look at (some change nothing
-that anybody could see), and how many of each module's were noticed. It takes about a quarter of a
-minute a fault, more for those that survive; continuous integration does not run it.
-`ignored_settings.py` is the other half: settings that the library would not look at.
+Faults are drawn by the seed, as far as `--count` allows one a module, a second, a third, and then
+more of larger ones: a comparison, an operator or a number changed, a condition turned round, a
+keyword argument or a statement left away. Messages, annotations and docstrings stay as they are.
+Each fault goes into a copy of the checkout, where the fast tests run that execute the line, the
+quick ones first, until one fails:
+
+    python -m pip install pytest-cov
+    python -m pytest -m "not slow" -n 2 --cov=wsss --cov-context=test --cov-report= \\
+        --durations=0 --durations-min=0.05 > durations.txt
+    python tests/mutants.py --coverage .coverage --durations durations.txt
+
+says which those are; of very many, some (`covering.py`). For lines that run while a module is
+imported, or in another process than the test's, which is not recorded, they are those that execute
+anything of the module or import it; without a recording the files that import it, then its room's.
+
+Printed are all faults, and how many of each room's were noticed. A person has to look at those that
+survived. Some change nothing that anybody could see: where `result` in the output is set to
+"equivalent", they are left out of what could have been noticed. After new tests
+
+    python tests/mutants.py --again mutants.json --tests FILE... --output mutants.json
+
+tries once more what survived. A fault takes about ten seconds, a minute where it survives slow
+tests; continuous integration does not run it. `ignored_settings.py` is the other half: settings
+that the library would not look at.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import copy
 import json
-import os
-import random
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Queue
+from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-WORDS = {"description", "expected", "fix", "help", "metavar", "where", "what", "about"}
-"""Keyword arguments that only say something."""
-PER_MODULE = 3
-LIMIT_S = 300
+from covering import Covering
+from drawn_faults import ROOT, Mutant, again, drawn
+from forked_tests import ForkedTests, write_source
 
-COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-}
-OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Div,
-    ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Div,
-    ast.Mod: ast.FloorDiv,
-}
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A fault: the module's file, the line, what it was and what it became."""
-
-    file: str
-    line: int
-    before: str
-    after: str
-    source: str
+LIMIT_S = 300.0
+CHECK_S = 3600.0
+FIRST = 12
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a fault: `killed`, `survived`, `timeout`, which is killed, or `broken`.
+    """What came of a fault.
 
-    Broken are tests that fail, or cannot run, without any fault: they would notice nothing.
+    It is `killed`, `survived`, `timeout`, which is killed, `unrun`, `broken`, or `equivalent`,
+    which only a person can say. Unrun is a module that no fast test imports or executes. Broken are
+    tests that fail, or cannot run, without any fault: they would notice nothing.
     """
 
     mutant: Mutant
     result: str
     tests: tuple[str, ...]
+    failed: str = ""
+
+    @property
+    def noticed(self) -> bool:
+        return self.result in ("killed", "timeout")
+
+    @property
+    def counts(self) -> bool:
+        return self.result not in ("broken", "equivalent")
+
+    def __str__(self) -> str:
+        what = f"{_short(self.mutant.before)}  ->  {_short(self.mutant.after)}"
+        return f"{self.result:11}{self.mutant.file}:{self.mutant.line}: {what}"
 
 
-def places(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield the nodes that a fault may be put into."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for name, value in ast.iter_fields(node):
-            if name in ("annotation", "returns", "decorator_list", "bases"):
-                continue
-            children = value if isinstance(value, list) else [value]
-            for child in children:
-                if isinstance(child, ast.AST) and not _is_text(node, child):
-                    waiting.append(child)
+class Tests(NamedTuple):
+    """Tests, or files of tests, and how long they may take together."""
+
+    names: tuple[str, ...]
+    limit_s: float
 
 
-def _is_text(parent: ast.AST, child: ast.AST) -> bool:
-    """Say whether a node is a docstring, a message, or there for the type checker alone."""
-    if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
-        return True
-    if isinstance(child, (ast.Import, ast.ImportFrom, ast.JoinedStr)):
-        return True
-    if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
-        return True
-    called = ast.unparse(child.func) if isinstance(child, ast.Call) else ""
-    return called.endswith(("Error", "print", "warn", "cast", "TypeVar"))
+def _short(code: str) -> str:
+    return code.splitlines()[0]
 
 
-def faults(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield what a node may become; each a copy."""
-    new: ast.AST
-    if isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARISONS:
-        new = copy.deepcopy(node)
-        new.ops[0] = COMPARISONS[type(node.ops[0])]()
-        yield new
-    elif isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
-        new = copy.deepcopy(node)
-        new.op = OPERATORS[type(node.op)]()
-        yield new
-    elif isinstance(node, ast.BoolOp):
-        new = copy.deepcopy(node)
-        new.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
-        yield new
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        yield copy.deepcopy(node.operand)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
-        yield ast.Constant(not node.value)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, int):
-        yield ast.Constant(node.value + 1)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, float):
-        yield ast.Constant(node.value * 1.5 + 0.01)
-    elif isinstance(node, ast.Call) and any(each.arg for each in node.keywords):
-        for position, keyword in enumerate(node.keywords):
-            if keyword.arg is not None and keyword.arg not in WORDS:
-                new = copy.deepcopy(node)
-                del new.keywords[position]
-                yield new
-    elif isinstance(node, (ast.Raise, ast.AugAssign)) or (
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
-    ):
-        yield ast.Pass()
-
-
-class _Replace(ast.NodeTransformer):
-    def __init__(self, old: ast.AST, new: ast.AST) -> None:
-        self.old, self.new = old, new
-
-    def visit(self, node: ast.AST) -> ast.AST:
-        return self.new if node is self.old else self.generic_visit(node)
-
-
-def mutants_of(path: Path, chance: random.Random, wanted: int) -> list[Mutant]:
-    """Draw faults of a module, no two on a line as far as there are lines."""
-    text = path.read_text()
-    tree = ast.parse(text)
-    found = [(node, new) for node in places(tree) for new in faults(node)]
-    chance.shuffle(found)
-    lines: set[int] = set()
-    drawn = []
-    for node, new in found:
-        line = getattr(node, "lineno", 0)
-        if line in lines or len(drawn) == wanted:
-            continue
-        lines.add(line)
-        ast.copy_location(new, node)
-        # The tree is changed and changed back, as a copy would not hold the node.
-        changed = ast.fix_missing_locations(_Replace(node, new).visit(tree))
-        source = ast.unparse(changed)
-        tree = _Replace(new, node).visit(changed)
-        name = str(path.relative_to(ROOT))
-        drawn.append(Mutant(name, line, ast.unparse(node), ast.unparse(new), source))
-    return drawn
-
-
-def drawn(count: int, seed: int, only: Sequence[str]) -> list[Mutant]:
-    """Draw `count` faults: a few a module, of larger modules more."""
-    modules = sorted((ROOT / "wsss").rglob("*.py"))
-    if only:
-        modules = [path for path in modules if str(path.relative_to(ROOT)) in only]
-    by_module: dict[Path, list[Mutant]] = {}
-    for path in modules:
-        chance = random.Random(f"{seed} {path.relative_to(ROOT)}")
-        by_module[path] = mutants_of(path, chance, count)
-    chance = random.Random(seed)
-    chance.shuffle(modules)
-    chosen: list[Mutant] = []
-    for turn in range(max(map(len, by_module.values()), default=0)):
-        # After the first few of each a module's share is its size.
-        for path in modules:
-            more = turn < PER_MODULE or chance.random() < len(by_module[path]) / count
-            if len(chosen) < count and more and turn < len(by_module[path]):
-                chosen.append(by_module[path][turn])
-    return chosen
-
-
-def tests_of(file: str) -> tuple[str, ...]:
-    """Return the test files to run for a module: what imports it, then those of its room."""
+def files_of(file: str) -> tuple[list[str], list[str]]:
+    """Return the test files that import a module, and the others of its room."""
     module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     direct: list[str] = []
     room: list[str] = []
@@ -219,90 +116,139 @@ def tests_of(file: str) -> tuple[str, ...]:
         elif path.parent.name == "tests":
             alone.append(test)
     # Commands and what else has no folder of tests is tested by those that lie in none.
-    return (*direct, *(room or alone))
+    return direct, room or alone
 
 
-def passes(tests: Sequence[str], place: Path) -> bool | None:
-    """Run tests until one fails; None: they took too long."""
-    words = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "PYTHONPATH": str(place), "OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
-            [*words, "-p", "no:xdist", *tests],
-            cwd=place,
-            env=environment,
-            capture_output=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    # 5: there were none. A fault that nothing can be imported with is an error of collection, 2.
-    return done.returncode in (0, 5)
-
-
-@dataclass
-class Known:
-    """Which tests pass without any fault; found out once for each set of them."""
-
-    found: dict[tuple[str, ...], bool] = field(default_factory=dict)
-
-    def passes(self, tests: tuple[str, ...], place: Path) -> bool:
-        """Return whether they do, by running them where that is not known."""
-        if tests not in self.found:
-            self.found[tests] = passes(tests, place) is True
-        return self.found[tests]
-
-
-def tried(mutant: Mutant, place: Path, known: Known) -> Outcome:
-    """Put a fault into a copy of the checkout, run the tests, and take it out again."""
-    path = place / mutant.file
-    kept = path.read_text()
-    tests = tests_of(mutant.file)
-    path.write_text(mutant.source)
-    try:
-        noticed = passes(tests, place)
-    finally:
-        path.write_text(kept)
-    result = {True: "survived", False: "killed", None: "timeout"}[noticed]
-    if result != "survived" and not known.passes(tests, place):
-        result = "broken"
-    return Outcome(mutant, result, tests)
-
-
-def copied() -> Path:
-    """Return a new copy of the checkout: of what Git knows."""
-    place = Path(tempfile.mkdtemp(prefix="mutants-"))
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
+def tests_for(mutant: Mutant, covering: Covering | None) -> Tests:
+    """Choose the tests, or files of tests, to run for a fault; what imports the module is first."""
+    direct, room = files_of(mutant.file)
+    if covering is None:
+        return Tests((*direct, *room), LIMIT_S)
+    tree = ast.parse((ROOT / mutant.file).read_text())
+    names = (
+        covering.tests_of(mutant.file, tree, mutant.line)
+        or covering.tests_of_module(mutant.file, direct)
+        or covering.tests_in(room)
     )
-    for name in filter(None, listed.stdout.split("\0")):
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, place / name)
-    return place
+    ordered = sorted(names, key=lambda name: name.split("::")[0] not in direct)
+    return Tests(tuple(ordered), 60 + 5 * sum(map(covering.time_s, names)))
 
 
-def survey(mutants: Sequence[Mutant], processes: int) -> Iterator[Outcome]:
+def tried(mutant: Mutant, runner: ForkedTests, tests: Tests) -> Outcome:
+    """Put a fault into a copy of the checkout, run the tests, and take it out again."""
+    path = runner.place / mutant.file
+    kept = path.read_text()
+    write_source(path, mutant.source)
+    try:
+        # Most faults are noticed by the first few tests, so that the others need no collecting.
+        for names in (tests.names[:FIRST], tests.names[FIRST:]):
+            failed = runner.failures(names, tests.limit_s) if names else []
+            if failed is None:
+                return Outcome(mutant, "timeout", names)
+            if failed:
+                return Outcome(mutant, "killed", names, failed[0])
+    finally:
+        write_source(path, kept)
+    return Outcome(mutant, "survived" if tests.names else "unrun", tests.names)
+
+
+def checked(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Run the tests that noticed something without any fault; where they fail, they are broken."""
+
+    def needed(outcome: Outcome) -> tuple[str, ...]:
+        return (outcome.failed,) if "::" in outcome.failed else outcome.tests
+
+    tests = {name for each in outcomes if each.noticed for name in needed(each)}
+    with copy() as runner:
+        failed = runner.failures(sorted(tests), CHECK_S, first=False) if tests else []
+    if failed is None or "import" in failed:
+        raise SystemExit("without any fault the tests cannot run either")
+    return [
+        replace(each, result="broken")
+        if each.noticed and any(name.startswith(needed(each)) for name in failed)
+        else each
+        for each in outcomes
+    ]
+
+
+@contextmanager
+def copy() -> Iterator[ForkedTests]:
+    """Make a copy of the checkout, of what Git knows, and run tests in it."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        place = Path(folder)
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
+        )
+        for name in filter(None, listed.stdout.split("\0")):
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, place / name)
+        runner = ForkedTests(place)
+        try:
+            yield runner
+        finally:
+            runner.close()
+
+
+def survey(
+    mutants: Sequence[Mutant], processes: int, tests: Callable[[Mutant], Tests]
+) -> Iterator[Outcome]:
     """Try all faults, some side by side, in order."""
-    places: Queue[Path] = Queue()
-    for _ in range(processes):
-        places.put(copied())
-
-    known = Known()
+    runners: Queue[ForkedTests] = Queue()
 
     def one(mutant: Mutant) -> Outcome:
-        place = places.get()
+        runner = runners.get()
         try:
-            return tried(mutant, place, known)
+            return tried(mutant, runner, tests(mutant))
         finally:
-            places.put(place)
+            runners.put(runner)
 
-    try:
-        with ThreadPoolExecutor(processes) as pool:
-            yield from pool.map(one, mutants)
-    finally:
-        while not places.empty():
-            shutil.rmtree(places.get())
+    with ExitStack() as stack:
+        for _ in range(processes):
+            runners.put(stack.enter_context(copy()))
+        pool = stack.enter_context(ThreadPoolExecutor(processes))
+        yield from pool.map(one, mutants)
+
+
+def earlier(path: Path) -> tuple[list[Outcome], list[Outcome], list[Mutant]]:
+    """Return what an earlier survey settled, what it did not, and the faults to try again."""
+    settled, open_ones, mutants = [], [], []
+    for row in json.loads(path.read_text()):
+        place = row["mutant"]
+        old = Mutant(**place, source="")
+        outcome = Outcome(old, row["result"], tuple(row["tests"]), row["failed"])
+        found = again(place["file"], place["line"], place["before"], place["after"])
+        if outcome.noticed or not outcome.counts:
+            settled.append(outcome)
+        elif found is None:
+            print(f"gone: {outcome}")
+        else:
+            open_ones.append(outcome)
+            mutants.append(found)
+    return settled, open_ones, mutants
+
+
+def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Yield how many faults of each room, and of all, were noticed."""
+    rooms: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        parts = outcome.mutant.file.split("/")
+        rooms[parts[1] if len(parts) > 2 else "(none)"].append(outcome)
+    for room, those in [*sorted(rooms.items()), ("all", list(outcomes))]:
+        noticed = sum(each.noticed for each in those)
+        count = sum(each.counts for each in those)
+        equivalent = sum(each.result == "equivalent" for each in those)
+        yield (
+            f"{room:14}{noticed:4} of {count:4}  {100 * noticed / max(1, count):4.0f} %"
+            f"  equivalent: {equivalent}"
+        )
+
+
+def write(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write all outcomes, without the sources."""
+    rows = [asdict(each) for each in outcomes]
+    for row in rows:
+        del row["mutant"]["source"]
+    path.write_text(json.dumps(rows, indent=1))
 
 
 def main() -> int:
@@ -313,28 +259,40 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="*", default=[], metavar="FILE", help="modules to draw from"
     )
+    parser.add_argument("--again", type=Path, help="an earlier output: try what survived")
+    parser.add_argument("--tests", nargs="*", metavar="FILE", help="run these for every fault")
+    parser.add_argument("--coverage", type=Path, help="data file of coverage, with contexts")
+    parser.add_argument("--durations", type=Path, help="output of pytest --durations=0")
     parser.add_argument("--output", type=Path, help="JSON of all outcomes, without the sources")
     options = parser.parse_args()
-    outcomes = []
-    for outcome in survey(drawn(options.count, options.seed, options.only), options.processes):
-        mutant = outcome.mutant
-        what = f"{mutant.before.splitlines()[0]}  ->  {mutant.after.splitlines()[0]}"
-        print(f"{outcome.result:9}{mutant.file}:{mutant.line}: {what}", flush=True)
-        outcomes.append(outcome)
-    modules: dict[str, list[bool]] = defaultdict(list)
+    covering = None
+    if options.coverage is not None:
+        covering = Covering.read(options.coverage, options.durations, ROOT)
+
+    def tests(mutant: Mutant) -> Tests:
+        if options.tests:
+            return Tests(tuple(options.tests), LIMIT_S)
+        return tests_for(mutant, covering)
+
+    outcomes: list[Outcome] = []
+    open_ones: list[Outcome] = []
+    if options.again is not None:
+        outcomes, open_ones, mutants = earlier(options.again)
+    else:
+        mutants = drawn(options.count, options.seed, options.only)
+    tried_now: list[Outcome] = []
+    for outcome in survey(mutants, options.processes, tests):
+        print(outcome, flush=True)
+        tried_now.append(outcome)
+        if options.output is not None:
+            write(options.output, [*outcomes, *tried_now, *open_ones[len(tried_now) :]])
+    outcomes += checked(tried_now)
     for outcome in outcomes:
-        if outcome.result != "broken":
-            modules[outcome.mutant.file].append(outcome.result != "survived")
-    for file, noticed in sorted(modules.items()):
-        print(f"{sum(noticed):3} of {len(noticed):3}  {file}")
-    total = sum(map(sum, modules.values()))
-    count = sum(map(len, modules.values()))
-    print(f"noticed: {total} of {count} ({100 * total / max(1, count):.0f} %)")
+        if outcome.result == "broken":
+            print(outcome)
+    print("\n".join(table(outcomes)))
     if options.output is not None:
-        rows = [asdict(each) for each in outcomes]
-        for row in rows:
-            del row["mutant"]["source"]
-        options.output.write_text(json.dumps(rows, indent=1))
+        write(options.output, outcomes)
     return 0
 
 
