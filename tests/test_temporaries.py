@@ -168,3 +168,23 @@ def test_without_locks_a_second_start_leaves_the_first_ones_work_alone(
 def test_the_lock_says_whether_it_is_one(tmp_path: Path) -> None:
     with output_lock(tmp_path / "cams.h5", "export") as locked:
         assert locked is True
+
+
+def test_one_file_that_cannot_go_keeps_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"{number}.png").touch()
+    unlink, refused = os.unlink, []
+
+    def refuse_first(name: str, **place: Any) -> None:
+        if not refused:
+            refused.append(name)
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), name)
+        unlink(name, **place)
+
+    monkeypatch.setattr(os, "unlink", refuse_first)
+    temporaries.remove(folder)
+    assert [path.name for path in folder.iterdir()] == refused

@@ -14,6 +14,7 @@ from PIL import Image
 
 from wsss.commands.init import recognised
 from wsss.data.build import build_index, build_masks, listing_fingerprint, mask_fingerprint
+from wsss.data.formats.coco_json import CocoJsonSettings, list_coco_json
 from wsss.data.formats.registry import FORMATS
 from wsss.data.images import probe_image, read_image, write_label
 from wsss.errors import UserError
@@ -141,6 +142,16 @@ def test_the_list_decides_the_fingerprint_and_masks_do_not(tmp_path, write):
     assert len({masks, changed, mask_fingerprint(settings, tmp_path)}) == 3
     picture(tmp_path / "other.jpg", 3)
     assert listing_fingerprint(settings, tmp_path) != before
+
+
+def test_a_category_without_id_is_a_problem_of_its_whole_file(tmp_path):
+    file = coco(tmp_path, list(TAGS)) / "export" / "result.json"
+    values = json.loads(file.read_text())
+    del values["categories"][1]["id"]
+    file.write_text(json.dumps(values))
+    listing = list_coco_json(CocoJsonSettings(train_file="export/result.json"), tmp_path)
+    first = listing.problems[0]
+    assert (first.file, first.line, first.kind) == ("export/result.json", 0, "bad category")
 
 
 def test_classes_of_a_one_hot_table_keep_its_order(tmp_path):

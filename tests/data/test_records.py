@@ -58,6 +58,8 @@ def test_records_are_a_tuple_to_whoever_looks() -> None:
     assert records.index(plain[5]) == 5
     assert pickle.loads(pickle.dumps(records)) == plain
     assert Records() == () and not Records() and list(Records()[:1]) == []
+    assert Records(plain).sizes().tolist() == [[r.height, r.width] for r in plain]
+    assert Records().sizes().shape == (0, 2)
 
 
 def test_chosen_records_are_those_that_a_filter_gives() -> None:

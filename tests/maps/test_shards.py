@@ -289,6 +289,12 @@ def test_parts_of_something_else_do_not_go_together(
         config.write_text(text)
     error = capsys.readouterr().err
     assert "settings differ" in error and f"rm -r {folders[0]}" in error
+    # Other CAMs and another index.
+    (tmp_path / "other").write_text("other")
+    for option in ("cams", "index"):
+        other = [f"--{option}", f"{tmp_path}/other"]
+        assert call("labels", inputs, *other, *merge, *folders) == 2
+        assert f"made of something else: {option} differ" in capsys.readouterr().err
     assert digests(tmp_path / "merged") == {}
     assert call("labels", inputs, *merge, *folders) == 0
 
