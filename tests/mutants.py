@@ -43,6 +43,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from queue import Queue
 from typing import NamedTuple
@@ -94,27 +95,35 @@ def _short(code: str) -> str:
     return code.splitlines()[0]
 
 
-def files_of(file: str) -> tuple[list[str], list[str]]:
-    """Return the test files that import a module, and the others of its room."""
-    module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-    direct: list[str] = []
-    room: list[str] = []
-    alone: list[str] = []
+@cache
+def imported_by_tests() -> dict[Path, set[str]]:
+    """Return the modules that each file of tests imports, and the names that it takes from them."""
+    found = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        test = str(path.relative_to(ROOT))
-        imported = set()
+        imported: set[str] = set()
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:
                 imported |= {node.module}
                 imported |= {f"{node.module}.{each.name}" for each in node.names}
             elif isinstance(node, ast.Import):
                 imported |= {each.name for each in node.names}
+        found[path.relative_to(ROOT)] = imported
+    return found
+
+
+def files_of(file: str) -> tuple[list[str], list[str]]:
+    """Return the test files that import a module, and the others of its room."""
+    module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    direct: list[str] = []
+    room: list[str] = []
+    alone: list[str] = []
+    for path, imported in imported_by_tests().items():
         if module in imported:
-            direct.append(test)
-        elif file.split("/")[1] in path.relative_to(ROOT).parts:
-            room.append(test)
+            direct.append(str(path))
+        elif file.split("/")[1] in path.parts:
+            room.append(str(path))
         elif path.parent.name == "tests":
-            alone.append(test)
+            alone.append(str(path))
     # Commands and what else has no folder of tests is tested by those that lie in none.
     return direct, room or alone
 

@@ -9,6 +9,7 @@ import pytest
 
 from wsss.data.formats.registry import FORMATS
 from wsss.data.index import ImageRecord, Index, read_index, read_masks, write_index, write_masks
+from wsss.data.indexing import check_sets
 from wsss.data.listing import SHOWN_PROBLEMS, Problem, raise_problems
 from wsss.errors import UserError
 from wsss.runtime.registry import used
@@ -60,6 +61,16 @@ def test_training_set_prefers_train_aug_and_leaves_untagged_images_out() -> None
         (_record("a", ("train",), ("ant",)), _record("c", ("val",), ("ant",))),
     )
     assert [record.name for record in without_aug.training_set().records] == ["a"]
+
+
+def test_a_run_needs_a_tagged_image_to_train_on_and_images_in_its_sets() -> None:
+    untagged = Index(("ant",), (_record("d", ("train",), ()), _record("c", ("val",), ("ant",))))
+    with pytest.raises(UserError, match="no training image has a tag"):
+        check_sets(untagged, ("val",))
+    check_sets(untagged, ())  # it only has its pictures read
+    check_sets(INDEX, ("train", "val"))
+    with pytest.raises(UserError, match="no image is in the set 'test'"):
+        check_sets(INDEX, ("val", "test"))
 
 
 def test_unknown_set_names_the_known_ones() -> None:

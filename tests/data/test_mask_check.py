@@ -15,7 +15,7 @@ from wsss.data.formats.voc import VocSettings
 from wsss.data.images import read_label, voc_labels, voc_palette, write_label
 from wsss.data.index import Index
 from wsss.data.indexing import make_index, make_masks
-from wsss.data.mask_check import class_table
+from wsss.data.mask_check import Seen, check_tags, class_table
 from wsss.errors import UserError
 
 CLASSES = ("bird", "cow", "dog", "yak")
@@ -114,6 +114,21 @@ def test_a_few_that_differ_are_listed(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "masks/p02.png has 1; its picture is tagged 3 = dog" in said
     assert "masks/p04.png has 3; its picture is tagged 1 = bird, 3 = dog" in said
     assert said.count("  - ") == 2
+
+
+def test_one_palette_in_another_order_is_not_the_cause_of_most(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def seen(file: str, tag: int, label: int, colour: int | None = None) -> Seen:
+        colours = None if colour is None else frozenset({colour})
+        return Seen(file, frozenset({tag}), frozenset({label}), colours=colours)
+
+    right = [seen(f"{number}.png", 1, 1) for number in range(9)]
+    wrong = [seen("by_colour.png", 2, 3, 2), seen("other.png", 2, 4), seen("third.png", 4, 1)]
+    check_tags([*right, *wrong], CLASSES, tmp_path)
+    assert "warning: 3 of 12 masks differ" in capsys.readouterr().err
+    with pytest.raises(UserError, match="another order"):
+        check_tags([*right, wrong[0]], CLASSES, tmp_path)
 
 
 def test_right_masks_say_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

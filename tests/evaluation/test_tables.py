@@ -42,6 +42,7 @@ def test_rows_leave_undefined_scores_empty():
 def test_collect_orders_the_stages(tmp_path):
     write_rows(tmp_path / "crf.csv", table(None, "segmentation_crf", 66))
     write_rows(tmp_path / "seg.csv", table(None, "segmentation", 64))
+    assert b"\r" not in (tmp_path / "seg.csv").read_bytes()
     cam = table(None, "cam", 40, threshold=0.25)
     cam += table(None, "cam", 44, selection="best", threshold=0.31)
     write_rows(tmp_path / "cam.csv", cam)

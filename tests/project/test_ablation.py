@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from conftest import REPOSITORY, Project
 
 from wsss.cli import main
 from wsss.errors import UserError
-from wsss.evaluation.ablation import collect_ablation, format_ablation
+from wsss.evaluation.ablation import PUBLISHED, collect_ablation, format_ablation
 from wsss.evaluation.tables import COLUMNS as SCORE_COLUMNS
 from wsss.project.config import ProjectConfig, load_config, resolve
 from wsss.project.file import STAGES
@@ -220,6 +221,15 @@ def test_the_table_holds_configured_and_best_beside_the_published(
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[2] == ["q-0.60", "train", "48.1", "@", "0.28", "50.0", "@", "0.3", "59.7"]
     assert lines[3] == ["q-0.62", "train", "-", "51.7", "@", "0.3", "-"]
+
+
+def test_published_scores_are_those_of_the_documentation() -> None:
+    text = (REPOSITORY / "docs" / "method.md").read_text()
+    found = re.search(r"Table A2, seeds by the initial q: ([\d., \n]+);", text)
+    assert found is not None
+    words = found[1].replace(",", "").split()
+    said = {f"q-{q}": float(miou) for q, miou in zip(words[::2], words[1::2], strict=True)}
+    assert said == PUBLISHED and len(said) == 7
 
 
 def test_variants_have_no_published_column(tmp_path: Path) -> None:
