@@ -10,6 +10,7 @@ from conftest import TINY_RUN, write_tiny_data
 
 from wsss.cli import SUMMARIES, build_parser, main
 from wsss.errors import UserError
+from wsss.project.file import stage_kind
 
 
 def test_help_lists_every_command_and_loads_nothing_heavy() -> None:
@@ -109,6 +110,19 @@ def test_config_write_checks_what_it_writes(
     for text in ("{", "[" * 50_000, "9" * 5000, '{"crf": 1, "crf": 2}'):
         assert main([*arguments, text]) == 2
         assert "not JSON" in capsys.readouterr().err
+    with pytest.raises(UserError, match="did you mean 'labels'"):
+        stage_kind("lables")
+
+
+def test_config_schema_is_printed_or_written(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["config", "schema"]) == 0
+    printed = capsys.readouterr().out
+    assert main(["config", "schema", "--output", "schema.json"]) == 0
+    assert capsys.readouterr().out == ""
+    assert (folder / "schema.json").read_text() == printed
+    assert "runs" in json.loads(printed)["properties"]
 
 
 def test_stage_commands_without_snakemake(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wsss.data.description import describe
 from wsss.data.formats.registry import FORMATS
 from wsss.data.index import ImageRecord, Index, read_index, read_masks, write_index, write_masks
 from wsss.data.indexing import check_sets
@@ -71,6 +72,20 @@ def test_a_run_needs_a_tagged_image_to_train_on_and_images_in_its_sets() -> None
     check_sets(INDEX, ("train", "val"))
     with pytest.raises(UserError, match="no image is in the set 'test'"):
         check_sets(INDEX, ("val", "test"))
+
+
+def test_the_description_counts_what_is_not_trained_on(tmp_path: Path) -> None:
+    def described(index: Index, masks: dict[str, str] | None) -> dict[str, str]:
+        text = describe(FORMATS.parse({"format": "folder"}, where="index"), tmp_path, index, masks)
+        return {line.split(":")[0]: line.split(":", 1)[1].strip() for line in text.splitlines()}
+
+    found = described(INDEX, {"a": "masks/a.png"})
+    assert (found["pictures"], found["masks"]) == ("4", "1")
+    assert found["untagged"].startswith("2,")
+    assert found["classes"] == "3 (zebra 1, ant 1, tram, red 1)"
+    assert "train 2 (1 with a mask)" in found["sets"]
+    tagged = described(Index(INDEX.classes, INDEX.records[:2]), None)
+    assert "untagged" not in tagged and tagged["masks"] == "not drawn yet"
 
 
 def test_unknown_set_names_the_known_ones() -> None:

@@ -9,7 +9,7 @@ from wsss.data.images import write_label
 from wsss.data.index import ImageRecord, Index, write_index
 from wsss.errors import UserError
 from wsss.evaluation.config import EvaluationConfig
-from wsss.evaluation.tags import format_tags, read_tags, score_tags
+from wsss.evaluation.tags import format_tags, read_tags, score_tags, tag_scores, together
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -64,6 +64,24 @@ def test_scores_equal_a_count_by_hand(made, capsys):
     assert "in 1 it finds none" in printed and printed.strip().endswith(
         format_tags(made / "tags.csv").splitlines()[-1]
     )
+
+
+def test_parts_together_are_the_whole():
+    rng = np.random.default_rng(0)
+    tags = rng.random((9, 3)) < 0.5
+    shares = rng.random((9, 3)) * (rng.random((9, 3)) < 0.4) / 3
+    pixels = rng.integers(50, 200, 9)
+    whole = tag_scores(tags, shares, pixels, min_share=0.1)
+    assert whole.images == 9 and 0 < whole.empty < 9
+    parts = [
+        (tag_scores(tags[part], shares[part], pixels[part], min_share=0.1), int(pixels[part].sum()))
+        for part in (slice(0, 2), slice(2, 3), slice(3, 9))
+    ]
+    found = together(parts)
+    assert (found.images, found.empty) == (whole.images, whole.empty)
+    for name in ("tagged", "predicted", "correct"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    np.testing.assert_allclose(found.area, whole.area, rtol=1e-12)
 
 
 def test_from_the_first_pixel_on_if_so_set(made):

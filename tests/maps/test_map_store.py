@@ -14,6 +14,7 @@ import pytest
 from memory_helpers import peak_of
 
 from wsss.errors import UserError
+from wsss.maps.hdf5_sink import Hdf5Sink
 from wsss.maps.map_store import MapStore, MapStoreWriter, map_size, upsample
 
 CLASSES = ("cat", "dog", "cow")
@@ -325,3 +326,10 @@ def test_a_store_that_may_not_be_read_is_not_called_damaged(
     with pytest.raises(UserError, match="permission denied") as caught:
         MapStore(tmp_path / "s.h5")
     assert "delete" not in str(caught.value)
+
+
+def test_the_file_under_hdf5_is_closed_at_its_end(tmp_path: Path) -> None:
+    with Hdf5Sink(tmp_path / "file") as sink:
+        sink.write(b"ab")
+        assert not sink.closed
+    assert sink.closed and (tmp_path / "file").read_bytes() == b"ab"

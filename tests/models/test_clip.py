@@ -14,7 +14,9 @@ from hub_helpers import cached_repository
 from wsss.errors import UserError
 from wsss.models import clip as clip_module
 from wsss.models.clip import Clip
+from wsss.models.clip_config import ClipConfig
 from wsss.models.clip_files import load_clip
+from wsss.runtime.settings import parse
 
 pytest.importorskip("transformers")
 CPU = torch.device("cpu")
@@ -198,3 +200,11 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 def test_a_text_that_is_too_long(clip: Clip) -> None:
     with pytest.raises(UserError, match="at most 77"):
         clip.tokenize(["bird " * 90])
+
+
+@pytest.mark.parametrize("weights", ["", "none", "package", "timm"])
+def test_weights_that_no_clip_has(weights: str) -> None:
+    with pytest.raises(UserError, match=r"clip\.weights is") as caught:
+        parse(ClipConfig, {"weights": weights}, where="clip")
+    assert str(caught.value.where) == "clip.weights"
+    assert parse(ClipConfig, {"weights": "mine"}, where="clip").weights == "mine"

@@ -22,6 +22,16 @@ def test_an_archive_that_inflates_is_not_read(tmp_path: Path) -> None:
         read_openai_clip(path)
 
 
+def test_an_archive_that_lacks_a_part_is_said_to(tmp_path: Path) -> None:
+    path = tmp_path / "clip.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("clip/constants.pkl", b"")
+        archive.writestr("clip/data/0", bytes(100))
+    with pytest.raises(UserError, match=r"cannot be read: .+") as caught:
+        read_openai_clip(path)
+    assert "\n" not in caught.value.found and caught.value.where == str(path)
+
+
 @pytest.mark.parametrize("name", ["visual.conv1.weight", "positional_embedding"])
 def test_tensors_of_another_form_are_named(name: str) -> None:
     state = {

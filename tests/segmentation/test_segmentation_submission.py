@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsss.cli import main
 from wsss.data.formats.voc import VOC_CLASSES
 from wsss.data.images import voc_palette, write_label
 from wsss.data.index import ImageRecord, Index, write_index
@@ -53,6 +54,17 @@ def test_the_archive_is_laid_out_as_the_server_wants(run):
             assert np.array_equal(np.reshape(image.getpalette(), (256, 3)), voc_palette())
             with Image.open(run / "predictions" / f"{name}.png") as original:
                 assert np.array_equal(np.asarray(image), np.asarray(original))
+
+
+def test_the_command_takes_the_competition_and_needs_the_index(run, capsys):
+    words = ["submission", str(run / "predictions"), "--output", str(run / "a.tar.gz")]
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2 and "--index" in capsys.readouterr().err
+    assert main([*words, "--index", str(run / "index.csv"), "--competition", "comp5"]) == 0
+    with tarfile.open(run / "a.tar.gz", "r:gz") as archive:
+        assert {name.split("/")[3] for name in archive.getnames()} == {"comp5_test_cls"}
+    assert main([*words, "--index", str(run / "index.csv"), "--split", "val"]) == 2
 
 
 def test_the_same_predictions_give_the_same_bytes(run):
