@@ -143,6 +143,8 @@ def test_sweep_holds_the_configured_score_once():
     assert config.thresholds(0.25) == (0.1, 0.2, 0.25, 0.3, 0.4, 0.5)
     assert config.thresholds(0.3) == (0.1, 0.2, 0.3, 0.4, 0.5)
     assert len(EvaluationConfig().thresholds(0.29)) == 100
+    beyond = EvaluationConfig(sweep_first=0.0, sweep_last=0.4996, sweep_step=0.05)
+    assert beyond.thresholds(0.1)[-1] == 0.45
 
 
 @pytest.mark.parametrize(
