@@ -63,6 +63,16 @@ def test_mistakes_of_our_own_keep_their_traceback(monkeypatch: pytest.MonkeyPatc
         main(["config", "check"])
 
 
+def test_python_runs_the_package_as_the_command(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "wsss", "table", str(tmp_path / "nowhere")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and "nowhere" in done.stderr
+
+
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["train"])
