@@ -300,6 +300,9 @@ def test_guard_stops_where_the_maps_or_the_loss_are_beyond_a_bound() -> None:
     feed(watch, (0.2, 0.1), (0.2, 0.1), (0.2, 0.4))
     with pytest.raises(UserError, match=r"classification loss rose from 0\.1 to 0\.4"):
         feed(watch, (0.2, 0.4))
+    # Each is held against its own first value.
+    feed(Watch(config), (0.2, 5.0), (0.2, 5.0), (0.1, 5.0), (0.1, 5.0))
+    feed(Watch(config), (5.0, 0.2), (5.0, 0.2), (5.0, 0.1), (5.0, 0.1))
 
 
 def test_guard_goes_on_after_a_restart() -> None:

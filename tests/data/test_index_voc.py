@@ -280,8 +280,10 @@ def test_other_tables_are_refused(tmp_path: Path, table: object) -> None:
     box = np.empty((), dtype=object)
     box[()] = table
     np.save(tmp_path / "x.npy", box, allow_pickle=True)
-    with pytest.raises(UserError, match=r"x\.npy"):
+    with pytest.raises(UserError, match=r"x\.npy") as caught:
         read_cls_labels(tmp_path / "x.npy", 20)
+    if isinstance(table, dict) and isinstance(table.get("a"), list):
+        assert "a: not an array" in caught.value.found
 
 
 def test_damaged_label_files_are_refused(root: Path) -> None:
