@@ -22,10 +22,12 @@ from wsss.models.backbones import build_backbone, freeze_batchnorm
 from wsss.models.config import BackboneConfig
 from wsss.models.deeplab import DeepLab
 from wsss.models.heads.tokens_config import LinearSettings
+from wsss.models.vit_features import keep_features
 from wsss.models.weights import load_model_file
 from wsss.runtime.compute import FeatureCompute
 from wsss.runtime.registry import used
 from wsss.runtime.settings import parse, to_dict
+from wsss.segmentation import training
 from wsss.segmentation.config import PredictionConfig, SegmentationConfig
 from wsss.segmentation.labels import find_labels
 from wsss.segmentation.model_file import SEGMENTATION
@@ -311,8 +313,16 @@ def test_a_training_on_kept_features_is_the_same(data, tmp_path, monkeypatch, ca
     config = tiny_config(backbone=FROZEN, head=LinearSettings(dropout=0.0), augment=False, epochs=3)
     run_training(data, config, output="plain.safetensors")
     assert not kept.exists()
+    limits = []
+
+    def keep(body, folder, limit, **more):
+        limits.append(limit)
+        return keep_features(body, folder, limit, **more)
+
+    monkeypatch.setattr(training, "keep_features", keep)
     compute = FeatureCompute(device="cpu", threads=1, workers=0, feature_cache_gb=1)
     run_training(data, config, output="kept.safetensors", compute=compute)
+    assert limits == [10**9]
     # 12 pictures, each once.
     assert len(list(kept.rglob("*.safetensors"))) == 12
     plain, ours = (
