@@ -38,10 +38,11 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """A fault: the module's file, the line, what it was and what it became."""
+    """A fault: the module's file, the place, what it was and what it became."""
 
     file: str
     line: int
+    column: int
     before: str
     after: str
     source: str
@@ -128,14 +129,14 @@ def all_places(tree: ast.Module) -> list[Place]:
 
 def mutant(path: Path, tree: ast.Module, node: ast.AST, new: ast.AST) -> Mutant:
     """Put a fault into a module; the tree stays as it was."""
-    line = getattr(node, "lineno", 0)
+    line, column = position(node)
     ast.copy_location(new, node)
     # The tree is changed and changed back, as a copy would not hold the node.
     changed = ast.fix_missing_locations(_Replace(node, new).visit(tree))
     source = ast.unparse(changed)
     _Replace(new, node).visit(changed)
     name = str(path.relative_to(ROOT))
-    return Mutant(name, line, ast.unparse(node), ast.unparse(new), source)
+    return Mutant(name, line, column, ast.unparse(node), ast.unparse(new), source)
 
 
 def drawn(count: int, seed: int, only: Sequence[str]) -> list[Mutant]:
@@ -167,18 +168,25 @@ def drawn(count: int, seed: int, only: Sequence[str]) -> list[Mutant]:
     return chosen
 
 
-def again(file: str, line: int, before: str, after: str) -> Mutant | None:
+def position(node: ast.AST) -> tuple[int, int]:
+    """Return line and column of a node; 0 where it has none."""
+    return getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
+
+
+def again(old: Mutant) -> Mutant | None:
     """Return a fault of an earlier survey, of several alike the nearest; None where it is gone."""
-    path = ROOT / file
+    path = ROOT / old.file
     if not path.exists():
         return None
     tree = ast.parse(path.read_text())
     alike = [
         place
         for place in all_places(tree)
-        if (ast.unparse(place[0]), ast.unparse(place[1])) == (before, after)
+        if (ast.unparse(place[0]), ast.unparse(place[1])) == (old.before, old.after)
     ]
-    if not alike:
-        return None
-    node, new = min(alike, key=lambda place: abs(getattr(place[0], "lineno", 0) - line))
-    return mutant(path, tree, node, new)
+
+    def distance(place: Place) -> tuple[int, int]:
+        line, column = position(place[0])
+        return abs(line - old.line), abs(column - old.column)
+
+    return mutant(path, tree, *min(alike, key=distance)) if alike else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -99,3 +101,12 @@ def test_the_defaults_are_those_of_the_public_code() -> None:
     found = confident_labels(image, maps, np.array([0, 4]), LabelsConfig())
     assert np.array_equal(found, by_hand(image, maps, [0, 4], DEFAULT))
     assert set(np.unique(found)) >= {0, 1}
+
+
+def test_the_ways_to_make_labels_are_known_without_torch() -> None:
+    code = (
+        "import sys; from wsss.irn.label_methods import LABEL_METHODS;"
+        "print(*LABEL_METHODS.entries(), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["crf", "irn", "False"]
