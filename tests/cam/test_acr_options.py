@@ -279,6 +279,11 @@ def test_oc_cse_is_the_plain_classifier_and_the_erasing_loss(batch) -> None:
     assert method.schedules["classifier"](20, 60) == 0.5
 
 
+def test_both_learn_after_the_epochs_of_each_alone() -> None:
+    assert AcrSchedule(classifier_epochs=2, reconstructor_epochs=1).first_joint_epoch == 3
+    assert AcrSchedule().first_joint_epoch == 0
+
+
 # --- guard ---------------------------------------------------------------------------------------
 
 

@@ -34,8 +34,9 @@ def test_a_foreign_or_damaged_model_file_is_an_error(tmp_path):
 
     save_file({"x": torch.zeros(2)}, tmp_path / "foreign.safetensors", metadata={"a": "b"})
     (tmp_path / "damaged.safetensors").write_bytes(b"\x00" * 32)
-    for name in ("foreign", "damaged", "missing"):
-        with pytest.raises(UserError):
+    causes = {"foreign": "not written by", "damaged": "not a readable", "missing": "does not exist"}
+    for name, cause in causes.items():
+        with pytest.raises(UserError, match=cause):
             load_model_file(tmp_path / f"{name}.safetensors", "cam")
 
 
