@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wsss.errors import UserError
 from wsss.models.backbones import IMAGENET, Backbone, build_backbone
 from wsss.models.config import BackboneConfig
-from wsss.models.irnet import IrNet, edge_map, load_irn_state
+from wsss.models.irnet import IrNet, _undilate, edge_map, load_irn_state
 
 
 class Body(nn.Module):
@@ -129,3 +129,12 @@ def test_published_resnet50_weights_fit_by_name() -> None:
     state.pop("fc_edge4.0.weight")
     with pytest.raises(UserError, match="missing"):
         load_irn_state(net, state)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_a_kernel_without_its_dilation_keeps_the_size(kernel: int) -> None:
+    convolution = torch.nn.Conv2d(1, 1, kernel, dilation=2, padding=kernel - 1)
+    before = convolution(torch.ones(1, 1, 9, 12)).shape
+    _undilate(torch.nn.Sequential(convolution))
+    assert convolution.dilation == (1, 1)
+    assert convolution(torch.ones(1, 1, 9, 12)).shape == before
