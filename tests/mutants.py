@@ -25,7 +25,7 @@ survived. Some change nothing that anybody could see: where `result` in the outp
     python tests/mutants.py --again mutants.json --tests FILE... --output mutants.json
 
 tries once more what survived: also for what a test notices in a process of its own, and a recording
-cannot tell. On two cores with much other work, two processes took 17 minutes for 94 faults, some 20
+cannot tell. On two cores with much other work, two processes took 17 minutes for 99 faults, some 20
 seconds of a process for each, and the recording 32 minutes; continuous integration runs neither.
 `ignored_settings.py` is the other half: settings that the library would not look at.
 """
