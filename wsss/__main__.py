@@ -2,6 +2,7 @@
 
 import sys
 
-from wsss.cli import main
+from wsss.cli import program
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(program())

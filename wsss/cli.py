@@ -75,15 +75,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand.
 
     Args:
-        arguments: Its words; None: those that the program was given, which may end with this.
+        arguments: Its words; None: those that the program was given.
 
     Returns:
         The exit status: 0, 1 where some of the work could not be done and the rest is, 2 for
         something that a person can mend, 130 when interrupted.
     """
     with guarded_streams():
-        status = _run(list(sys.argv[1:] if arguments is None else arguments))
-    return end(status) if arguments is None else status
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def program() -> int:
+    """Run one subcommand as a program, which may end here; return its exit status."""
+    return end(main())
 
 
 def _run(given: list[str]) -> int:

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from wsss.models.backbones import build_backbone, freeze_batchnorm
+from wsss.models.backbones import (
+    Backbone,
+    build_backbone,
+    freeze_batchnorm,
+    timm_normalisation,
+)
 from wsss.models.config import BackboneConfig
 from wsss.models.deeplab import DeepLab
 from wsss.models.heads.deeplab_config import V3PlusSettings
@@ -172,6 +177,8 @@ def test_segmentation_with_dilated_branches() -> None:
         (5, (4, 2), (8, 4), (6, 9)),  # whose outermost rows meet none
         (3, (2, 2), (0, 1), (11, 11)),
         (3, (3, 1), (3, 1), (7, 7)),
+        (3, (12, 12), (10, 12), (10, 10)),  # padded by less than what could be left out
+        (3, (4, 4), (8, 8), (3, 5)),  # whose result is larger than its input
     ],
 )
 @pytest.mark.parametrize("bias", [True, False])
@@ -202,6 +209,63 @@ def test_other_convolutions_are_left_alone(change: dict[str, Any]) -> None:
     conv = nn.Conv2d(6, 6, **settings)
     lighten(conv)
     assert type(conv) is nn.Conv2d
+
+
+def test_gradients_of_gradients() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(2, 2, 3, padding=2, dilation=2, groups=2, dtype=torch.float64)
+    plain = nn.Sequential(conv, nn.Tanh())
+    light = copy.deepcopy(plain)
+    lighten(light)
+    found = []
+    for network in (plain, light):
+        x = torch.linspace(-1, 1, 50, dtype=torch.float64).view(1, 2, 5, 5).requires_grad_()
+        (gradient,) = torch.autograd.grad(network(x).square().sum(), x, create_graph=True)
+        wanted = [x, *network.parameters()]
+        found.append(torch.autograd.grad(gradient.square().sum(), wanted))
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b)
+
+
+class Doubled(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(2 * x)
+
+
+class Steps(nn.Module):
+    """What somebody's own backbone may do."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv, self.norm, self.act = conv, nn.BatchNorm2d(4), nn.ReLU6(inplace=True)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.act(self.norm(self.conv(x)))
+        x *= 0.5
+        return [x]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_what_is_not_known_is_left_alone(own: bool) -> None:
+    torch.manual_seed(0)
+    body = with_statistics(Steps(Doubled(3, 4, 3)))
+    if not own:
+        type(body).__module__ = "timm.models.steps"
+    plain = freeze_batchnorm(
+        Backbone(
+            body,
+            channels=[4],
+            strides=[1],
+            normalisation=timm_normalisation("tf_efficientnet_lite0"),
+        )
+    ).train()
+    light = copy.deepcopy(plain)
+    lighten(light)
+    x = torch.rand(1, 3, 9, 9)
+    (wanted,), (found,) = plain(x), light(x)
+    assert torch.equal(found, wanted)
+    found.sum().backward()
+    Steps.__module__ = __name__
 
 
 def test_frozen_weights_and_rounding() -> None:

@@ -6,10 +6,11 @@ import ctypes
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from wsss.runtime.allocation import VARIABLES
+from wsss.runtime.allocation import M_MMAP_MAX, M_TRIM_THRESHOLD, VARIABLES, keep_freed_memory
 
 PAGES = 64 * 2**20 // os.sysconf("SC_PAGE_SIZE")
 # Twenty times 64 MB, one after the other, and how many pages the system had to give for them.
@@ -44,6 +45,20 @@ def pages(call: str, **variables: str) -> int:
 def test_freed_memory_is_used_again() -> None:
     # Once for all of them; large pages, where the system hands them out by itself, are fewer.
     assert pages("keep_freed_memory()") < 2 * PAGES
+
+
+def test_no_amount_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What glibc would give back, had it 2 GB and more of it, cannot be tried in every machine.
+    said = []
+    monkeypatch.setattr(
+        "wsss.runtime.allocation.ctypes.CDLL",
+        lambda _: SimpleNamespace(mallopt=lambda option, value: said.append((option, value))),
+    )
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    keep_freed_memory()
+    assert (M_TRIM_THRESHOLD, -1) in said
+    assert (M_MMAP_MAX, 0) in said
 
 
 def test_who_has_said_how_is_left_alone() -> None:

@@ -7,19 +7,17 @@ is freed after its last use. The results stay the same but for rounding.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import torch
 from timm.layers import BatchNormAct2d  # type: ignore[attr-defined]  # moved within timm
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsss.models.any_size import plan_nothing
 from wsss.models.backbones import Backbone
 from wsss.models.classifier import Classifier, InferenceCam
 from wsss.models.reconstructor import CamClassifier
-from wsss.models.vit_features import VitFeatures
+from wsss.models.traced import before_frozen_batchnorm, traced
 
 
 class LeanClassifier(Classifier):
@@ -94,10 +92,8 @@ def lean_network(network: nn.Module, *, dtype: torch.dtype) -> nn.Module:
         The lean one, a `torch.fx.GraphModule`; `network` itself, untouched, where its operations
         are not the same for every input.
     """
-    try:
-        graph = _trace(network)
-    except (fx.proxy.TraceError, TypeError, RuntimeError):
-        # Its Python code asks for values or sizes, which a recorded list of operations cannot.
+    graph = traced(network)
+    if graph is None:
         return network
     _fold_batchnorm(graph)
     for module in graph.modules():
@@ -133,22 +129,8 @@ class _LastFeature(nn.Module):
         return feature
 
 
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # Convolutions of timm pad by their input's size, which has to be looked at in every pass.
-        # A transformer pads and resizes its positions by it.
-        leaf = isinstance(m, (nn.Conv2d, _BatchNorm, VitFeatures))
-        return leaf or super().is_leaf_module(m, module_qualified_name)
-
-
-def _trace(network: nn.Module) -> fx.GraphModule:
-    graph = fx.GraphModule(network, _Tracer().trace(network))
-    graph.graph.eliminate_dead_code()
-    return graph
-
-
 def _fold_batchnorm(graph: fx.GraphModule) -> None:
-    for source, node in _pairs(graph):
+    for source, node in before_frozen_batchnorm(graph):
         conv, norm = graph.get_submodule(str(source.target)), graph.get_submodule(str(node.target))
         assert isinstance(conv, nn.Conv2d)
         _fold(conv, norm)
@@ -160,52 +142,6 @@ def _fold_batchnorm(graph: fx.GraphModule) -> None:
     graph.delete_all_unused_submodules()
     graph.graph.lint()
     graph.recompile()
-
-
-def _pairs(graph: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
-    """Return the convolutions whose only use is one frozen BatchNorm, each with it."""
-    modules: dict[str, Any] = dict(graph.named_modules())
-    calls = Counter(node.target for node in graph.graph.nodes if node.op == "call_module")
-    found = []
-    for node in graph.graph.nodes:
-        norm = modules.get(str(node.target)) if node.op == "call_module" else None
-        source = node.args[0] if node.args else None
-        if not _is_frozen(norm) or not isinstance(source, fx.Node) or source.op != "call_module":
-            continue
-        alone = len(source.users) == 1 and calls[source.target] == calls[node.target] == 1
-        conv = modules[str(source.target)]
-        # One that was folded for a training computes with its BatchNorm as it is.
-        if isinstance(conv, nn.Conv2d) and alone and "folded" not in vars(conv):
-            found.append((source, node))
-    return found
-
-
-def convolutions_before_batchnorm(network: nn.Module) -> list[tuple[nn.Conv2d, _BatchNorm]]:
-    """Return a network's convolutions whose only use is one frozen BatchNorm, each with it.
-
-    None where its operations are not the same for every input.
-    """
-    try:
-        graph = _trace(network)
-    except (fx.proxy.TraceError, TypeError, RuntimeError):
-        return []
-    found = []
-    for source, node in _pairs(graph):
-        conv, norm = (
-            network.get_submodule(str(source.target)),
-            network.get_submodule(str(node.target)),
-        )
-        assert isinstance(conv, nn.Conv2d)
-        assert isinstance(norm, _BatchNorm)
-        found.append((conv, norm))
-    return found
-
-
-def _is_frozen(module: nn.Module | None) -> bool:
-    """Whether `module` is a BatchNorm by fixed statistics, whose computation is known here."""
-    if not isinstance(module, _BatchNorm) or module.training or module.running_var is None:
-        return False
-    return isinstance(module, BatchNormAct2d) or type(module).forward is _BatchNorm.forward
 
 
 def _fold(conv: nn.Conv2d, norm: Any) -> None:

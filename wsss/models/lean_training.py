@@ -1,6 +1,6 @@
 """Convolutional networks made cheaper to train on a CPU, with the same results but for rounding.
 
-A BatchNorm that is frozen is a product and a sum for each channel; done in the weights of the
+A frozen BatchNorm is a product and a sum for each channel; folded into the weights of the
 convolution before it, it needs no pass over the feature and keeps no copy of it for the gradient.
 The gradient of a ReLU6 is known from its result; in place, PyTorch keeps a copy of its input. The
 gradient of a dilated depthwise convolution for its input is a convolution, too, and oneDNN is
@@ -15,32 +15,43 @@ import torch
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d, Conv2dSame, pad_same  # type: ignore[attr-defined]
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsss.models.backbones import Backbone
-from wsss.models.lean import convolutions_before_batchnorm
+from wsss.models.traced import before_convolutions_alone, before_frozen_batchnorm, traced
+
+OURS = ("timm.", "wsss.")
 
 
 def lighten(network: nn.Module) -> None:
     """Make a network that is to be trained on a CPU cheaper to compute, in place.
 
     Args:
-        network: On the CPU, its BatchNorm frozen where it is to be. Those of its backbones whose
-            operations are the same for every input have frozen BatchNorm folded. One that is
-            unfrozen later computes as it would have.
+        network: On the CPU, its BatchNorm frozen where it is to be: one that is unfrozen later
+            computes as it would have. Backbones of timm's and of this package, whose operations
+            are known, have it folded; dilated depthwise convolutions are changed wherever they are.
     """
     for part in network.modules():
-        if isinstance(part, Backbone):
-            for conv, norm in convolutions_before_batchnorm(part):
-                _change(conv, _FoldedConv)
-                _change(norm, _FoldedNorm)
-                conv.__dict__["folded"] = norm  # where it is no part of the convolution
+        if isinstance(part, Backbone) and type(part.body).__module__.startswith(OURS):
+            _lighten_backbone(part)
     for part in network.modules():
-        if isinstance(part, nn.Conv2d) and _is_dilated_depthwise(part):
+        if type(part) is nn.Conv2d and _is_dilated_depthwise(part):
             _change(part, _DilatedDepthwise)
-        elif type(part) is nn.ReLU6 and part.inplace:
-            _change(part, _InPlaceReLU6)
+
+
+def _lighten_backbone(backbone: Backbone) -> None:
+    graph = traced(backbone)
+    if graph is None:
+        return
+    for node in before_convolutions_alone(graph):
+        norm: Any = backbone.get_submodule(str(node.target))
+        if type(norm.act) is nn.ReLU6 and norm.act.inplace:
+            _change(norm.act, _InPlaceReLU6)
+    for source, node in before_frozen_batchnorm(graph):
+        conv, norm = (backbone.get_submodule(str(each.target)) for each in (source, node))
+        _change(conv, _FoldedConv)
+        _change(norm, _FoldedNorm)
+        conv.__dict__["folded"] = norm  # where it is no part of the convolution
 
 
 _changed: dict[tuple[type, type], Any] = {}
@@ -104,7 +115,7 @@ class _FoldedNorm:
 
 
 class _InPlaceReLU6:
-    """Mixed in before `nn.ReLU6`, in place: nothing but its result is kept."""
+    """Mixed in before `nn.ReLU6`, in place: it keeps only its result, which must stay as it is."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
         found: Tensor = _ClampInPlace.apply(x)
@@ -122,7 +133,6 @@ class _ClampInPlace(torch.autograd.Function):
         return x
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (result,) = ctx.saved_tensors
         found: Tensor = torch.ops.aten.hardtanh_backward(gradient, result, 0, 6)
@@ -143,9 +153,10 @@ class _DilatedDepthwise:
             zip(self.dilation, self.padding, x.shape[-2:], strict=True)
         ):
             side = weight.shape[2 + axis]
-            beside = [k for k in range(side) if -size < k * step - pad < size]
+            made = size + 2 * pad - step * (side - 1)
+            beside = [k for k in range(side) if -made < k * step - pad < size]
             # Of the others on both sides the same number, so that the padding stays one.
-            cut = min(beside[0], side - 1 - beside[-1]) if beside else 0
+            cut = min(beside[0], side - 1 - beside[-1], pad // step) if beside else 0
             weight = weight.narrow(2 + axis, cut, side - 2 * cut)
             padding[axis] -= cut * step
         found: Tensor = _Depthwise.apply(x, weight, bias, tuple(padding), self.dilation)
@@ -181,7 +192,6 @@ class _Depthwise(torch.autograd.Function):
         return F.conv2d(x, weight, bias, 1, padding, dilation, x.shape[1])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         groups, padding, dilation = x.shape[1], ctx.padding, ctx.dilation

@@ -6,9 +6,9 @@ import ctypes
 import os
 
 # Numbers of `mallopt`, from glibc's malloc.h, and what they are set to: nothing is asked of the
-# system for a single tensor; what is free stays with the process up to the most that it has needed.
+# system for a single tensor, and nothing that is free goes back (-1: no amount is too much).
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-KEPT = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 64 * 2**20}
+KEPT = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1, M_TOP_PAD: 64 * 2**20}
 # Whoever sets one of them has decided.
 VARIABLES = (
     "GLIBC_TUNABLES",
