@@ -13,7 +13,7 @@ from PIL import Image
 
 from wsss.data.build import build_index
 from wsss.data.formats.coco import draw_labels
-from wsss.data.formats.coco_json import CocoJsonSettings
+from wsss.data.formats.coco_json import CocoJsonSettings, list_coco_json
 from wsss.data.formats.table import TableSettings
 from wsss.data.imports.masks import Choices, import_masks
 from wsss.data.imports.registry import read_drawing
@@ -119,7 +119,6 @@ def test_whole_numbers() -> None:
 DOUBTFUL = {
     "an infinite id": changed(COCO, ("categories", 0, "id"), INF),
     "half an id": changed(COCO, ("images", 0, "id"), 1.5),
-    "an annotation of no image": changed(COCO, ("annotations", 0, "image_id"), 7),
     "an annotation of an infinite image": changed(COCO, ("annotations", 0, "image_id"), INF),
     "two categories of one id": with_more("categories", {"id": 1, "name": "cow"}),
     "two images of one id": changed(COCO, ("images", 1, "id"), 1),
@@ -144,10 +143,46 @@ def test_the_same_without_doubt(tmp_path: Path) -> None:
     assert taken(source) == ["a", "b"]
 
 
-def test_messages_name_the_ids(tmp_path: Path) -> None:
-    written(tmp_path, "annotations.json", DOUBTFUL["an annotation of no image"])
-    with pytest.raises(UserError, match="objects of the image 7, which is not listed"):
+def test_a_file_from_which_images_were_taken(tmp_path: Path) -> None:
+    rest = changed(COCO, ("annotations", 0, "image_id"), 7)
+    source = written(tmp_path, "annotations.json", rest)
+    index = build_index(CocoJsonSettings(), tmp_path)
+    assert [record.tags for record in index.records if record.tags] == [("dog",)]
+    notes = list_coco_json(CocoJsonSettings(), tmp_path).notes
+    assert any("annotations of images that annotations.json does not list: 7" in n for n in notes)
+    drawing = read_drawing(source, ("cat", "dog"))
+    assert any("images that are not listed: 7" in note for note in drawing.notes)
+    assert taken(source) == ["b"]
+
+
+def test_annotations_of_other_images_alone(tmp_path: Path) -> None:
+    # As where ids are text in one list and numbers in the other.
+    others = changed(COCO, ("annotations", 0, "image_id"), 7)
+    others = changed(others, ("annotations", 1, "image_id"), 8)
+    source = written(tmp_path, "annotations.json", others)
+    with pytest.raises(UserError, match="all objects are of images that are not listed: 7, 8"):
         build_index(CocoJsonSettings(), tmp_path)
+    with pytest.raises(UserError, match="all objects are of images that are not listed: 7, 8"):
+        read_drawing(source, ("cat", "dog"))
+
+
+def test_pictures_of_a_table_may_be_named_by_numbers(tmp_path: Path) -> None:
+    for name in ("2007000032", "2007000039"):
+        Image.new("RGB", (9, 6)).save(tmp_path / f"{name}.png")
+    rows = [{"image": 2007000032, "tags": "cat"}, {"image": "2007000039", "tags": "dog"}]
+    written(tmp_path, "t.json", rows)
+    index = build_index(TableSettings(file="t.json"), tmp_path)
+    assert {record.name: record.tags for record in index.records if record.tags} == {
+        "2007000032": ("cat",),
+        "2007000039": ("dog",),
+    }
+
+
+def test_a_key_twice_with_one_value_is_no_matter() -> None:
+    assert parse_json('{"a": [1], "b": 2, "a": [1]}', "here") == {"a": [1], "b": 2}
+
+
+def test_messages_name_the_ids(tmp_path: Path) -> None:
     source = written(tmp_path, "annotations.json", DOUBTFUL["two categories of one id"])
     with pytest.raises(UserError, match="the id 1 is that of 'cat' and of 'cow'"):
         build_index(CocoJsonSettings(), tmp_path)

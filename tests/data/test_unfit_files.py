@@ -103,10 +103,11 @@ def test_a_folder_that_vanishes_is_left_out(
     assert list(files_below(tmp_path)) == ["b/x.png"]
 
 
+@pytest.mark.parametrize("of_disk", ["lost+found", "System Volume Information", "$RECYCLE.BIN"])
 def test_a_folder_that_cannot_be_read_is_not_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_disk: str
 ) -> None:
-    for name in ("cat", "dog", "lost+found"):
+    for name in ("cat", "dog", of_disk):
         (tmp_path / name).mkdir()
         Image.new("RGB", (9, 6)).save(tmp_path / name / f"{name}.png")
     real = os.scandir
@@ -118,7 +119,7 @@ def test_a_folder_that_cannot_be_read_is_not_left_out(
         return real(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    barred = "lost+found"
+    barred = of_disk
     assert len(build_index(ClassFoldersSettings(), tmp_path).records) == 2
     barred = "dog"
     with pytest.raises(UserError, match="cannot read this folder: Permission denied") as refused:
@@ -141,7 +142,7 @@ def test_names_that_are_too_long_are_called_so(tmp_path: Path) -> None:
         ("a.json", Path.mkdir, "no masks of a kind that is known"),
         ("a.json", os.mkfifo, "no file, but a folder, a pipe"),
         ("a.zip", os.mkfifo, "no file, but a folder, a pipe"),
-        ("a.json", to_itself, "does not exist"),
+        ("a.json", to_itself, "leads to no file"),
         ("x" * 300 + ".json", lambda path: None, "File name too long"),
     ],
 )

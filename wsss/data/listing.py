@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import stat
 import unicodedata
 from array import array
 from collections import Counter
@@ -253,10 +255,14 @@ def require_file(path: Path) -> None:
         UserError: It is one of these, or a folder; or nothing can be called so.
     """
     try:
-        unfit = path.exists() and not path.is_file()
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a NUL in the path
+        return
     except OSError as error:  # a name that is too long, a folder above that may not be entered
+        if error.errno == errno.ELOOP:
+            raise UserError("this link leads to no file", where=path) from None
         raise UserError(f"cannot read this file: {error.strerror}", where=path) from None
-    if unfit:
+    if not stat.S_ISREG(mode):
         raise UserError("this is no file, but a folder, a pipe or a device", where=path)
 
 

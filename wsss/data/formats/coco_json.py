@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,6 +103,7 @@ def list_coco_json(settings: CocoJsonSettings, root: Path) -> Listing:
     documents = {name: _read(root, file) for name, file in files.items()}
     classes: dict[str, None] = {}
     problems: list[Problem] = []
+    notes: list[str] = []
     for set_name, document in documents.items():
         try:
             found = sorted(
@@ -117,11 +119,14 @@ def list_coco_json(settings: CocoJsonSettings, root: Path) -> Listing:
             if key in used or bad_class_name(name) is None:
                 classes.setdefault(name)
         problems += _ambiguous(document, files[set_name])
+        notes += _of_others(document, files[set_name], problems)
     problems += joined_names(tuple(classes), file="categories")
     order = "that of the categories' ids"
     arrangement, order = arranged(root, tuple(classes), order, problems)
     problems += class_problems(arrangement, file="categories")
-    listing = Listing(arrangement, problems=problems, notes=[order_note(order)], chosen=True)
+    listing = Listing(
+        arrangement, problems=problems, notes=[order_note(order), *notes], chosen=True
+    )
     finder = Finder(root)
     for set_name, document in documents.items():
         _add_set(listing, finder, set_name, files[set_name], document)
@@ -141,7 +146,7 @@ def list_coco_json(settings: CocoJsonSettings, root: Path) -> Listing:
 
 
 def _ambiguous(document: dict[str, Any], file: str) -> list[Problem]:
-    """Return the ids that leave open what an annotation is of: those of two, and those of none."""
+    """Return the ids of two, which leave open what an annotation is of."""
     problems = []
     for key, kind, name in (("categories", "category", "name"), ("images", "image", "file_name")):
         names: dict[Any, Any] = {}
@@ -150,12 +155,23 @@ def _ambiguous(document: dict[str, Any], file: str) -> list[Problem]:
             if each.get("id") is not None and first != each.get(name):
                 reason = f"the id {each['id']!r} is that of {first!r} and of {each.get(name)!r}"
                 problems.append(Problem(file, 0, f"{kind} id of two", reason))
-    names.pop(None, None)
-    for image in {each.get("image_id"): None for each in document["annotations"]}:
-        if image not in names:
-            reason = f"objects of the image {image!r}, which is not listed"
-            problems.append(Problem(file, 0, "annotation without an image", reason))
     return problems
+
+
+def _of_others(document: dict[str, Any], file: str, problems: list[Problem]) -> list[str]:
+    """Return a note on annotations of images that are not listed; all of them are a problem."""
+    listed_ids = {each.get("id") for each in document["images"]} - {None}
+    images = [each.get("image_id") for each in document["annotations"]]
+    others = {image: None for image in images if image not in listed_ids}
+    if not others:
+        return []
+    of = listed([repr(image) for image in others], 3)
+    if len(others) == len(set(images)):
+        reason = f"all objects are of images that are not listed: {of}"
+        problems.append(Problem(file, 0, "annotations without an image", reason))
+        return []
+    # Whoever takes some images out of a file often leaves their annotations in it.
+    return [f"left out, annotations of images that {file} does not list: {of}"]
 
 
 def _add_set(
@@ -287,8 +303,9 @@ def _is_empty(path: Path) -> bool:
 
 def _is_object_of_others(path: Path) -> bool:
     try:
-        values = read_data_json(path)
-    except UserError:
+        # As it stands: what a key that stands twice means is of no matter here.
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return False
     return not isinstance(values, dict) or not any(key in values for key in _KEYS)
 

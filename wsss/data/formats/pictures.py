@@ -30,8 +30,8 @@ SET_NAMES = {
 """How people call image sets -> what they are called here."""
 
 
-# In the topmost folder of a disk, for nobody to read.
-_OF_DISKS = "lost+found"
+# In the topmost folder of a disk or a share, and often for nobody to read.
+_OF_DISKS = ("lost+found", "System Volume Information", "$RECYCLE.BIN", "#recycle", "@eaDir")
 
 
 def _refuse(error: OSError) -> None:
@@ -65,7 +65,7 @@ def files_below(root: Path) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         place = "" if folder == base else Path(os.path.relpath(folder, base)).as_posix() + "/"
         folders[:] = sorted(
-            name for name in folders if name[0] != "." and place + name not in (MASKS, _OF_DISKS)
+            name for name in folders if name[0] != "." and place + name not in (MASKS, *_OF_DISKS)
         )
         yield from (place + name for name in sorted(files) if name[0] != ".")
 

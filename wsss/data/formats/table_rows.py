@@ -175,7 +175,10 @@ def _json_rows(path: Path) -> Rows:
                 where=path,
                 expected='objects such as {"file_name": "a.jpg", "labels": ["dog", "sofa"]}',
             )
-        if not isinstance(known[image], str):
+        picture = known[image]
+        if isinstance(picture, int) and not isinstance(picture, bool):
+            picture = str(picture)  # VOC's names are numbers to some programs
+        if not isinstance(picture, str):
             raise UserError(
                 f"the {image} of entry {line} is {json.dumps(known[image])[:60]}",
                 where=path,
@@ -191,7 +194,7 @@ def _json_rows(path: Path) -> Rows:
                 expected='a list of names, or a text with one separator: ["dog", "sofa"]',
             )
         set_name = str(known[set_key]) if set_key else ""
-        rows.append(Row(known[image], names, set_name, line))
+        rows.append(Row(picture, names, set_name, line))
     notes = [f"left out, keys of the entries: {listed(sorted(left), 8)}"] if left else []
     return Rows(rows, notes=notes)
 

@@ -27,11 +27,15 @@ def read_coco(document: dict[str, Any], place: str, names: ClassNames) -> Drawin
         categories = _by_id(document["categories"], "name")
         images = _by_id(document["images"], "file_name")
         objects: dict[int, list[dict[str, Any]]] = {key: [] for key in images}
+        others: dict[str, None] = {}
         for each in document["annotations"]:
             category, image_id = whole_number(each["category_id"]), whole_number(each["image_id"])
             if image_id not in images:
-                raise ValueError(f"objects of the image {image_id}, which is not listed")
+                others[str(image_id)] = None
+                continue
             objects[image_id].append({**each, "category_id": category})
+        if others and not any(objects.values()):
+            raise ValueError(f"all objects are of images that are not listed: {listed(others, 3)}")
         boxes = []
         for image in document["images"]:
             picture = str(image["file_name"])
@@ -50,6 +54,11 @@ def read_coco(document: dict[str, Any], place: str, names: ClassNames) -> Drawin
         raise UserError(f"an entry of this COCO JSON is malformed: {reason}", where=place) from None
     if boxes:
         drawing.notes.append(f"left out, boxes without an outline: in {listed(boxes, 3)}")
+    if others:
+        # Whoever takes some images out of a file often leaves their annotations in it.
+        drawing.notes.append(
+            f"left out, annotations of images that are not listed: {listed(others, 3)}"
+        )
     return drawing
 
 
