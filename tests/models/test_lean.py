@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from batchnorm_statistics import with_statistics
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -32,12 +33,7 @@ NETWORKS = {
 def classifier(config: BackboneConfig, head: str = "paper", frozen: bool = True) -> CamClassifier:
     torch.manual_seed(0)
     network = CamClassifier(build_backbone(config), 5, head)
-    for module in network.modules():
-        if isinstance(module, _BatchNorm):
-            nn.init.uniform_(module.running_mean, -0.3, 0.3)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.3, 0.3)
+    with_statistics(network)
     return (freeze_batchnorm(network) if frozen else network).eval()
 
 

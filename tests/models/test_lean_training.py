@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from batchnorm_statistics import with_statistics
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -31,17 +32,6 @@ NETWORKS = {
     ),
     "resnet": BackboneConfig(name="resnet18", weights="none", output_stride=32),
 }
-
-
-def with_statistics(network: nn.Module) -> nn.Module:
-    """Give BatchNorm statistics and affine parameters of its own."""
-    for part in network.modules():
-        if isinstance(part, _BatchNorm):
-            nn.init.uniform_(part.running_mean, -0.3, 0.3)
-            nn.init.uniform_(part.running_var, 0.5, 2.0)
-            nn.init.uniform_(part.weight, 0.5, 1.5)
-            nn.init.uniform_(part.bias, -0.3, 0.3)
-    return network
 
 
 def classifier(config: BackboneConfig, *, frozen: bool = True) -> CamClassifier:
@@ -83,7 +73,7 @@ def test_outputs_and_gradients_stay(name: str) -> None:
     light = copy.deepcopy(plain)
     lighten(light)
     lighten(light)  # a second time changes nothing
-    folded = [part for part in light.modules() if getattr(part, "folded", None)]
+    folded = [part for part in light.modules() if getattr(part, "norm_behind", None)]
     norms = sum(isinstance(part, _BatchNorm) for part in light.modules())
     assert len(folded) > 0.7 * norms
     for size in ((64, 64), (49, 35)):
@@ -153,7 +143,7 @@ def test_batchnorm_that_learns_is_left_alone() -> None:
     means = [part.running_mean for part in light.modules() if isinstance(part, _BatchNorm)]
     wanted = [part.running_mean for part in plain.modules() if isinstance(part, _BatchNorm)]
     assert all(torch.allclose(a, b) for a, b in zip(means, wanted, strict=True))
-    assert not any(hasattr(part, "folded") for part in light.modules())
+    assert not any(hasattr(part, "norm_behind") for part in light.modules())
 
 
 def test_segmentation_with_dilated_branches() -> None:

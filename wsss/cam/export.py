@@ -134,10 +134,10 @@ def export_cams(
 
 
 def _part(known: Index, shard: Shard) -> Index:
-    """Return the images of a shard; no others are kept, as there may be a million."""
+    """Return the images of a shard."""
     exported = known.records.tagged & known.records.in_sets(("train", "train_aug"))
     chosen = np.flatnonzero(exported)
-    return Index(known.classes, known.records.take(chosen[shard.bounds(len(chosen))]))
+    return known.part(chosen[shard.bounds(len(chosen))])
 
 
 def _untrained(

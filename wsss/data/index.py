@@ -24,7 +24,7 @@ from wsss.data.records import Mask as Mask
 from wsss.data.records import Records as Records
 from wsss.errors import UserError, listed
 from wsss.files import checked_name, opened_text, read_text, write_text, written_text
-from wsss.runtime.names import NameMap
+from wsss.runtime.names import NameMap, Positions
 
 INDEX_COLUMNS = ("name", "sets", "tags", "width", "height", "path")
 MASK_COLUMNS = ("name", "mask")
@@ -100,7 +100,17 @@ class Index:
         Raises:
             UserError: As of `trained`.
         """
-        return Index(self.classes, self.records.take(self.trained()))
+        return self.part(self.trained())
+
+    def part(self, chosen: Mask | Positions) -> Index:
+        """Return some of the images, in order, with the same classes.
+
+        Whoever holds nothing else lets go of the others, of which there may be a million.
+
+        Args:
+            chosen: Which of the images, (N,) bool, or where they stand, (M,).
+        """
+        return Index(self.classes, self.records.take(chosen))
 
     def class_indices(self, record: ImageRecord) -> tuple[int, ...]:
         """Return the positions (from 0, ascending) of the record's tags among the classes."""

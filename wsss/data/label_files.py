@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-from wsss.runtime.names import Names
+from wsss.runtime.names import NamedMapping, Names
 
 
-class LabelFiles(Mapping[str, Path]):
+class LabelFiles(NamedMapping[Path]):
     """The label PNG of each of many images.
 
     Args:
@@ -17,18 +17,10 @@ class LabelFiles(Mapping[str, Path]):
     """
 
     def __init__(self, names: Names, place: Callable[[str], Path]) -> None:
-        self._names, self._place = names, place
+        super().__init__(names)
+        self._place = place
 
     def __getitem__(self, name: str) -> Path:
         if name not in self._names:
             raise KeyError(name)
         return self._place(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)

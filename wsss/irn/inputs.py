@@ -59,11 +59,6 @@ def labelled(store: MapStore, index: Index, path: Path) -> Positions:
     return positions
 
 
-def part_of(index: Index, positions: Positions) -> Index:
-    """Return some images of an index, and let go of the others, of which there may be a million."""
-    return Index(index.classes, index.records.take(positions))
-
-
 def label_values(scores: np.ndarray, background: float, class_indices: np.ndarray) -> np.ndarray:
     """Return the label of the largest score, background where none exceeds `background`.
 

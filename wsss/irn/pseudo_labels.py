@@ -16,7 +16,7 @@ from wsss.errors import UserError
 from wsss.files import atomic_directory, content_hash
 from wsss.irn.config import PseudoLabelsConfig
 from wsss.irn.edges import EdgeFinder, Labeller, edge_finder
-from wsss.irn.inputs import check_store, labelled, part_of
+from wsss.irn.inputs import check_store, labelled
 from wsss.irn.random_walk import random_walk_batch
 from wsss.irn.walked import UPSAMPLING, Finisher, WalkJob
 from wsss.maps.map_store import MapStore, MapStoreWriter, StoredMaps, map_size
@@ -76,7 +76,7 @@ def make_pseudo_labels(
         size = GPU_BATCH if device.type == "cuda" else 1
         positions = labelled(store, known, cams)
         whole = shard_in_batches(shard, known.records.sizes()[positions], size)
-        known = part_of(known, positions[whole])
+        known = known.part(positions[whole])
         batches = batches_of(known.records, size)
         finish: Callable[[WalkJob], tuple[ImageRecord, np.ndarray, np.ndarray]]
         if device.type == "cuda":

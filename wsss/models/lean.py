@@ -7,8 +7,6 @@ is freed after its last use. The results stay the same but for rounding.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from timm.layers import BatchNormAct2d  # type: ignore[attr-defined]  # moved within timm
 from torch import Tensor, fx, nn
@@ -17,7 +15,7 @@ from wsss.models.any_size import plan_nothing
 from wsss.models.backbones import Backbone
 from wsss.models.classifier import Classifier, InferenceCam
 from wsss.models.reconstructor import CamClassifier
-from wsss.models.traced import before_frozen_batchnorm, traced
+from wsss.models.traced import before_frozen_batchnorm, folded, traced
 
 
 class LeanClassifier(Classifier):
@@ -133,7 +131,7 @@ def _fold_batchnorm(graph: fx.GraphModule) -> None:
     for source, node in before_frozen_batchnorm(graph):
         conv, norm = graph.get_submodule(str(source.target)), graph.get_submodule(str(node.target))
         assert isinstance(conv, nn.Conv2d)
-        _fold(conv, norm)
+        conv.weight, conv.bias = map(_frozen, folded(conv, norm))
         if isinstance(norm, BatchNormAct2d):
             graph.set_submodule(str(node.target), norm.act)
         else:
@@ -142,20 +140,6 @@ def _fold_batchnorm(graph: fx.GraphModule) -> None:
     graph.delete_all_unused_submodules()
     graph.graph.lint()
     graph.recompile()
-
-
-def _fold(conv: nn.Conv2d, norm: Any) -> None:
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    bias = -norm.running_mean.double() * scale
-    if norm.bias is not None:
-        bias = bias + norm.bias.double()
-    if conv.bias is not None:
-        bias = bias + conv.bias.double() * scale
-    dtype = conv.weight.dtype
-    conv.weight = _frozen(conv.weight.detach() * scale.to(dtype)[:, None, None, None])
-    conv.bias = _frozen(bias.to(dtype))
 
 
 def _frozen(tensor: Tensor) -> nn.Parameter:

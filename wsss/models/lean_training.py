@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsss.models.backbones import Backbone
-from wsss.models.traced import before_convolutions_alone, before_frozen_batchnorm, traced
+from wsss.models.traced import before_convolutions_alone, before_frozen_batchnorm, folded, traced
 
 OURS = ("timm.", "wsss.")
 
@@ -51,7 +51,7 @@ def _lighten_backbone(backbone: Backbone) -> None:
         conv, norm = (backbone.get_submodule(str(each.target)) for each in (source, node))
         _change(conv, _FoldedConv)
         _change(norm, _FoldedNorm)
-        conv.__dict__["folded"] = norm  # where it is no part of the convolution
+        conv.__dict__["norm_behind"] = norm  # where it is no part of the convolution
 
 
 _changed: dict[tuple[type, type], Any] = {}
@@ -77,27 +77,19 @@ class _FoldedConv:
     """Mixed in before a convolution class: what follows it is done in its weights.
 
     Attributes:
-        folded: The BatchNorm behind it.
+        norm_behind: The BatchNorm behind it.
     """
 
-    folded: Any
+    norm_behind: Any
 
     def forward(self: Any, x: Tensor) -> Tensor:
-        norm = self.folded
+        norm = self.norm_behind
         if not _is_folded(norm):
             plain: Tensor = super().forward(x)  # type: ignore[misc]
             return plain
-        scale = (norm.running_var + norm.eps).rsqrt()
-        if norm.weight is not None:
-            scale = scale * norm.weight
-        bias = -norm.running_mean * scale
-        if norm.bias is not None:
-            bias = bias + norm.bias
-        if self.bias is not None:
-            bias = bias + self.bias * scale
+        weight, bias = folded(self, norm)
         if isinstance(self, Conv2dSame):
             x = pad_same(x, list(self.weight.shape[-2:]), list(self.stride), list(self.dilation))
-        weight = self.weight * scale[:, None, None, None]
         found: Tensor = self._conv_forward(x, weight, bias)
         return found
 

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from timm.layers import BatchNormAct2d, Conv2dSame  # type: ignore[attr-defined]
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsss.models.vit_features import VitFeatures
@@ -77,6 +77,29 @@ def before_convolutions_alone(graph: fx.GraphModule) -> list[fx.Node]:
         and calls[node.target] == 1
         and read_by_convolutions(node)
     ]
+
+
+def folded(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
+    """Return weights and bias of a convolution that does what a frozen BatchNorm behind it did.
+
+    Args:
+        conv: The convolution, with weights (O, I, k, l).
+        norm: A BatchNorm of fixed statistics over O channels.
+
+    Returns:
+        (O, I, k, l) and (O,), in the type of the convolution's weights; their gradients are those
+        of the convolution's.
+    """
+    dtype = conv.weight.dtype
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    bias = -norm.running_mean.double() * scale
+    if norm.bias is not None:
+        bias = bias + norm.bias.double()
+    if conv.bias is not None:
+        bias = bias + conv.bias.double() * scale
+    return conv.weight * scale.to(dtype)[:, None, None, None], bias.to(dtype)
 
 
 def _is_frozen(module: nn.Module | None) -> bool:

@@ -10,11 +10,12 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
+V = TypeVar("V")
 Positions = npt.NDArray[np.int64]
 """Positions in a list, in any order."""
 
@@ -166,7 +167,27 @@ class Names(Sequence[str]):
         return np.fromiter((name in known for name in self), np.bool_, len(self))
 
 
-class NameMap(Mapping[str, str]):
+class NamedMapping(Mapping[str, V]):
+    """A mapping whose keys are names in arrays; what they lead to is the subclass's.
+
+    Args:
+        names: The keys, in their order.
+    """
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class NameMap(NamedMapping[str]):
     """A dict from names to texts, in the order of the names; later pairs win.
 
     Args:
@@ -182,22 +203,14 @@ class NameMap(Mapping[str, str]):
             chosen = names.last_of_each()
             names, texts = names.take(chosen), texts.take(chosen)
             names.ascending = True
-        self._names, self._texts = names, texts
+        super().__init__(names)
+        self._texts = texts
 
     def __getitem__(self, name: str) -> str:
         position = self._names.position(name) if isinstance(name, str) else None
         if position is None:
             raise KeyError(name)
         return self._texts[position]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
     @property
     def names(self) -> Names:

@@ -20,7 +20,7 @@ from wsss.data.index import Index
 from wsss.data.listing import Entry, FoundMasks, Listing, Problem, lines_of, require_file
 from wsss.data.tags import clean_name
 from wsss.errors import UserError
-from wsss.runtime.names import NameMap, Names
+from wsss.runtime.names import NamedMapping, NameMap, Names
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -83,7 +83,7 @@ def list_files(root: Path) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-class _List(Mapping[str, int]):
+class _List(NamedMapping[int]):
     """Name -> line number of a list file, in the order of the names; the first line of a name.
 
     Args:
@@ -104,22 +104,14 @@ class _List(Mapping[str, int]):
             names = names.take(np.array(first, np.int64))
             names.ascending = True
             lines = array("q", (lines[place] for place in first))
-        self._names, self._lines = names, lines
+        super().__init__(names)
+        self._lines = lines
 
     def __getitem__(self, name: str) -> int:
         position = self._names.position(name)
         if position is None:
             raise KeyError(name)
         return self._lines[position]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 def _every(lists: Iterable[_List]) -> Iterator[str]:
