@@ -140,7 +140,7 @@ def mutant(path: Path, tree: ast.Module, node: ast.AST, new: ast.AST) -> Mutant:
 
 
 def drawn(count: int, seed: int, only: Sequence[str]) -> list[Mutant]:
-    """Draw `count` faults: of each module one, a second, a third, then of larger modules more.
+    """Draw `count` faults: three of one module, three of the next; what is left of larger ones.
 
     No two of a module lie on the same line.
     """
@@ -158,14 +158,11 @@ def drawn(count: int, seed: int, only: Sequence[str]) -> list[Mutant]:
         by_module[path] = list(by_line.values())[:count]
     chance = random.Random(seed)
     chance.shuffle(modules)
-    chosen: list[Mutant] = []
-    for turn in range(max(map(len, by_module.values()), default=0)):
-        # After the first few of each a module's share is its size.
-        for path in modules:
-            more = turn < PER_MODULE or chance.random() < len(by_module[path]) / count
-            if len(chosen) < count and more and turn < len(by_module[path]):
-                chosen.append(mutant(path, trees[path], *by_module[path][turn]))
-    return chosen
+    first = [(path, place) for path in modules for place in by_module[path][:PER_MODULE]]
+    rest = [(path, place) for path in modules for place in by_module[path][PER_MODULE:]]
+    # Beyond the first few of each a module's share is its size.
+    chance.shuffle(rest)
+    return [mutant(path, trees[path], *place) for path, place in (first + rest)[:count]]
 
 
 def position(node: ast.AST) -> tuple[int, int]:

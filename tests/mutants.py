@@ -3,11 +3,11 @@
     python tests/mutants.py --count 400 --seed 0 --processes 2 --output mutants.json
     python tests/mutants.py --only wsss/irn/labels.py --count 20
 
-Faults are drawn by the seed, as far as `--count` allows one a module, a second, a third, and then
-more of larger ones: a comparison, an operator or a number changed, a condition turned round, a
-keyword argument or a statement left away. Messages, annotations and docstrings stay as they are.
-Each fault goes into a copy of the checkout, where the fast tests run that execute the line, the
-quick ones first, until one fails:
+Modules are drawn by the seed, and three faults of each, as far as `--count` allows; more of larger
+ones where it allows more than three of all. A fault is a comparison, an operator or a number
+changed, a condition turned round, a keyword argument or a statement left away; messages,
+annotations and docstrings stay as they are. Each goes into a copy of the checkout, where the fast
+tests run that execute the line, the quick ones first, until one fails:
 
     python -m pip install pytest-cov
     python -m pytest -m "not slow" -n 2 --cov=wsss --cov-context=test --cov-report= \\
@@ -18,9 +18,10 @@ says which those are; of very many, some (`covering.py`). For lines that run whi
 imported, or in another process than the test's, which is not recorded, they are those that execute
 anything of the module or import it; without a recording the files that import it, then its room's.
 
-Printed are all faults, and how many of each room's were noticed. A person has to look at those that
-survived. Some change nothing that anybody could see: where `result` in the output is set to
-"equivalent", they are left out of what could have been noticed. After new tests
+Printed are all faults, and how many of each module's and room's were noticed. A person has to look
+at those that survived. Some change nothing that anybody could see: where `result` in the output is
+set to "equivalent", they are left out of what could have been noticed.
+After new tests
 
     python tests/mutants.py --again mutants.json --tests FILE... --output mutants.json
 
@@ -237,17 +238,20 @@ def earlier(path: Path) -> tuple[list[Outcome], list[Outcome], list[Mutant]]:
 
 
 def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """Yield how many faults of each room, and of all, were noticed."""
+    """Yield how many faults of each module, of each room, and of all were noticed."""
+    modules: dict[str, list[Outcome]] = defaultdict(list)
     rooms: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         parts = outcome.mutant.file.split("/")
+        modules["/".join(parts[1:])].append(outcome)
         rooms[parts[1] if len(parts) > 2 else "(none)"].append(outcome)
-    for room, those in [*sorted(rooms.items()), ("all", list(outcomes))]:
+    everything = ("all", list(outcomes))
+    for name, those in [*sorted(modules.items()), *sorted(rooms.items()), everything]:
         noticed = sum(each.noticed for each in those)
         count = sum(each.counts for each in those)
         equivalent = sum(each.result == "equivalent" for each in those)
         yield (
-            f"{room:14}{noticed:4} of {count:4}  {100 * noticed / max(1, count):4.0f} %"
+            f"{name:44}{noticed:4} of {count:4}  {100 * noticed / max(1, count):4.0f} %"
             f"  equivalent: {equivalent}"
         )
 

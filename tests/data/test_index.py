@@ -120,6 +120,14 @@ def test_damaged_index_is_refused_with_its_place(tmp_path: Path, text: str, mess
     assert "index.csv" in str(caught.value)
 
 
+def test_a_class_that_is_listed_twice_is_named(tmp_path: Path) -> None:
+    write_index(INDEX, tmp_path / "index.csv")
+    with (tmp_path / "classes.txt").open("a") as file:
+        file.write(f"{INDEX.classes[0]}\n")
+    with pytest.raises(UserError, match=rf"{INDEX.classes[0]}' stands twice(.|\n)*classes.txt"):
+        read_index(tmp_path / "index.csv")
+
+
 @pytest.mark.parametrize("name", ["index.csv", "classes.txt"])
 def test_an_index_of_another_encoding_is_named(tmp_path: Path, name: str) -> None:
     write_index(INDEX, tmp_path / "index.csv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -288,6 +289,23 @@ def test_other_files_and_folders_are_refused(tmp_path):
     for name in ("b.zip", "c.tif", "none.json", "."):
         with pytest.raises(UserError):
             read_drawing(tmp_path / name, CLASSES)
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(labels, tmp_path, monkeypatch):
+    source = tmp_path / "exported"
+    export_labels(labels[0], "png", source)
+    (source / "locked").mkdir()
+    real = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(UserError, match="cannot read this folder: Permission denied") as refused:
+        read_drawing(source, CLASSES)
+    assert "locked" in str(refused.value)
 
 
 @pytest.mark.slow

@@ -195,6 +195,13 @@ def read_index(path: str | PathLike[str]) -> Index:
             f"cannot read the class list: {error.found}", where=error.where, fix=error.fix
         ) from None
     known = set(classes)
+    if len(known) < len(classes):
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise UserError(
+            f"the class {twice!r} stands twice",
+            where=classes_path(path),
+            fix="let the index stage write this file again",
+        )
     records, lines = Records(), _Lines()
     for line, (name, sets, tags, width, height, image) in _read_table(Path(path), INDEX_COLUMNS):
         if not (_SIDE.fullmatch(width) and _SIDE.fullmatch(height)):

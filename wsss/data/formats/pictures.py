@@ -34,7 +34,12 @@ SET_NAMES = {
 _OF_DISKS = ("lost+found", "System Volume Information", "$RECYCLE.BIN", "#recycle", "@eaDir")
 
 
-def _refuse(error: OSError) -> None:
+def refuse_folder(error: OSError) -> None:
+    """Refuse a folder that cannot be read: the `onerror` of `os.walk`.
+
+    Raises:
+        UserError: Always, unless it was taken away since the folder above it was read.
+    """
     if not isinstance(error, FileNotFoundError):
         # Left out, its pictures would be missing, or its class.
         raise UserError(
@@ -54,7 +59,7 @@ def files_below(root: Path) -> Iterator[str]:
     """
     base = os.fspath(root)
     seen: set[tuple[int, int]] = set()
-    for folder, folders, files in os.walk(base, onerror=_refuse, followlinks=True):
+    for folder, folders, files in os.walk(base, onerror=refuse_folder, followlinks=True):
         try:
             status = os.stat(folder)  # noqa: PTH116
         except FileNotFoundError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import lzma
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from wsss.data.formats.pictures import refuse_folder
 from wsss.data.listing import Problem
 from wsss.errors import UserError
 
@@ -93,12 +95,21 @@ class ClassNames:
 
 
 class Files:
-    """The files in a folder or in a zip, by their names relative to it."""
+    """The files in a folder or in a zip, by their names relative to it.
+
+    Raises:
+        UserError: The zip is damaged, or a folder cannot be read.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if path.is_dir():
-            found = sorted(each for each in path.rglob("*") if each.is_file())
+            found = sorted(
+                each
+                for folder, _, names in os.walk(path, onerror=refuse_folder)
+                for each in map(Path(folder).joinpath, names)
+                if each.is_file()
+            )
             self.names = tuple(each.relative_to(path).as_posix() for each in found)
             return
         try:
