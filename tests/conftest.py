@@ -103,14 +103,14 @@ runs:
       long_side_max_px: 72
       acr: {decode_px: 32, decoder_depth: 3, decoder_width: 4, feature_channels: [4, 4, 4]}
     export: {scales: [1.0]}
-    labels: {crf: {iterations: 2}}
+    labels: {foreground_threshold: 0.3, background_threshold: 0.05, crf: {iterations: 2}}
     irn:
       backbone: {name: test_efficientnet, weights: none, output_stride: 16}
       epochs: 1
       batch_size: 4
       crop_px: 48
       radius: 4
-    pseudo_labels: {radius: 3, steps: 8}
+    pseudo_labels: {radius: 3, steps: 8, background: 0.25}
     segmentation:
       backbone: {name: test_efficientnet, weights: none, output_stride: 16}
       head: {channels: 8, low_level_channels: 4}
@@ -118,7 +118,7 @@ runs:
       batch_size: 4
       crop_px: 64
     prediction: {scales: [1.0], mirror: false, crf_settings: {iterations: 2}}
-    evaluation: {panel_count: 2, sweep_step: 0.1}
+    evaluation: {cam_background: 0.28, panel_count: 2, sweep_step: 0.1}
   tiny-cam: {extends: tiny, stop_after: cam, cam: {method: cam}}
   tiny-gt: {extends: tiny, segmentation: {labels: ground_truth}}
 """

@@ -106,7 +106,7 @@ def pseudo_labels(config: PseudoLabelsConfig | CrfLabelsSettings) -> Callable[[P
 
 def mined(folder: Path) -> None:
     mine_labels(
-        config=LabelsConfig(),
+        config=LabelsConfig(foreground_threshold=0.3, background_threshold=0.05),
         cams=folder / "cams.h5",
         index=folder / "index.csv",
         root=folder,
@@ -137,7 +137,7 @@ STAGES: dict[str, Callable[[Path], None]] = {
     "export": from_model(export.export_cams, ExportConfig()),
     "lpcam": from_model(clustering.make_clusters, LpcamConfig()),
     "labels": mined,
-    "pseudo-labels": pseudo_labels(PseudoLabelsConfig()),
+    "pseudo-labels": pseudo_labels(PseudoLabelsConfig(background=0.25)),
     "pseudo-labels by CRF": pseudo_labels(CrfLabelsSettings()),
     "a frozen classifier": lambda folder: erasing.read_anchor(folder / "model", CLASSES),
     "reconstructions": reconstructed,

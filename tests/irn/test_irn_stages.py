@@ -39,6 +39,8 @@ IRN = IrnConfig(
     learning_rate=0.01,
 )
 
+LABELS = LabelsConfig(foreground_threshold=0.3, background_threshold=0.05)
+
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
@@ -88,7 +90,7 @@ def mine(
     thresholds: Path | None = None,
 ) -> Path:
     mine_labels(
-        config=config or LabelsConfig(),
+        config=config or LABELS,
         cams=folder.cams,
         index=folder.index,
         root=folder.root,
@@ -120,7 +122,7 @@ def test_confident_labels_follow_both_thresholds() -> None:
     score = np.where(inside, 0.9, 0.0).astype(np.float32)
     score[30:, :] = 0.15
     score[15:17, 15:17] = 0.31
-    found = confident_labels(image, score[None], np.array([6]), LabelsConfig())
+    found = confident_labels(image, score[None], np.array([6]), LABELS)
     expected = np.where(inside, 7, 0)
     expected[30:] = 255
     assert np.array_equal(found, expected)
@@ -215,7 +217,7 @@ def pseudo(
     thresholds: Path | None = None,
 ) -> None:
     make_labels(
-        config=config or PseudoLabelsConfig(),
+        config=config or PseudoLabelsConfig(background=0.25),
         cams=folder.cams,
         model=model,
         index=folder.index,
@@ -234,7 +236,7 @@ def test_scores_that_are_auto_come_from_the_maps(
     write_chosen(cam, {"cam": chosen_entry("cam", 0.4, method="test")})
     model, same = train(folder, mine(folder, "labels")), {}
     for name, config, file in (
-        ("auto", LabelsConfig(foreground_threshold="auto", background_threshold="auto"), cam),
+        ("auto", LabelsConfig(), cam),
         ("number", LabelsConfig(foreground_threshold=0.5, background_threshold=0.21), None),
     ):
         same[name] = mine(folder, name, config=config, thresholds=file)
@@ -242,7 +244,7 @@ def test_scores_that_are_auto_come_from_the_maps(
         assert path.read_bytes() == (same["number"] / path.name).read_bytes()
 
     monkeypatch.setattr(edges, "edge_map", square_edges)
-    auto = PseudoLabelsConfig(background="auto")
+    auto = PseudoLabelsConfig()
     choose_walk_threshold(
         config=auto,
         cams=folder.cams,
@@ -284,7 +286,11 @@ def test_missing_labels_and_foreign_cams_are_named(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "key"),
     [
-        (LabelsConfig, {"background_threshold": 0.4}, "labels.background_threshold"),
+        (
+            LabelsConfig,
+            {"foreground_threshold": 0.3, "background_threshold": 0.4},
+            "labels.background_threshold",
+        ),
         (IrnConfig, {"crop_px": 64}, "irn.crop_px"),
         (IrnConfig, {"scale_min": 2.0}, "irn.scale_min"),
         (PseudoLabelsConfig, {"steps": 0}, "steps"),

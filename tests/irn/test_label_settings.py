@@ -20,6 +20,7 @@ DEFAULT: dict[str, Any] = {
     "gaussian_sxy": 3.0, "gaussian_compat": 3.0, "bilateral_sxy": 50.0, "bilateral_srgb": 5.0,
     "bilateral_compat": 10.0, "iterations": 10,
 }  # fmt: skip
+THRESHOLDS = {key: DEFAULT[key] for key in ("foreground_threshold", "background_threshold")}
 
 
 def picture() -> tuple[np.ndarray, np.ndarray]:
@@ -89,16 +90,17 @@ def by_hand(image: np.ndarray, maps: np.ndarray, indices: list[int], s: dict[str
 def test_labels_are_those_of_the_crf_by_hand(key: str, value: float) -> None:
     image, maps = picture()
     own = {key: value}
-    config = LabelsConfig(**own) if "threshold" in key else LabelsConfig(crf=LabelCrfConfig(**own))
+    crf = LabelCrfConfig(**{} if "threshold" in key else own)
+    config = LabelsConfig(**THRESHOLDS | (own if "threshold" in key else {}), crf=crf)
     found = confident_labels(image, maps, np.array([0, 4]), config)
     assert np.array_equal(found, by_hand(image, maps, [0, 4], {**DEFAULT, key: value}))
     # The value matters here.
     assert not np.array_equal(found, by_hand(image, maps, [0, 4], DEFAULT))
 
 
-def test_the_defaults_are_those_of_the_public_code() -> None:
+def test_the_crf_is_that_of_the_public_code() -> None:
     image, maps = picture()
-    found = confident_labels(image, maps, np.array([0, 4]), LabelsConfig())
+    found = confident_labels(image, maps, np.array([0, 4]), LabelsConfig(**THRESHOLDS))
     assert np.array_equal(found, by_hand(image, maps, [0, 4], DEFAULT))
     assert set(np.unique(found)) >= {0, 1}
 

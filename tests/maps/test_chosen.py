@@ -35,14 +35,14 @@ def test_sure_scores_lie_at_a_multiple_of_the_odds() -> None:
 
 
 def test_numbers_take_the_place_of_auto_and_of_nothing_else(file: Path) -> None:
-    labels = LabelsConfig(foreground_threshold="auto", background_threshold=0.1)
+    labels = LabelsConfig(background_threshold=0.1)
     assert with_chosen("labels", labels, file) == LabelsConfig(
         foreground_threshold=0.5, background_threshold=0.1
     )
-    scores = EvaluationConfig(cam_background="auto")
+    scores = EvaluationConfig()
     assert with_chosen("evaluation", scores, file).cam_threshold == 0.4
     # `auto` elsewhere, as of the arithmetic, is another thing.
-    plain = PseudoLabelsConfig(precision="auto")
+    plain = PseudoLabelsConfig(background=0.3, precision="auto")
     assert with_chosen("pseudo_labels", plain, None) is plain
 
 
@@ -52,14 +52,15 @@ def test_what_was_chosen_is_kept_with_how(file: Path) -> None:
 
 
 def test_files_and_settings_that_do_not_go_together(file: Path) -> None:
-    walk = PseudoLabelsConfig(background="auto")
+    walk = PseudoLabelsConfig()
+    numbers = LabelsConfig(foreground_threshold=0.3, background_threshold=0.05)
     with pytest.raises(UserError, match="its scores are of cam maps"):
         with_chosen("pseudo_labels", walk, file, maps="walked")
     with pytest.raises(UserError, match=r"pseudo_labels\.background is 'auto', and no chosen"):
         with_chosen("pseudo_labels", walk, None, maps="walked")
     with pytest.raises(UserError, match="nothing of labels"):
-        with_chosen("labels", LabelsConfig(), file)
-    strict = LabelsConfig(foreground_threshold="auto", background_threshold=0.6)
+        with_chosen("labels", numbers, file)
+    strict = LabelsConfig(background_threshold=0.6)
     with pytest.raises(UserError, match=r"foreground_threshold 0\.5"):
         with_chosen("labels", strict, file)
     with pytest.raises(UserError, match="is 'auto', and no chosen one is at hand"):
@@ -86,7 +87,7 @@ def test_scores_that_are_not_all_there(file: Path) -> None:
     del content["maps"]["cam"]["settings"]["evaluation.cam_background"]
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"these scores have no evaluation\.cam_background"):
-        with_chosen("evaluation", EvaluationConfig(cam_background="auto"), file)
+        with_chosen("evaluation", EvaluationConfig(), file)
     content["maps"] = {}
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match="its scores are of no maps"):

@@ -123,9 +123,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     crf = LabelCrfConfig(iterations=1)
     settings: dict[str, Any] = {
         "export": ExportConfig(scales=(1.0,)),
-        "labels": LabelsConfig(crf=crf),
+        "labels": LabelsConfig(foreground_threshold=0.3, background_threshold=0.05, crf=crf),
         "irn": IrnConfig(backbone=BACKBONE),
-        "pseudo_labels": PseudoLabelsConfig(radius=3, steps=4),
+        "pseudo_labels": PseudoLabelsConfig(background=0.25, radius=3, steps=4),
         "segmentation": SegmentationConfig(backbone=BACKBONE, head=head),
         "self_labels": SelfLabelsConfig(
             scales=(1.0,), mirror=False, confidence=0.4, crf_settings=CrfConfig(iterations=1)

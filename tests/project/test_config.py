@@ -139,7 +139,7 @@ def test_defaults_in_the_file_are_the_dataclasses() -> None:
 
 def test_renewing_the_defaults_keeps_the_rest() -> None:
     text = (REPOSITORY / "config.yaml").read_text()
-    broken = text.replace("    foreground_threshold: 0.3\n", "    foreground_threshold: 0.9\n")
+    broken = text.replace('    foreground_threshold: "auto"\n', "    foreground_threshold: 0.9\n")
     assert broken != text
     assert replace_defaults(broken) == replace_defaults(text)
     assert replace_defaults(text).startswith(text[: text.index("defaults:")])
@@ -149,7 +149,7 @@ def test_renewing_the_defaults_keeps_the_rest() -> None:
 def test_what_records_share_has_the_default_of_the_record_that_a_run_gets_unasked() -> None:
     defaults = read_yaml(Path(__file__).parents[2] / "config.yaml")["defaults"]
     assert defaults["pseudo_labels"]["method"] == "irn"
-    assert defaults["pseudo_labels"]["background"] == 0.25
+    assert defaults["pseudo_labels"]["background"] == "auto"
     for stage, registry in (("cam", METHODS), ("pseudo_labels", LABEL_METHODS)):
         record = registry.get(registry.default, where=stage)
         for key, value in to_dict(record.settings()).items():

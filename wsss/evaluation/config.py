@@ -15,7 +15,7 @@ class EvaluationConfig(Settings):
 
     seed_split: str = "train"
     """Image set on which CAMs and pseudo-labels are scored."""
-    cam_background: Background = 0.28
+    cam_background: Background = AUTO
     """The configured background of the CAMs: a constant score, 0..1, or `{alpha: 1}` for (1 - the
     largest class)^1, or `auto`, chosen without masks; pseudo-labels bring their own."""
     sweep_first: Fraction = 0.0

@@ -28,10 +28,10 @@ Radius = Annotated[int, Field(ge=2)]
 class LabelsConfig(Settings):
     """Confident labels from CAMs: what IRNet learns from."""
 
-    foreground_threshold: Score = 0.30
+    foreground_threshold: Score = AUTO
     """Background score above which a pixel is surely object (IRN: 0.30; a later paper: 0.35), or
     `auto`: by the score that is chosen without masks, at 1.5 times its odds."""
-    background_threshold: Score = 0.05
+    background_threshold: Score = AUTO
     """Background score below which a pixel is surely background (IRN: 0.05; later: 0.17), or
     `auto`: likewise, at 0.4 times its odds."""
     crf: LabelCrfConfig = LabelCrfConfig()
@@ -124,7 +124,7 @@ class PseudoLabelsConfig(LabelSettings):
     """Exponent of the affinities: larger, and edges block more (IRN: 10)."""
     steps: Count = 256
     """Steps of the walk (IRN: 2**8)."""
-    background: Background = 0.25
+    background: Background = AUTO
     """Background score (IRN: 0.25; papers: 0.22 to 0.28), or `{alpha: A}` for (1 - the largest
     class)^A, or `auto`: chosen from a sample of walked maps, without masks."""
     mirror: bool = True
