@@ -15,7 +15,7 @@ from wsss.errors import UserError
 from wsss.evaluation import scoring
 from wsss.evaluation.choosing import choose_thresholds
 from wsss.evaluation.config import EvaluationConfig
-from wsss.evaluation.sweep import SweepCounts, _Bands, as_thresholds
+from wsss.evaluation.sweep import SweepCounts, as_thresholds
 from wsss.evaluation.tables import collect, format_table, read_notes, read_rows
 from wsss.maps.chosen import read_chosen
 from wsss.maps.map_store import MapStore, MapStoreWriter, upsample
@@ -73,27 +73,6 @@ def test_a_tie_with_the_background_is_background():
     maps = np.array([[[0.3, np.nextafter(np.float32(0.3), np.float32(1))]]], np.float32)
     counts.add(np.ones((1, 2), np.uint8), np.array([0]), maps)
     assert counts.confusion(0).tolist() == [[0, 0], [1, 1]]
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        [0.3],
-        [0.0, 1.0],
-        [round(0.01 * i, 6) for i in range(100)],
-        [-2.0, 0.1, 0.100001, 5.0],  # too close for a table
-    ],
-)
-def test_bands_are_those_of_a_search(values):
-    thresholds = as_thresholds(values)
-    rng = np.random.default_rng(2)
-    near = np.concatenate(
-        [np.nextafter(thresholds, np.float32(side)) for side in (-np.inf, np.inf)]
-    )
-    some = rng.uniform(-1, 2, 5000).astype(np.float32)
-    found = _Bands(thresholds)(np.concatenate([thresholds, near, some, [-1e30, 1e30, 0.0]]))
-    asked = np.concatenate([thresholds, near, some, np.array([-1e30, 1e30, 0.0], np.float32)])
-    assert np.array_equal(found, np.searchsorted(thresholds, asked, side="left"))
 
 
 def test_labels_of_wider_types_count_alike():

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from wsss.data.images import IGNORE
 
-# Bins of the table that finds a value's band: what fits a core's nearest cache.
-_MAX_BINS = 4096
+# Bits of a value that its bin leaves out, the coarsest bins first. Of the table only what lies
+# about the values met is read, so that it may be larger than a core's cache.
+_SHIFTS = range(16, 11, -1)
 # Pixels at a time: what is computed for them stays in cache, and no array is so large that the
 # memory for it comes from the system, zeroed, each time (four times slower in all).
 _PART = 32768
@@ -36,42 +37,41 @@ def as_thresholds(values: Sequence[float]) -> npt.NDArray[np.float32]:
 class _Bands:
     """Number of thresholds strictly below each of many values: `np.searchsorted`, by a table.
 
-    Values fall into bins of equal width, so narrow that no bin holds two thresholds. The bin is a
-    monotone function of the value, in floating point too, so a threshold in a lower bin is
-    smaller, one in a higher bin larger, and only the one of the value's own bin is compared.
+    A value's bin is the first bits of its float32: sign, exponent, and as much of the fraction as
+    it takes for no bin to hold two thresholds. Of numbers that are not negative these bits rise
+    with the number, so a threshold in a lower bin is smaller, one in a higher bin larger, and only
+    the one of the value's own bin is compared.
     """
 
     def __init__(self, thresholds: npt.NDArray[np.float32]) -> None:
-        self._first = thresholds[0]
-        span = thresholds[-1] - thresholds[0]
-        closest = np.diff(thresholds).min(initial=span) if thresholds.size > 1 else np.float32(1)
-        # The usual sweeps need some hundred bins. Thresholds of wildly different distances would
-        # need too many for a table that stays in cache.
-        bins = min(_MAX_BINS, 2 ** int(np.ceil(np.log2(2 * max(1.0, span / closest))) + 1))
-        self._scale = np.float32((bins - 1) / span if span > 0 else 1)
-        self._last = np.float32(bins - 1)
-        own = self._bins(thresholds)
-        self._search = thresholds if np.unique(own).size < thresholds.size else None
+        thresholds = thresholds + np.float32(0)  # -0.0 becomes 0.0
+        bits = thresholds.view(np.uint32)
+        self._shift = next(
+            (
+                np.uint32(shift)
+                for shift in _SHIFTS
+                if thresholds[0] >= 0 and np.unique(bits >> shift).size == thresholds.size
+            ),
+            None,
+        )
+        self._search = thresholds
+        if self._shift is None:
+            return
+        own, bins = (bits >> self._shift).astype(np.intp), 1 << (32 - int(self._shift))
         counts = np.bincount(own, minlength=bins)
         self._below = np.cumsum(counts) - counts
+        self._below[bins // 2 :] = 0  # negative values
         self._edge = np.full(bins, np.inf, dtype=np.float32)
         self._edge[own] = thresholds
 
-    def _bins(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
-        place = values - self._first
-        place *= self._scale
-        np.maximum(place, np.float32(0), out=place)
-        np.minimum(place, self._last, out=place)
-        bins: npt.NDArray[np.intp] = place.astype(np.intp)
-        return bins
-
     def __call__(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
         """Return the band of each of the finite `values`; same shape."""
-        if self._search is not None:
+        if self._shift is None:
             # side="left": the number of thresholds strictly below the value; a tie is not above.
             found: npt.NDArray[np.intp] = np.searchsorted(self._search, values, side="left")
             return found
-        bins = self._bins(values)
+        narrow = np.ascontiguousarray(values, dtype=np.float32)
+        bins = (narrow.view(np.uint32) >> self._shift).astype(np.intp)
         band: npt.NDArray[np.intp] = self._below.take(bins)
         band += values > self._edge.take(bins)
         return band
@@ -123,7 +123,7 @@ class SweepCounts:
         flat_counts = np.zeros((self.n_labels + 2) * width, dtype=np.int64)
         for start in range(0, flat_truth.size, _PART):
             part = slice(start, start + _PART)
-            index = rows.take(self._as_uint8(flat_truth[part]))
+            index = rows.take(self._as_uint8(flat_truth[part]).astype(np.intp))
             if n_maps:
                 index += self._columns(flat_maps[:, part])
             flat_counts += np.bincount(index, minlength=flat_counts.size)
