@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from hub_helpers import COMMIT, cached_repository
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 
 from wsss.errors import UserError
@@ -19,7 +22,16 @@ def test_a_file_in_the_cache_is_taken_without_asking(
 ) -> None:
     folder = cached_repository(monkeypatch, tmp_path, "some/model")
     save_file({"a": torch.ones(2)}, folder / "model.safetensors")
+    asked = []
+    download = huggingface_hub.snapshot_download
+
+    def recorded(*names: str, **options: Any) -> str:
+        asked.append(options["local_files_only"])
+        return download(*names, **options)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", recorded)
     found = hub_weights("some/model")
+    assert asked == [True]
     assert (found.name, found.revision) == ("some/model", COMMIT)
     assert found.sha256 == hashlib.sha256(found.path.read_bytes()).hexdigest()
 
@@ -37,6 +49,26 @@ def test_what_is_needed_beside_the_weights_is_missed(
     save_file({"a": torch.ones(2)}, folder / "model.safetensors")
     with pytest.raises(UserError, match="fetching them failed"):
         hub_weights("some/model", beside=("config.json",), needed=("config.json",))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(OSError("no route\nto the hub"), "no route"), (TimeoutError(), "TimeoutError")],
+)
+def test_why_nothing_was_fetched_is_said_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, said: str
+) -> None:
+    cached_repository(monkeypatch, tmp_path, "some/model")
+
+    def failing(*_: str, local_files_only: bool, **__: Any) -> str:
+        if local_files_only:
+            raise LocalEntryNotFoundError("not here")
+        raise ValueError("of no use") from error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", failing)
+    with pytest.raises(UserError) as raised:
+        hub_weights("some/model")
+    assert raised.value.found.endswith(f"fetching them failed: {said}")
 
 
 def test_timms_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,17 @@ def test_what_is_not_yaml_is_left_alone(tmp_path):
     assert path.read_text() == "runs: {"
 
 
+def test_a_change_that_would_change_something_else_is_refused(tmp_path):
+    path = tmp_path / "config.local.yaml"
+    text = "runs:\n  one: {cam: &mine {epochs: 3}}\n  two: {cam: *mine}\n"
+    path.write_text(text)
+    with pytest.raises(UserError, match="without changing what it says") as refused:
+        update_local(path, {"runs": {"one": {"cam": {"epochs": 5}}}})
+    assert path.read_text() == text
+    expected = {"one": {"cam": {"epochs": 5}}, "two": {"cam": {"epochs": 3}}}
+    assert yaml.safe_load(refused.value.fix.partition("\n")[2])["runs"] == expected
+
+
 def test_local_file_then_overrides(tmp_path):
     (tmp_path / "config.yaml").write_text(
         "compute: {threads: 2, workers: 2, micro_batch: {cam: 2}}\nroots: {own: a}\n"

@@ -29,7 +29,7 @@ from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.confusion import Scores
 from wsss.evaluation.tables import CurvePoint, rows_of_scores, write_curve, write_rows
 from wsss.report.facts import differences, times
-from wsss.report.findings import Picture, examine, representative
+from wsss.report.findings import Findings, Picture, examine, representative
 from wsss.report.writing import write_report
 from wsss.runtime.settings import to_dict
 from wsss.segmentation.config import PredictionConfig
@@ -224,6 +224,25 @@ def test_tag_score_is_f1() -> None:
     precision, recall = 1 / 3, 1 / 2
     assert picture.tag_score == pytest.approx(2 * precision * recall / (precision + recall))
     assert picture.extra == ("cow", "hen") and picture.missing == ("cat",)
+
+
+def test_a_prediction_contradicts_tags_by_too_much_or_too_little() -> None:
+    def picture(name: str, tags: tuple[str, ...], *predicted: str) -> Picture:
+        record = ImageRecord(name, ("val",), tags, 4, 4, f"{name}.png")
+        return Picture(record, dict.fromkeys(predicted, 0.5), None)
+
+    pictures = (
+        picture("both", ("cat",), "cat"),
+        picture("little", ("cat", "dog"), "cat"),
+        picture("much", ("cat",), "cat", "dog"),
+        picture("untagged", (), "dog"),
+    )
+    found = Findings(pictures, ("cat", "dog"), None)
+    assert [each.record.name for each in found.contradictions] == ["little", "much"]
+    cat, dog = found.tag_scores
+    assert (cat.tagged, cat.found, cat.both) == (3, 3, 3)
+    assert (dog.tagged, dog.found, dog.both) == (1, 1, 0)
+    assert (dog.precision, dog.recall) == (0, 0) and (cat.precision, cat.recall) == (1, 1)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 8, 9, 10, 50])
