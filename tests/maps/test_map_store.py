@@ -111,6 +111,23 @@ def test_files_are_opened_anew_now_and_then(
             store.read("d")
 
 
+def test_images_that_are_not_kept_are_unknown_from_then_on(tmp_path: Path) -> None:
+    first, second = (
+        write(tmp_path / f"{part}.h5", names, seed=part)
+        for part, names in enumerate((["a", "c", "e"], ["b", "d"]))
+    )
+    with MapStore([tmp_path / "0.h5", tmp_path / "1.h5"]) as store:
+        store.keep(["d", "c", "b"])
+        assert store.names == ["b", "c", "d"]
+        for name in ("d", "b", "c"):
+            expected = (first | second)[name]
+            np.testing.assert_allclose(store.read(name).maps, expected, atol=1e-3)
+        with pytest.raises(UserError, match="image 'a' has no maps"):
+            store.read("a")
+        with pytest.raises(UserError, match="image 'x' has no maps"):
+            store.keep(["b", "x"])
+
+
 def test_nothing_under_the_final_name_after_an_error(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
     with (

@@ -14,7 +14,7 @@ from wsss.data.index import ImageRecord, read_index
 from wsss.data.sure_labels import sure_labels
 from wsss.files import atomic_directory, content_hash
 from wsss.irn.crf_label_config import CrfLabelsSettings
-from wsss.irn.inputs import check_store, labelled
+from wsss.irn.inputs import check_store, labelled, narrowed
 from wsss.irn.map_labels import class_shares, refined_scores, wrapped_bgr
 from wsss.maps.background import background_map
 from wsss.maps.map_store import MapStore, MapStoreWriter, upsample
@@ -111,7 +111,7 @@ def make_crf_labels(
     with MapStore(cams) as store, atomic_directory(output) as folder:
         check_store(store, known, cams)
         positions = labelled(store, known, cams)
-        known = known.part(positions[shard.bounds(len(positions))])
+        known = narrowed(store, known, positions[shard.bounds(len(positions))])
         records = known.records
         label = MapLabeller(config, root, folder, str(device) if on_gpu else "cpu")
 

@@ -59,6 +59,13 @@ def labelled(store: MapStore, index: Index, path: Path) -> Positions:
     return positions
 
 
+def narrowed(store: MapStore, index: Index, chosen: Positions) -> Index:
+    """Return a part of the index; the store knows its images alone from here on."""
+    part = index.part(chosen)
+    store.keep(part.records.names)
+    return part
+
+
 def label_values(scores: np.ndarray, background: float, class_indices: np.ndarray) -> np.ndarray:
     """Return the label of the largest score, background where none exceeds `background`.
 

@@ -17,7 +17,7 @@ from wsss.data.images import IGNORE, read_sized_image, write_label
 from wsss.data.index import ImageRecord, read_index
 from wsss.files import atomic_directory
 from wsss.irn.config import LabelsConfig
-from wsss.irn.inputs import check_store
+from wsss.irn.inputs import check_store, narrowed
 from wsss.maps.background import threshold_of, winner
 from wsss.maps.chosen import with_chosen
 from wsss.maps.map_store import MapStore, StoredMaps, upsample
@@ -102,7 +102,7 @@ def mine_labels(
     known = read_index(index)
     with MapStore(cams) as store, atomic_directory(output) as folder:
         trained = np.flatnonzero(check_store(store, known, cams))
-        known = known.part(trained[shard.bounds(len(trained))])
+        known = narrowed(store, known, trained[shard.bounds(len(trained))])
         mine = known.records
 
         def items() -> Iterator[tuple[ImageRecord, StoredMaps, str]]:

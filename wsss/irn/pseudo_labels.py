@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 
 from wsss.data.images import read_sized_image
-from wsss.data.index import ImageRecord, Records, read_index
+from wsss.data.index import ImageRecord, Index, Records, read_index
 from wsss.errors import UserError
 from wsss.files import atomic_directory, content_hash
 from wsss.irn.config import PseudoLabelsConfig
 from wsss.irn.edges import EdgeFinder, Labeller, edge_finder
-from wsss.irn.inputs import check_store, labelled
+from wsss.irn.inputs import check_store, labelled, narrowed
 from wsss.irn.random_walk import random_walk_batch
 from wsss.irn.walked import UPSAMPLING, Finisher, WalkJob
 from wsss.maps.map_store import MapStore, MapStoreWriter, StoredMaps, map_size
@@ -74,9 +74,7 @@ def make_pseudo_labels(
     with MapStore(cams) as store, atomic_directory(output) as folder:
         check_store(store, known, cams)
         size = GPU_BATCH if device.type == "cuda" else 1
-        positions = labelled(store, known, cams)
-        whole = shard_in_batches(shard, known.records.sizes()[positions], size)
-        known = known.part(positions[whole])
+        known = narrowed(store, known, _own(store, known, cams, shard, size))
         batches = batches_of(known.records, size)
         finish: Callable[[WalkJob], tuple[ImageRecord, np.ndarray, np.ndarray]]
         if device.type == "cuda":
@@ -98,6 +96,12 @@ def make_pseudo_labels(
             ):
                 pixels = (record.height, record.width)
                 writer.add(record.name, class_indices.tolist(), normalised, pixels)
+
+
+def _own(store: MapStore, known: Index, cams: Path, shard: Shard, size: int) -> Positions:
+    """Return where the images of a shard, in whole batches, stand in the index."""
+    positions = labelled(store, known, cams)
+    return positions[shard_in_batches(shard, known.records.sizes()[positions], size)]
 
 
 def job_of(store: MapStore, record: ImageRecord) -> WalkJob:

@@ -15,7 +15,7 @@ import numpy as np
 from wsss.data.index import read_index
 from wsss.irn.config import PseudoLabelsConfig
 from wsss.irn.edges import Walker, edge_finder
-from wsss.irn.inputs import check_store
+from wsss.irn.inputs import check_store, narrowed
 from wsss.irn.pseudo_labels import GPU_BATCH, batches_of, job_of, walked_jobs
 from wsss.irn.walked import WalkJob, walked_scores
 from wsss.maps.background_choice import EDGE_METHOD, edge_score
@@ -59,7 +59,7 @@ def choose_walk_threshold(
         trained = np.flatnonzero(check_store(store, known, cams))
         count = min(SAMPLE, len(trained))
         chosen = trained[[len(trained) * i // count for i in range(count)]]
-        known = known.part(chosen)
+        known = narrowed(store, known, chosen)
         sample = known.records
         jobs: Iterator[WalkJob]
         if device.type == "cuda":

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -282,14 +282,7 @@ class MapStore:
         Raises:
             UserError: The store has none of this name, is damaged, or was replaced meanwhile.
         """
-        place = self.names.position(name)
-        if place is None:
-            raise UserError(
-                f"image {name!r} has no maps",
-                where=", ".join(map(str, self._paths)),
-                fix="the store belongs to another index: run the stage that writes it again",
-            )
-        position = self._where[place]
+        position = self._where[self._place(name)]
         self._reads += 1
         if self._reads % RENEW_AFTER == 0:
             self._renew()
@@ -299,6 +292,27 @@ class MapStore:
                 group, _key(name), n_classes=len(self.classes), size=size
             )
             return StoredMaps(indices, np.asarray(data[()], np.float32), stored)
+
+    def _place(self, name: str) -> int:
+        place = self.names.position(name)
+        if place is None:
+            raise UserError(
+                f"image {name!r} has no maps",
+                where=", ".join(map(str, self._paths)),
+                fix="the store belongs to another index: run the stage that writes it again",
+            )
+        return place
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Know no other images any more, of which there may be a million.
+
+        Raises:
+            UserError: The store has none of one of these names.
+        """
+        chosen = np.unique(np.fromiter(map(self._place, names), np.int64))
+        self.names = self.names.take(chosen)
+        self.names.ascending = True
+        self._where = array("i", np.frombuffer(self._where, np.intc)[chosen].tobytes())
 
     def close(self) -> None:
         """Close the files."""
