@@ -23,7 +23,7 @@ from wsss.data.formats.voc import VocSettings
 from wsss.data.images import probe_image, read_image, read_label, write_label
 from wsss.data.jpeg import missing_part
 from wsss.errors import UserError
-from wsss.marks import write_mark
+from wsss.files.marks import write_mark
 
 
 def photograph(height: int = 150, width: int = 200) -> Image.Image:

@@ -18,7 +18,7 @@ import yaml
 from conftest import Project
 from warm_wsss import warm_wsss
 
-from wsss.marks import MARK
+from wsss.files.marks import MARK
 
 MIOU = "results/tiny/miou.csv"
 # Not results: they hold times, or tell of the process that wrote them.

@@ -1,7 +1,7 @@
 # What the rules take from their stages' records in wsss/stages.py.
 # Paths in a record are relative to results/<run>/; a folder comes with the manifest of its content,
 # as Snakemake only knows a folder's time, which copying or touching changes.
-from wsss.marks import adopt, check_replaceable
+from wsss.files.marks import adopt, check_replaceable
 from wsss.stages import MASKS, PICTURES, SECTIONS, SHARDABLE, STAGES, is_folder, manifest_of
 
 # What every stage's rule runs. Local settings are resources, which Snakemake does not remember.

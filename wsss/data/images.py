@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from wsss.data.index import ImageRecord
 from wsss.data.jpeg import missing_part
 from wsss.errors import UserError, listed
-from wsss.marks import MARK
+from wsss.files.marks import MARK
 
 HEIF_SUFFIXES = (".heic", ".heif")
 """Suffixes of phones' pictures, which the package pillow-heif reads, where it is installed."""

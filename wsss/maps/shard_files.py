@@ -19,9 +19,9 @@ from typing import Any, TypeGuard
 
 from wsss.errors import UserError
 from wsss.files import atomic_directory, checked_name, read_json, write_json
+from wsss.files.marks import MARK
 from wsss.maps.map_store import MapStore, MapStoreWriter
 from wsss.maps.shards import Shard, parse_shard
-from wsss.marks import MARK
 from wsss.runtime.names import NameMap
 from wsss.runtime.progress import progress
 

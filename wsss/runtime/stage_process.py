@@ -11,10 +11,10 @@ from pathlib import Path
 from types import FrameType
 
 from wsss.errors import UserError
+from wsss.files.temporaries import remove_leftovers
 from wsss.runtime.faults import explain, signal_name
 from wsss.runtime.heartbeat import Heartbeat, beating
 from wsss.runtime.locks import output_lock
-from wsss.temporaries import remove_leftovers
 
 # What schedulers and people send to end a job, and a terminal that closes.
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)

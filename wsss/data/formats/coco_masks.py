@@ -15,9 +15,9 @@ from wsss.data.formats.coco import (
     rasterise_masks,
 )
 from wsss.files import write_text
-from wsss.marks import write_mark
+from wsss.files.marks import write_mark
+from wsss.files.temporaries import remove_leftovers
 from wsss.runtime.locks import output_lock
-from wsss.temporaries import remove_leftovers
 
 STAMP = "annotations.txt"
 """In the masks' folder: fingerprint of the annotations and the rule they were drawn by."""

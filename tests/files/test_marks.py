@@ -13,7 +13,7 @@ from conftest import Project
 from wsss.cli import main
 from wsss.errors import UserError
 from wsss.files import atomic_directory
-from wsss.marks import MARK, adopt, check_replaceable
+from wsss.files.marks import MARK, adopt, check_replaceable
 from wsss.provenance import write_manifest
 
 

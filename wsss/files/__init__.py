@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from wsss.errors import UserError
-from wsss.marks import check_replaceable, write_mark
-from wsss.temporaries import remove, temporary_sibling
+from wsss.files.marks import check_replaceable, write_mark
+from wsss.files.temporaries import remove, temporary_sibling
 
 _SYNC_THREADS = 8
 _SYNCED_AT_ONCE = 1024
@@ -182,7 +182,7 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     A folder cannot be swapped in one call everywhere, so an old one is moved aside first and
     deleted last: at no moment does a half-written folder carry the final name, nor does one after
     a power cut, as all files are synced first, and the folders after them. Only a folder that
-    was written in this way, and holds nothing else, is ever replaced: see `wsss.marks`.
+    was written in this way, and holds nothing else, is ever replaced: see `wsss.files.marks`.
 
     Raises:
         UserError: What is there is not ours to replace, or the file system refused (full,

@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from wsss import temporaries
 from wsss.errors import UserError
-from wsss.files import atomic_directory, atomic_file
+from wsss.files import atomic_directory, atomic_file, temporaries
+from wsss.files.temporaries import remove_leftovers, temporary_sibling
 from wsss.runtime.locks import lock_file, output_lock
 from wsss.runtime.stage_process import stage_process
-from wsss.temporaries import remove_leftovers, temporary_sibling
 
 
 @pytest.fixture
