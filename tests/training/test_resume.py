@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from naive_training import started
 from segmentation_helpers import make_data, tiny_config
@@ -109,13 +111,14 @@ CONFIGS: dict[str, Any] = {
 MODULES = {name: f"wsss.{name}.training" for name in CONFIGS}
 
 
-def start(stage: str, folder: Path, config: Any) -> None:
+def start(stage: str, folder: Path, config: Any, weights: Path | None = None) -> None:
     common: dict[str, Any] = {
         "config": config,
         "index": folder / "index.csv",
         "root": folder / "data",
         "output": folder / "model.safetensors",
         "work_dir": folder / "work",
+        "weights_file": weights,
     }
     compute: dict[str, Any] = {"device": "cpu", "threads": 1, "workers": 0}
     if stage == "cam":
@@ -205,6 +208,29 @@ def test_what_a_stage_learns_from_is_part_of_its_training(
     assert identity(CONFIGS[stage]) == before
     after = identity(change(tmp_path, CONFIGS[stage]))
     assert {key for key in before if before[key] != after[key]} == keys
+
+
+@pytest.mark.parametrize("stage", CONFIGS)
+def test_what_a_stage_starts_from_is_part_of_its_training(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_data(tmp_path)
+    config = replace(CONFIGS[stage], backbone=replace(LIGHT, weights="mine"))
+    network = timm.create_model("test_efficientnet")
+
+    def identity(path: Path) -> dict[str, Any]:
+        train = lambda: start(stage, tmp_path, config, path)  # noqa: E731
+        found: dict[str, Any] = started(monkeypatch, MODULES[stage], train).identity
+        return found
+
+    first, copy, other = (tmp_path / name for name in ("first.pth", "copy.pth", "other.pth"))
+    torch.save(network.state_dict(), first)
+    shutil.copy(first, copy)
+    network.conv_stem.weight.data *= 2
+    torch.save(network.state_dict(), other)
+    before, copied, after = map(identity, (first, copy, other))
+    assert copied == before
+    assert {key for key in before if before[key] != after[key]} == {"weights"}
 
 
 # ----- checkpoints and skipped steps

@@ -25,6 +25,7 @@ from wsss.runtime.compute import Compute, setup
 from wsss.runtime.processes import Processes
 from wsss.runtime.registry import chosen_modules
 from wsss.runtime.settings import to_dict
+from wsss.training.checkpoint import initial_weights
 from wsss.training.loop import finish, train
 
 
@@ -126,6 +127,9 @@ def train_cam(
         "pictures": contents_hash(index, known),
         "code": closure_hash(__name__, *sorted(modules)),
         **({} if anchor is None else {"anchor": anchor.digest}),
+        **initial_weights(
+            weights_file=weights_file, transformer_weights_file=transformer_weights_file
+        ),
     }
     summary = train(
         task,

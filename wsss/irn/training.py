@@ -23,6 +23,7 @@ from wsss.runtime.compute import Compute, autocast, setup
 from wsss.runtime.processes import Processes
 from wsss.runtime.registry import chosen_modules
 from wsss.runtime.settings import to_dict
+from wsss.training.checkpoint import initial_weights
 from wsss.training.loop import finish, train
 from wsss.training.step import OnePhaseTask, Part, Phase, StepContext
 
@@ -138,6 +139,7 @@ def train_irn(
             "images": content_hash(list(images.names)),
             "pictures": contents_hash(index, training_set),
             "labels": digest,
+            **initial_weights(weights_file=weights_file),
         },
         stage="irn",
         description="train IRNet",

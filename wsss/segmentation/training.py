@@ -29,6 +29,7 @@ from wsss.segmentation.losses import labelled_pixels, multi_scale_loss
 from wsss.segmentation.model_file import SEGMENTATION, build_network
 from wsss.segmentation.training_pictures import segmentation_pictures
 from wsss.training.averaging import AveragedTask
+from wsss.training.checkpoint import initial_weights
 from wsss.training.loop import finish, train
 from wsss.training.step import OnePhaseTask, Part, TrainingTask
 
@@ -164,6 +165,7 @@ def train_segmentation(
             "images": content_hash(list(images.names)),
             "pictures": contents_hash(index, known),
             "labels": digest,
+            **initial_weights(weights_file=weights_file),
         },
         stage="segmentation",
         description=f"train segmentation ({config.labels} labels)",

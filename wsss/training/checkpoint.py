@@ -20,8 +20,22 @@ from wsss.errors import UserError
 from wsss.files import atomic_file
 from wsss.models.digests import content_digest
 from wsss.models.pickles import read_pickle
+from wsss.provenance import file_fingerprint
 
 _DIGEST = "sha256"
+
+
+def initial_weights(**files: Path | None) -> dict[str, dict[str, str]]:
+    """Return the part of a training's identity that tells what its networks start from.
+
+    A key of `weights:` is in the settings, what is in its file is not; and a checkpoint brings all
+    weights along, those that nothing trains as well.
+
+    Args:
+        files: Weight files by the parameters that take them; None: the settings name none.
+    """
+    given = {name: file_fingerprint(file) for name, file in files.items() if file is not None}
+    return {"weights": given} if given else {}
 
 
 def save_checkpoint(
