@@ -18,8 +18,7 @@ include: "workflow/rules/plan.smk"
 
 
 wildcard_constraints:
-    # A run of `runs:`, or one row of its ablations, or one row and seed of its methods.
-    run=f"{RUN_NAME}(/(ablation|methods)/[A-Za-z0-9._-]+)?",
+    run=ANY_RUN,
     other=RUN_NAME,
 
 

@@ -123,6 +123,19 @@ def test_errors_name_the_place(methods: dict[str, Any], place: str, words: str) 
     assert words in str(caught.value)
 
 
+def test_masks_and_their_segmentation_alone_leave_nothing_to_compare_before_it() -> None:
+    truth = {"extends": "a", "segmentation": {"labels": "ground_truth"}}
+    config = make({"c": truth | {"methods": {"stop_after": "pseudo_label"}}})
+    with pytest.raises(UserError, match="stops after pseudo_label, and makes none") as caught:
+        config.methods("c")
+    assert "or cam, which the rows of a table have" in str(caught.value)
+    assert make({"c": truth}).methods("c")["mine"][4] == "c/methods/mine.seed-4"
+    for end in ("cam", "pseudo_label"):
+        with pytest.raises(UserError, match=f"run 'c' stops after {end}") as caught:
+            make({"c": truth | {"stop_after": end, "methods": None}})
+        assert caught.value.where == "runs.c.stop_after"
+
+
 def test_comparisons_that_are_none_are_errors() -> None:
     with pytest.raises(UserError, match="no methods to compare"):
         make({}, rows=dict.fromkeys(ROWS)).methods("a")
@@ -182,6 +195,33 @@ def test_rows_go_on_to_what_is_segmented_and_learnt_from(project: Project) -> No
     # The teacher, and two rows: one of them learns from its predictions.
     assert (jobs["segmentation"], jobs["self_labels"], jobs["pseudo_labels"]) == (3, 1, 2)
     assert jobs["prediction"] + jobs["prediction_crf"] == 2
+
+
+@pytest.mark.parametrize("learns", ["ground_truth", "predicted"])
+def test_rows_that_end_with_the_cams_have_them_whatever_is_learnt_from(
+    learns: str, project: Project
+) -> None:
+    teacher = ", self_labels: {model_from: tiny-cam2}" if learns == "predicted" else ""
+    methods = "methods: {seeds: [0, 1], rows: {a: {}}}"
+    runs = (
+        "runs={tiny-cam2: {extends: tiny, cam: {method: cam}}, other: {extends: tiny, "
+        f"segmentation: {{labels: {learns}}}{teacher}, {methods}}}}}"
+    )
+    jobs = project.planned("results/other/methods.csv", "--config", runs)
+    assert (jobs["export"], jobs["score_maps_cam"], jobs["methods_table"]) == (2, 2, 1)
+    assert "segmentation" not in jobs
+    row = project.planned("results/other/methods/a.seed-1/done", "--config", runs)
+    assert row["export"] == row["score_maps_cam"] == 1 and "self_labels" not in row
+
+
+def test_a_row_is_made_as_a_run_is(project: Project) -> None:
+    methods = METHODS.replace("rows", "stop_after: segmentation, rows")
+    folder = "results/tiny/methods/acr.seed-1"
+    asked = ("--config", methods, "shards={prediction: 2}")
+    plan = project.planned(f"{folder}/done", *asked)
+    assert plan["prediction_sample"] == plan["panels"] == plan["report"] == 1
+    part = project.planned(f"{folder}/shards/prediction/1-of-2", *asked)
+    assert part["prediction_shard"] == part["segmentation"] == 1
 
 
 # ----- tables

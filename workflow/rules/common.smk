@@ -28,6 +28,8 @@ os.environ[VARIABLE] = os.pathsep.join(map(str, CONFIG.plugins))
 ENVIRONMENT = "../../envs/wsss.yaml"
 # Pattern of the names in `runs:`.
 RUN_NAME = NAME
+# The same, and one row of its ablations, and one row and seed of its methods.
+ANY_RUN = f"{RUN_NAME}(/(ablation|methods)/[A-Za-z0-9._-]+)?"
 DEMO_ROOT = str(CONFIG.roots.get("demo", "results/demo-data"))
 
 
@@ -105,18 +107,13 @@ def index_file(name):
     return lambda wildcards: f"results/{CONFIG.index_owner(wildcards.run)}/{name}"
 
 
-def trains_on_truth(run):
-    """Say whether a run is the upper bound, which needs no CAMs."""
-    return CONFIG.run(run).stages["segmentation"].labels == "ground_truth"
-
-
 def scored_stages(run):
     """Return the stages that a run's table has."""
     resolved = CONFIG.run(run)
     order = ("cam", "pseudo_label", "segmentation")
     last = order.index(resolved.stop_after)
-    stages = [] if trains_on_truth(run) else list(order[: min(last, 1) + 1])
-    if resolved.labels_run is not None:
+    stages = list(order[: min(last, 1) + 1]) if resolved.has_cams else []
+    if resolved.labels_run is not None and not resolved.has_cams:
         stages = ["self_label"] if last else []
     if last == 2:
         crf = resolved.stages["prediction"].crf

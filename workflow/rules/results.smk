@@ -92,7 +92,7 @@ def everything(wildcards):
     folder, run = f"results/{wildcards.run}", CONFIG.run(wildcards.run)
     found = [f"{folder}/miou.csv", f"{folder}/panels.sha256"]
     if "segmentation" not in scored_stages(wildcards.run):
-        return [*found, f"{folder}/{'cams.h5' if run.labels_run is None else 'self_labels.sha256'}"]
+        return [*found, f"{folder}/{'cams.h5' if run.has_cams else 'self_labels.sha256'}"]
     manifests = ["predictions", "predictions_crf"] if has_crf(run) else ["predictions"]
     found += [f"{folder}/{name}.sha256" for name in manifests]
     return [*found, f"{folder}/segmentation/model.safetensors", f"{folder}/tags.csv"]

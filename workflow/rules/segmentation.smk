@@ -99,7 +99,7 @@ use rule prediction as prediction_shard with:
     benchmark:
         benchmark_of("shards/prediction_{part}-of-{total}")
     wildcard_constraints:
-        run=RUN_NAME,
+        run=ANY_RUN,
 
 
 # A few images of the seeds' split, for the panels.
@@ -113,7 +113,7 @@ use rule prediction as prediction_sample with:
     benchmark:
         benchmark_of("prediction_sample")
     wildcard_constraints:
-        run=RUN_NAME,
+        run=ANY_RUN,
     resources:
         **resources("prediction", mem_mb=8000, runtime=30),
     params:

@@ -57,7 +57,7 @@ def _check_classifier(name: str, lender: str, runs: Mapping[str, Run], *, where:
         reason = f"which takes its classifier from '{stages['export'].model_from}'"
     elif method.task is None:
         reason = f"whose CAM method, '{method.name}', trains none"
-    elif stages["segmentation"].labels in ("ground_truth", "predicted"):
+    elif not runs[lender].has_cams:
         reason = f"which has no CAMs: its labels are '{stages['segmentation'].labels}'"
     if reason is not None:
         raise UserError(
@@ -114,7 +114,7 @@ def check_lenders(
 
     Raises:
         UserError: There is no such run, it makes no such thing, or runs wait for each other; or a
-            run names one to no effect.
+            run names one to no effect, or stops before there is anything to score.
     """
     _check_refinement(runs, specs)
     _check_anchors(runs, specs)
@@ -122,6 +122,7 @@ def check_lenders(
     _check_teachers(runs, specs)
     for name in specs:
         _check_classes(runs[name], runs)
+        _check_end(runs[name])
 
 
 def _check_classes(run: Run, runs: Mapping[str, Run]) -> None:
@@ -148,6 +149,23 @@ def _check_classes(run: Run, runs: Mapping[str, Run]) -> None:
                 where=f"runs.{run.name}.{key}",
                 expected=f"a run on those of '{formats[0]}', as '{run.name}' is",
             )
+
+
+def _check_end(run: Run) -> None:
+    """Check that a run which learns from masks goes as far as that.
+
+    Raises:
+        UserError: It stops before, and would have an empty table.
+    """
+    is_truth = run.stages["segmentation"].labels == "ground_truth"
+    if is_truth and not run.has_cams and run.stop_after != "segmentation":
+        raise UserError(
+            f"run '{run.name}' stops after {run.stop_after}, and makes none: its labels are "
+            "ground_truth",
+            where=f"runs.{run.name}.stop_after",
+            expected="segmentation, the only thing that is scored of it"
+            + (", or cam, which the rows of a table have" if "/" in run.name else ""),
+        )
 
 
 def checked_child(

@@ -133,11 +133,9 @@ def no_segmentation(run: Run) -> str | None:
 
 def no_cams(run: Run) -> str | None:
     """Say why a run has no CAMs; None: it has."""
-    if "/" in run.name and run.stop_after == "cam":
-        return None  # a row of a table, which is there for its CAMs, whatever the run learns from
     kind = run.stages["segmentation"].labels
     learnt = f"it learns from labels that are '{kind}' (segmentation.labels)"
-    return learnt if kind in ("ground_truth", "predicted") else None
+    return None if run.has_cams else learnt
 
 
 def no_pseudo_labels(run: Run) -> str | None:

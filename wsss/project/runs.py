@@ -60,6 +60,16 @@ class Run:
         lender: str | None = self.stages["self_labels"].model_from
         return lender
 
+    @property
+    def has_cams(self) -> bool:
+        """Whether it makes CAMs, which masks and another run's predictions do without.
+
+        A row of a table that ends with the CAMs is there for them, whatever the run learns from.
+        """
+        if "/" in self.name and self.stop_after == "cam":
+            return True
+        return self.stages["segmentation"].labels not in ("ground_truth", "predicted")
+
     def settings(self, stage: str) -> dict[str, Any]:
         """Return a stage's settings as plain values, as written to its JSON file."""
         return to_dict(self.stages[stage])

@@ -16,7 +16,7 @@ def weighted_stages(run: Run) -> list[str]:
     stages = stages[: ("cam", "pseudo_label", "segmentation").index(run.stop_after) + 1]
     method = run.stages["pseudo_labels"].method
     trains_irn = LABEL_METHODS.get(method, where="pseudo_labels.method").needs_model
-    if run.stages["segmentation"].labels in ("ground_truth", "predicted"):
+    if not run.has_cams:
         stages = stages[2:]
     skipped = [] if trains_irn else ["irn"]
     skipped += [] if run.classifier_run == run.name else ["cam"]
