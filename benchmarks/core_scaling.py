@@ -90,7 +90,12 @@ def stage(name: str, folder: str, count: int, workers: int, tag: str = "") -> Ca
 
     def run() -> None:
         if name == "labels":
-            mine_labels(config=LabelsConfig(), cams=cams, workers=workers, **common)
+            mine_labels(
+                config=LabelsConfig(foreground_threshold=0.3, background_threshold=0.05),
+                cams=cams,
+                workers=workers,
+                **common,
+            )
         elif name == "prediction":
             predict_split(
                 config=PredictionConfig(split="train", scales=(0.75, 1.0, 1.25)),
@@ -101,7 +106,7 @@ def stage(name: str, folder: str, count: int, workers: int, tag: str = "") -> Ca
             )
         else:
             make_pseudo_labels(
-                config=PseudoLabelsConfig(),
+                config=PseudoLabelsConfig(background=0.25),
                 cams=cams,
                 model=base / "irn.safetensors",
                 maps=base / f"walked-{workers}{tag}.h5",

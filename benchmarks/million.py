@@ -194,8 +194,8 @@ def write_project(folder: Path) -> None:
     settings: dict[str, Settings] = {
         "index": FolderSettings(classes=CLASSES),
         "export": ExportConfig(scales=(1.0,), mirror=False),
-        "labels": LabelsConfig(),
-        "pseudo_labels": PseudoLabelsConfig(),
+        "labels": LabelsConfig(foreground_threshold=0.3, background_threshold=0.05),
+        "pseudo_labels": PseudoLabelsConfig(background=0.25),
         "evaluation": EvaluationConfig(),
     }
     for name, values in settings.items():

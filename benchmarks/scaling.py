@@ -94,7 +94,7 @@ def stage(name: str, folder: str) -> Callable[[], None]:
 
     def pseudo_labels() -> None:
         make_pseudo_labels(
-            config=PseudoLabelsConfig(),
+            config=PseudoLabelsConfig(background=0.25),
             cams=base / "cams.h5",
             model=base.parent / "irn.safetensors",
             output=base / "pseudo_labels",
