@@ -296,6 +296,12 @@ def test_a_few_masks_choose_a_score_and_write_it(project, capsys):
     assert after["runs"]["tiny"]["pseudo_labels"]["background"] == chosen
     before["runs"]["tiny"]["pseudo_labels"]["background"] = chosen
     assert after == before
+    before["runs"]["tiny"]["pseudo_labels"]["background"] = "auto"
+    Path("config.local.yaml").write_text(yaml.safe_dump(before))
+    assert main(["thresholds", "results/tiny"]) == 2
+    said = capsys.readouterr().err
+    assert "is not chosen yet" in said and "results/tiny/walk_thresholds.json" in said
+    Path("config.local.yaml").write_text(yaml.safe_dump(after))
     shutil.rmtree("data/tiny/masks")
     assert main(["thresholds", "results/tiny"]) == 2
     assert "none of the 8 pictures with maps has a mask" in capsys.readouterr().err

@@ -325,6 +325,28 @@ def test_a_mask_of_another_size_is_an_error(run):
         scoring.score_maps(**arguments(run))
 
 
+def test_who_is_at_fault_is_named(run):
+    """The mask of a class that there is not; what is scored, where that is another picture's."""
+    bad = np.full((22, 29), 9, np.uint8)
+    labels = run / "predictions"
+    labels.mkdir()
+    for i in range(4):
+        write_label(labels / f"i{i}.png", np.zeros((21 + i, 30 - i), np.uint8))
+    write_label(labels / "i1.png", bad)
+    with pytest.raises(UserError, match="prediction holds the label 9") as caught:
+        scoring.score_labels(**label_arguments(run))
+    assert caught.value.where == str(labels / "i1.png")
+    mask = run / "data" / "i1.png"
+    write_label(mask, bad)
+    for score, given in (
+        (scoring.score_maps, arguments(run)),
+        (scoring.score_labels, label_arguments(run)),
+    ):
+        with pytest.raises(UserError, match="holds the label 9") as caught:
+            score(**given)
+        assert caught.value.where == str(mask)
+
+
 def label_arguments(run, **changes):
     common = {
         "labels": run / "predictions",

@@ -131,6 +131,13 @@ def test_maps_without_any_spread_still_give_a_score() -> None:
             assert choose(counts, SCORES) in SCORES
 
 
+def test_a_picture_without_a_class_is_all_background() -> None:
+    some = np.full((2, 3, 3), 0.5, np.float32)
+    nothing = np.zeros((0, 3, 3), np.float32)
+    assert choose_score([some, nothing]) == choose_score([some, np.zeros((1, 3, 3), np.float32)])
+    assert edge_score([nothing]) == 0.5
+
+
 def test_scores_that_need_no_map() -> None:
     assert decision_boundary(SCORES) == 0
     assert power_score(SCORES, 1) == 0.5

@@ -61,8 +61,9 @@ def test_files_and_settings_that_do_not_go_together(file: Path) -> None:
     with pytest.raises(UserError, match="nothing of labels"):
         with_chosen("labels", numbers, file)
     strict = LabelsConfig(background_threshold=0.6)
-    with pytest.raises(UserError, match=r"foreground_threshold 0\.5"):
+    with pytest.raises(UserError, match=r"'auto': labels\.foreground_threshold 0\.5") as caught:
         with_chosen("labels", strict, file)
+    assert caught.value.where == str(file) and "the others to auto" in str(caught.value)
     with pytest.raises(UserError, match="is 'auto', and no chosen one is at hand"):
         _ = walk.score_threshold
     file.write_text("{}\n")

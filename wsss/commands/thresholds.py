@@ -69,7 +69,7 @@ def _thresholds(options: argparse.Namespace) -> None:
         if section == "pseudo_labels" and run.stages[section].method != "irn":
             # Refined after the background came in: another one would refine other maps.
             continue
-        configured = _configured(getattr(run.stages[section], key), folder / file, kind)
+        configured = _configured(getattr(run.stages[section], key), folder, file, kind)
         values = run.stages["evaluation"].thresholds(configured)
         known = _masks_of(folder / store, masks, config, name)
         counts = count_images(folder / store, known, len(index.classes), values)
@@ -89,11 +89,13 @@ def _thresholds(options: argparse.Namespace) -> None:
         print("to put these scores into the run, in config.local.yaml, add --write")
 
 
-def _configured(background: Background, file: Path, kind: Maps) -> float:
+def _configured(background: Background, folder: Path, file: str, kind: Maps) -> float:
     """Return the background score that a run has now."""
-    if background == AUTO:
-        return float(read_chosen(file, kind)["score"])
-    return threshold_of(background)
+    if background != AUTO:
+        return threshold_of(background)
+    if not (folder / file).exists():
+        raise lacking(folder, "its background score, which is auto, is not chosen yet", target=file)
+    return float(read_chosen(folder / file, kind)["score"])
 
 
 def _masks_of(

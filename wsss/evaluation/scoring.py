@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wsss.data.images import IGNORE, read_label
+from wsss.data.images import IGNORE, read_class_label, read_label
 from wsss.data.index import Index, read_index, read_masks
 from wsss.data.records import Sizes
 from wsss.errors import UserError, listed
@@ -63,8 +63,14 @@ def _prepare(
     return index, truth, notes
 
 
-def _with_place(error: ValueError, name: str, where: object) -> UserError:
-    return UserError(f"image {name}: {error}", where=where)
+def _with_place(error: ValueError, name: str, truth: _Truth, other: Path) -> UserError:
+    """Return what is wrong with an image's mask or with what is compared with it."""
+    try:
+        # Looked at here alone: a mask of classes that there are not is rare, and images are many.
+        read_class_label(truth.root / truth.masks[name], truth.sizes[name], truth.n_classes + 1)
+    except UserError as of_mask:
+        return of_mask
+    return UserError(f"image {name}: {error}", where=other)
 
 
 def _check_classes(ours: Sequence[str], theirs: Sequence[str], where: Path) -> None:
@@ -102,7 +108,7 @@ def _count_maps(
                 stored = store.read(name)
                 total.add(label, stored.class_indices, upsample(stored.maps, stored.size, how))
             except ValueError as error:
-                raise _with_place(error, name, maps) from error
+                raise _with_place(error, name, truth, maps) from error
     return total
 
 
@@ -239,7 +245,7 @@ def _count_labels(
         try:
             total += confusion_matrix(truth.read(name), label, n_labels)
         except ValueError as error:
-            raise _with_place(error, name, path) from error
+            raise _with_place(error, name, truth, path) from error
         unsure += int((label == IGNORE).sum())
         pixels += label.size
     return total, unsure / pixels

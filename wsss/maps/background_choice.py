@@ -32,7 +32,8 @@ def choose_score(maps: Iterable[npt.NDArray[np.float32]]) -> tuple[float, float]
     """Choose the background score of many images' maps, by `quadratic_mean`.
 
     Args:
-        maps: (K, h, w) float32 in 0..1 of each image, K at least 1, all at the same stride.
+        maps: (K, h, w) float32 in 0..1 of each image, all at the same stride; without a class all
+            of an image is background.
 
     Returns:
         One of `SCORES`, and the share of all pixels above it.
@@ -42,7 +43,7 @@ def choose_score(maps: Iterable[npt.NDArray[np.float32]]) -> tuple[float, float]
     """
     counts = np.zeros(len(SCORES) + 1, dtype=np.int64)
     for each in maps:
-        counts += band_counts(each.max(axis=0), SCORES)
+        counts += band_counts(each.max(axis=0, initial=0.0), SCORES)
     if not counts.any():
         raise ValueError("no maps to choose a background score by")
     score = quadratic_mean(counts, SCORES)
@@ -57,7 +58,7 @@ def edge_score(maps: Iterable[npt.NDArray[np.float32]]) -> float:
     simple image statistic*, CVGIP 1985, whose weight is the gradient itself.
 
     Args:
-        maps: (K, h, w) float32 in 0..1 of each image, K, h and w at least 1, all at one stride.
+        maps: (K, h, w) float32 in 0..1 of each image, h and w at least 1, all at one stride.
 
     Returns:
         One of `SCORES`; 0.5 where no map has a slope.
@@ -65,7 +66,7 @@ def edge_score(maps: Iterable[npt.NDArray[np.float32]]) -> float:
     total = weighted = 0.0
     for each in maps:
         # A border of its own values has no slope, and makes one pixel a map.
-        value = np.pad(each.max(axis=0).astype(np.float64), 1, mode="edge")
+        value = np.pad(each.max(axis=0, initial=0.0).astype(np.float64), 1, mode="edge")
         rows, columns = np.gradient(value)
         weight = (rows**2 + columns**2)[1:-1, 1:-1]
         total += float(weight.sum())

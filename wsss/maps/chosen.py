@@ -163,4 +163,14 @@ def with_chosen(section: str, settings: S, path: Path | None, *, maps: Maps = "c
             where=path,
             fix="run the stage that writes it again",
         )
-    return replace(settings, **{key: float(numbers[f"{section}.{key}"]) for key in open_keys})
+    chosen = {key: float(numbers[f"{section}.{key}"]) for key in open_keys}
+    try:
+        return replace(settings, **chosen)
+    except UserError as error:
+        said = ", ".join(f"{section}.{key} {value:g}" for key, value in chosen.items())
+        raise UserError(
+            f"{error.found}; chosen where it is 'auto': {said}",
+            where=path,
+            expected=error.expected,
+            fix=f"set {names} to a number that fits, or the others to auto as well",
+        ) from None
