@@ -15,6 +15,9 @@ from wsss.data.sampling import sample_records
 from wsss.errors import UserError
 from wsss.figures.panels import TILE_WIDTH_PX, write_figure, write_panels
 from wsss.maps.map_store import MapStoreWriter
+from wsss.runtime.compute import InferenceCompute
+from wsss.segmentation import prediction
+from wsss.segmentation.config import PredictionConfig
 
 
 @pytest.fixture
@@ -145,6 +148,30 @@ def test_a_figure_puts_two_runs_side_by_side(stages):
     # Told apart by their titles.
     assert not np.array_equal(columns[1][: drawing.LINE_PX], columns[2][: drawing.LINE_PX])
     assert np.array_equal(columns[3][below_title], columns[0][below_title])
+
+
+def test_panels_and_their_sample_take_the_names_of_their_split(stages, monkeypatch):
+    shown = {("p08", "p03"): ["p03"], ("p08",): ["p01", "p05"]}
+    for names, kept in shown.items():
+        write_panels(**arguments(stages, names=names, count=2))
+        found = {path.stem for path in (stages / "panels").glob("p*.png")}
+        assert found == set(kept)
+        asked = []
+        monkeypatch.setattr(prediction, "check_classes", lambda *_: None)
+        predict = lambda _, jobs, *rest, to=asked, **more: to.extend(jobs)  # noqa: E731
+        monkeypatch.setattr(prediction, "predict_jobs", predict)
+        prediction.predict_split(
+            config=PredictionConfig(),
+            model=stages / "model.safetensors",
+            index=stages / "index.csv",
+            root=stages / "data",
+            output=stages / "sample",
+            compute=InferenceCompute(device="cpu", threads=1),
+            split="train",
+            names=names,
+            count=2,
+        )
+        assert [job.name for job in asked] == kept
 
 
 def test_the_contact_sheet_holds_all_panels(stages):

@@ -29,7 +29,8 @@ class EvaluationConfig(Settings):
     panel_count: Count = 8
     """How many images the panels show, evenly spaced through the sorted split."""
     panel_names: tuple[str, ...] = ()
-    """Names of the images the panels show; empty: `panel_count` of them are chosen."""
+    """Names of the images the panels show, of any set; where none is in the set that is shown,
+    `panel_count` of it are chosen."""
 
     @model_validator(mode="after")
     def _sweep_goes_up(self) -> Self:

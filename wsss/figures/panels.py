@@ -15,7 +15,7 @@ import numpy.typing as npt
 from wsss.data import drawing
 from wsss.data.images import IGNORE, read_image, read_label
 from wsss.data.index import ImageRecord, read_index, read_masks
-from wsss.data.sampling import sample_records, shown_records
+from wsss.data.sampling import shown_records
 from wsss.errors import UserError
 from wsss.evaluation.confusion import confusion_matrix, scores_from_confusion
 from wsss.files import atomic_directory
@@ -191,16 +191,18 @@ def write_panels(
         predictions: Folder of label PNGs.
         output: Folder to write.
         split: Image set to choose from.
-        names: Images to show; empty: `count` evenly spaced through the sorted split.
-        count: How many images to show.
+        names: Images to show, in whichever sets they are; where none is in this one: `count`,
+            evenly spaced through the sorted split.
+        count: How many images to show where no name decides.
 
     Raises:
-        UserError: The split is empty, a name is not in it, or a label map has another size.
+        UserError: The split is empty, there is no image of a name, or a label map has another
+            size.
     """
     everything = read_index(index)
     folders = {"pseudo-label": pseudo_labels, "prediction": predictions}
     write_side_by_side(
-        sample_records(everything, split=split, names=names, count=count),
+        shown_records(everything, split=split, names=names, count=count),
         classes=everything.classes,
         masks=masks,
         root=root,

@@ -15,7 +15,7 @@ import torch
 from wsss.data.crf_config import CrfConfig
 from wsss.data.images import probe_image, read_image, write_label
 from wsss.data.index import read_index
-from wsss.data.sampling import sample_records
+from wsss.data.sampling import sample_records, shown_records
 from wsss.errors import UserError, with_help
 from wsss.files import atomic_directory
 from wsss.maps.shards import WHOLE, Shard
@@ -283,14 +283,20 @@ def predict_split(
         compute: Device, threads, workers.
         split: Another split than `config.split`.
         names: Only these images of it.
-        count: Only so many, evenly spaced, as the panels choose them.
+        count: Only so many, evenly spaced, as the panels choose them; beside `names`, which may
+            then be of other splits, too: so many where none is of this one.
         shard: The part of those images to predict.
 
     Raises:
         UserError: No such split or image, or the model's classes are not the index's.
     """
     everything = read_index(index)
-    chosen = sample_records(everything, split=split or config.split, names=names, count=count)
+    where = split or config.split
+    chosen = (
+        sample_records(everything, split=where, names=names)
+        if count is None
+        else shown_records(everything, split=where, names=names, count=count)
+    )
     records = shard.of(chosen)
     check_classes(model, everything.classes)
     jobs = Made(lambda record: Job(root / record.path, record.name), records)
