@@ -199,6 +199,9 @@ def test_inputs_that_cannot_be_are_named(data):
         find_images([data / "nowhere"])
     with pytest.raises(UserError, match=r"written as x\.png"):
         find_images([data / "x.png", data / "other"])
+    # Named by itself and by its folder, it is one all the same.
+    same = [data / "other", data / "other" / "x.jpg", data / "empty" / ".." / "other" / "x.jpg"]
+    assert find_images(same) == [data / "other" / "x.jpg"]
     with pytest.raises(UserError, match="no images were given"):
         find_images([])
     arguments = {

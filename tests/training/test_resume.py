@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -263,3 +264,6 @@ def test_steps_that_were_not_taken_count_only_in_a_row(tmp_path: Path) -> None:
     task = Task(spoilt=(1, 3, 5, 7))
     run(task, tmp_path / "one")
     assert task.steps == list(range(9))
+    # In all, where a line is of several steps.
+    (line,) = (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 9 and json.loads(line)["skipped_steps"] == 4

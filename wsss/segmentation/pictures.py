@@ -40,7 +40,7 @@ _COLUMNS = ("label", "class", "red", "green", "blue")
 
 
 def find_images(inputs: Sequence[Path]) -> list[Path]:
-    """Return the image files named, and those directly in the folders named, sorted by folder.
+    """Return the image files named, and those directly in the folders named, each once, by folder.
 
     Of a folder, hidden files (`._a.jpg` of a Mac) and what `predict_images` wrote are left out.
 
@@ -75,13 +75,14 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     by_name: dict[str, Path] = {}
     for path in images:
         other = by_name.setdefault(path.stem, path)
-        if other is not path:
+        # A picture that is named by itself and by its folder is one.
+        if other is not path and other.resolve() != path.resolve():
             raise UserError(
                 f"two images would be written as {path.stem}.png",
                 where=f"{other} and {path}",
                 fix="rename one, or predict them into two folders",
             )
-    return images
+    return list(by_name.values())
 
 
 def _check_outputs(images: Sequence[Path], output: Path) -> None:

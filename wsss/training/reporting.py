@@ -22,6 +22,10 @@ from wsss.training.step import Plan
 MOST_SHOWN = 50
 
 
+COUNTED = frozenset({"skipped_steps"})
+"""Scalars of which their sum since the last report is told, not their mean."""
+
+
 class _Averages:
     """Means of logged scalars since the last report, kept as tensors so that no step waits."""
 
@@ -37,7 +41,10 @@ class _Averages:
             self._counts[key] = self._counts.get(key, 0) + 1
 
     def take(self) -> dict[str, float]:
-        means = {key: float(value) / self._counts[key] for key, value in self._sums.items()}
+        means = {
+            key: float(value) / (1 if key in COUNTED else self._counts[key])
+            for key, value in self._sums.items()
+        }
         self._sums, self._counts = {}, {}
         return means
 
