@@ -51,8 +51,8 @@ def method_rows(scores: Scores) -> list[Row]:
         scores: Method -> seed -> score tables in `results/<run>/evaluation/`.
 
     Raises:
-        UserError: A table is missing or has other columns; the seeds of a method were scored
-            differently, or the methods on different image sets.
+        UserError: A table is missing or has other columns, or the seeds of a method were scored
+            differently.
     """
     rows: list[Row] = []
     for method, by_seed in scores.items():
