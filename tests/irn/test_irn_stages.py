@@ -10,18 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
+from wsss.data.crf_config import CrfConfig
 from wsss.data.images import read_label
 from wsss.data.index import ImageRecord, Index, write_index
 from wsss.errors import UserError
 from wsss.irn import edges
 from wsss.irn.config import IrnConfig, LabelsConfig, PseudoLabelsConfig
+from wsss.irn.crf_label_config import CrfLabelsSettings
 from wsss.irn.inputs import label_values
 from wsss.irn.label_stage import make_labels
 from wsss.irn.labels import confident_labels, mine_labels
 from wsss.irn.model_file import IRNET
 from wsss.irn.training import labels_at_stride, train_irn
 from wsss.irn.walk_choice import choose_walk_threshold
-from wsss.irn.walked import walked_scores
+from wsss.irn.walked import Finisher, WalkJob, walked_scores
 from wsss.maps.background_choice import edge_score
 from wsss.maps.chosen import chosen_entry, read_chosen, write_chosen
 from wsss.maps.map_store import MapStore, MapStoreWriter, map_size
@@ -268,6 +270,24 @@ def test_scores_that_are_auto_come_from_the_maps(
         assert path.read_bytes() == (folder.root / "number_labels" / path.name).read_bytes()
     with pytest.raises(UserError, match="its scores are of cam maps"):
         pseudo(folder, model, "wrong", workers=0, config=auto, thresholds=cam)
+
+
+def test_names_may_have_folders_of_their_own(folder: Folder) -> None:
+    record = ImageRecord("deep/er/a", ("train",), ("dog",), 53, 41, "a.png")
+    write_index(Index(CLASSES, (record,)), folder.index)
+    maps = np.full((1, *map_size(41, 53)), 0.9, np.float32)
+    with MapStoreWriter(folder.cams, classes=CLASSES, attributes={}) as store:
+        store.add(record.name, [1], maps, (41, 53))
+    mine(folder, "labels")
+    config = CrfLabelsSettings(background=0.5, confidence=0.0, crf=CrfConfig(iterations=1))
+    common = {"cams": folder.cams, "index": folder.index, "root": folder.root, "compute": COMPUTE}
+    output = {"output": folder.root / "crf", "maps": folder.root / "crf.h5"}
+    make_labels(config=config, **common, **output)
+    Finisher(PseudoLabelsConfig(background=0.5), folder.root / "walked")(
+        WalkJob(record, np.array([1]), maps)
+    )
+    for made in ("labels", "crf", "walked"):
+        assert read_label(folder.root / made / "deep" / "er" / "a.png").shape == (41, 53)
 
 
 def test_missing_labels_and_foreign_cams_are_named(folder: Folder) -> None:

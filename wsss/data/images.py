@@ -378,3 +378,10 @@ def write_label(
     image = Image.fromarray(label)  # mode L; attaching a palette turns it into P
     image.putpalette(_palette_bytes())
     image.save(path, format="PNG", compress_level=6, pnginfo=info)
+
+
+def write_named(folder: Path, name: str, label: NDArray[np.uint8]) -> None:
+    """Write an image's label PNG into a folder; the image's name may have folders of its own."""
+    target = folder / f"{name}.png"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_label(target, label)

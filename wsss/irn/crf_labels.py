@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wsss.data.images import read_sized_image, write_label
+from wsss.data.images import read_sized_image, write_named
 from wsss.data.index import ImageRecord, read_index
 from wsss.data.sure_labels import sure_labels
 from wsss.files import atomic_directory, content_hash
@@ -66,7 +66,7 @@ class MapLabeller:
             device=torch.device(self.device),
         )
         labels = sure_labels(refined, job.class_indices, config.confidence)
-        write_label(self.folder / f"{record.name}.png", labels)
+        write_named(self.folder, record.name, labels)
         return record, job.class_indices, class_shares(refined)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from wsss.data.crf import crf_from_label_maps
-from wsss.data.images import IGNORE, read_sized_image, write_label
+from wsss.data.images import IGNORE, read_sized_image, write_named
 from wsss.data.index import ImageRecord, read_index
 from wsss.files import atomic_directory
 from wsss.irn.config import LabelsConfig
@@ -68,7 +68,7 @@ class _Miner:
         image = read_sized_image(self.root, record)
         cams = upsample(stored.maps, image.shape[:2], upsampling)
         labels = confident_labels(image, cams, stored.class_indices, self.config)
-        write_label(self.folder / f"{record.name}.png", labels)
+        write_named(self.folder, record.name, labels)
 
 
 def mine_labels(

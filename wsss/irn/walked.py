@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.data.images import write_label
+from wsss.data.images import write_named
 from wsss.data.index import ImageRecord
 from wsss.irn.config import PseudoLabelsConfig
 from wsss.irn.inputs import label_values
@@ -62,5 +62,5 @@ class Finisher:
         """Write the label PNG; return the image, its classes and its normalised walked maps."""
         normalised, scores = walked_scores(job.maps, (job.record.height, job.record.width))
         labels = label_values(scores, self.config.score_threshold, job.class_indices)
-        write_label(self.folder / f"{job.record.name}.png", labels)
+        write_named(self.folder, job.record.name, labels)
         return job.record, job.class_indices, normalised

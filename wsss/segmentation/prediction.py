@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from wsss.data.crf_config import CrfConfig
-from wsss.data.images import probe_image, read_image, write_label
+from wsss.data.images import probe_image, read_image, write_named
 from wsss.data.index import read_index
 from wsss.data.sampling import sample_records, shown_records
 from wsss.errors import UserError, with_help
@@ -232,13 +232,6 @@ class _SplitLabels:
         if self.crf_folder is not None:
             refined = refine(read_image(job.image), probabilities, self.crf)
             write_named(self.crf_folder, job.name, refined)
-
-
-def write_named(folder: Path, name: str, label: npt.NDArray[np.uint8]) -> None:
-    """Write an image's label PNG into a folder; the image's name may have folders of its own."""
-    target = folder / f"{name}.png"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_label(target, label)
 
 
 def check_classes(model: Path, classes: tuple[str, ...]) -> None:

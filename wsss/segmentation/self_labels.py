@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsss.data.crf import crf_from_probabilities
-from wsss.data.images import read_image
+from wsss.data.images import read_image, write_named
 from wsss.data.index import ImageRecord, read_index
 from wsss.data.sure_labels import sure_labels
 from wsss.errors import UserError
@@ -21,7 +21,7 @@ from wsss.maps.shards import WHOLE, Shard
 from wsss.runtime.compute import InferenceCompute
 from wsss.runtime.lazy import Made
 from wsss.segmentation.config import SelfLabelsConfig
-from wsss.segmentation.prediction import Job, check_classes, predict_jobs, write_named
+from wsss.segmentation.prediction import Job, check_classes, predict_jobs
 
 TRAINING_SETS = frozenset({"train", "train_aug"})
 
