@@ -272,3 +272,16 @@ def test_a_sweep_and_its_figures_end_to_end(project: Project) -> None:
     assert not (child / "cam" / "reconstructor.safetensors").exists()
     for name in ("reconstructions", "versus-tiny-cam/cam"):
         assert len(list((folder / "figures" / name).glob("*.png"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"), [(0, "no CAMs were scored here"), (2, "only the means of configured")]
+)
+def test_tables_without_their_means_say_what_is_missing(
+    tmp_path: Path, lines: int, said: str
+) -> None:
+    path = write_scores(tmp_path / "a.csv", "r", "0.4", "0.5")
+    path.write_text("\n".join(path.read_text().splitlines()[: 1 + lines]) + "\n")
+    with pytest.raises(UserError, match=said) as refused:
+        collect_ablation(scores={"cam": path}, output=tmp_path / "t.csv")
+    assert "masks" in (refused.value.expected or "") and not (tmp_path / "t.csv").exists()

@@ -46,9 +46,12 @@ def ablation_rows(scores: Mapping[str, Path]) -> list[Row]:
         }
         if set(means) != set(SELECTIONS):
             raise UserError(
-                f"the means of {', '.join(sorted(means)) or 'no selection'} are there",
+                f"only the means of {', '.join(sorted(means))} are there"
+                if means
+                else "no CAMs were scored here",
                 where=path,
-                expected=f"the CAMs' means of {' and '.join(SELECTIONS)}",
+                expected=f"the CAMs' means of {' and '.join(SELECTIONS)}: masks of pictures of "
+                "`evaluation.seed_split`",
             )
         published = f"{PUBLISHED[variant] / 100:.3f}" if variant in PUBLISHED else ""
         for selection in SELECTIONS:
