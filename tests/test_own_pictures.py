@@ -296,11 +296,19 @@ def test_a_few_masks_choose_a_score_and_write_it(project, capsys):
     assert after["runs"]["tiny"]["pseudo_labels"]["background"] == chosen
     before["runs"]["tiny"]["pseudo_labels"]["background"] = chosen
     assert after == before
-    before["runs"]["tiny"]["pseudo_labels"]["background"] = "auto"
-    Path("config.local.yaml").write_text(yaml.safe_dump(before))
+    listed = Path("data/tiny/labels.csv").read_text()
+    capsys.readouterr()
+    assert main(["thresholds", "results/tiny", "--output", "data/tiny/labels.csv"]) == 2
+    assert "no result of this command" in capsys.readouterr().err
+    assert Path("data/tiny/labels.csv").read_text() == listed
+    for _ in range(2):
+        assert main(["thresholds", "results/tiny", "--output", "chosen.json"]) == 0
+    after["runs"]["tiny"]["pseudo_labels"]["background"] = "auto"
+    Path("config.local.yaml").write_text(yaml.safe_dump(after))
     assert main(["thresholds", "results/tiny"]) == 2
-    said = capsys.readouterr().err
-    assert "is not chosen yet" in said and "results/tiny/walk_thresholds.json" in said
+    message = capsys.readouterr().err
+    assert "snakemake --cores all results/tiny/walk_thresholds.json" in message
+    after["runs"]["tiny"]["pseudo_labels"]["background"] = chosen
     Path("config.local.yaml").write_text(yaml.safe_dump(after))
     shutil.rmtree("data/tiny/masks")
     assert main(["thresholds", "results/tiny"]) == 2

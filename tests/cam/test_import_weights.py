@@ -22,6 +22,7 @@ from wsss.models.backbones import build_backbone
 from wsss.models.config import BackboneConfig
 from wsss.models.irnet import IrNet
 from wsss.models.model_file import ModelKind
+from wsss.models.weights import save_model
 from wsss.project.config import load_config
 
 REPOSITORY = Path(__file__).parents[2]
@@ -124,3 +125,16 @@ def test_irns_published_weights(tmp_path: Path) -> None:
     own = network.state_dict()
     assert torch.equal(own["edge_out.bias"], state["fc_edge6.bias"])
     assert torch.equal(own["backbone.body.layer4.1.conv2.weight"], state["stage5.0.1.conv2.weight"])
+
+
+def test_only_models_are_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    published = tmp_path / "res50_irn.pth"
+    published.write_bytes(b"fetched")
+    settings = write_settings(tmp_path, "voc", "irn")
+    words = ["import-weights", "irn", str(published), "--config", settings, "--output"]
+    assert main([*words, str(published)]) == 2
+    assert "no result of this command" in capsys.readouterr().err
+    assert published.read_bytes() == b"fetched"
+    save_model(tmp_path / "m.safetensors", {"a": torch.zeros(2)}, stage="irn", metadata={})
+    assert main([*words, str(tmp_path / "m.safetensors")]) == 2
+    assert "no result of this command" not in capsys.readouterr().err

@@ -76,3 +76,18 @@ def test_what_is_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for name, words in (("damaged", "expected: an object"), ("loop", "no run is here")):
         assert main(["compare", str(tmp_path / name), str(one)]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_only_a_comparison_is_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = write_run(tmp_path / "one", 0.1, [0.9, 0.5, 0.4])
+    other = write_run(tmp_path / "other", 0.1, [0.8, 0.6, 0.1])
+    notes = tmp_path / "notes.md"
+    notes.write_text("# One and other\n\nMine.\n")
+    words = ["compare", str(one), str(other), "--output"]
+    assert main([*words, str(notes)]) == 2
+    assert "no result of this command" in capsys.readouterr().err
+    assert notes.read_text() == "# One and other\n\nMine.\n"
+    for _ in range(2):
+        assert main([*words, str(tmp_path / "both.md")]) == 0

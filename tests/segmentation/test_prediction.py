@@ -218,6 +218,30 @@ def test_inputs_that_cannot_be_are_named(data):
     assert (data / "x.png").read_bytes() == before
 
 
+def test_a_folder_of_predictions_has_one_list_of_classes(data):
+    trained = SEGMENTATION.load(data / "model.safetensors")
+    classes = tuple(f"other {name}" for name in trained.classes)
+    other = data / "other.safetensors"
+    SEGMENTATION.save(other, trained.network, trained.settings, classes=classes, training={})
+    for name in ("a.png", "b.png"):
+        Image.fromarray(picture(16, 16)).save(data / name)
+    arguments = {
+        "output": data / "out",
+        "config": PredictionConfig(scales=(1.0,), crf=False),
+        "compute": COMPUTE,
+    }
+    predict_images(model=data / "model.safetensors", inputs=[data / "a.png"], **arguments)
+    table = (data / "out/classes.csv").read_text()
+    with pytest.raises(UserError, match=r"predictions with other classes .* such as a\.png"):
+        predict_images(model=other, inputs=[data / "b.png"], **arguments)
+    assert (data / "out/classes.csv").read_text() == table
+    assert not (data / "out/b.png").exists()
+    # The same classes, or all of them anew.
+    predict_images(model=data / "model.safetensors", inputs=[data / "b.png"], **arguments)
+    predict_images(model=other, inputs=[data / "a.png", data / "b.png"], **arguments)
+    assert "other" in (data / "out/classes.csv").read_text()
+
+
 def test_the_model_file_is_all_that_is_needed(data):
     first = SEGMENTATION.load(data / "model.safetensors")
     again = SEGMENTATION.load(data / "model.safetensors")

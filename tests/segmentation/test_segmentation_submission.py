@@ -91,3 +91,13 @@ def test_another_data_set_is_refused(run):
     write_index(Index(("cow",), (ImageRecord("a", ("test",), (), 9, 7, "a"),)), run / "index.csv")
     with pytest.raises(UserError, match="this index has the classes cow"):
         pack(run)
+
+
+def test_only_an_archive_for_the_server_is_written_over(run):
+    for content in (b"mine", b""):
+        (run / "mine.tar.gz").write_bytes(content)
+        with pytest.raises(UserError, match="no result of this command"):
+            pack(run, "mine.tar.gz")
+        assert (run / "mine.tar.gz").read_bytes() == content
+    first = pack(run).read_bytes()
+    assert pack(run).read_bytes() == first

@@ -9,7 +9,9 @@ from wsss.cam.methods.acr_config import AcrSettings
 from wsss.cam.model_file import CLASSIFIER, RECONSTRUCTOR
 from wsss.data.index import read_index
 from wsss.errors import UserError
+from wsss.marks import check_file_replaceable
 from wsss.models.config import RESNET38
+from wsss.models.model_file import is_model
 from wsss.models.published.acr_checkpoint import load_acr_checkpoint
 from wsss.models.reconstructor import CamClassifier
 
@@ -34,6 +36,8 @@ def import_acr(
     Raises:
         UserError: The settings are of other networks, or the file does not fit them.
     """
+    for path in filter(None, (output, reconstructor_output)):
+        check_file_replaceable(path, is_model, "a model of wsss")
     networks: dict[str, object] = {"method": config.method}
     if isinstance(config, AcrSettings):
         networks["backbone.name"] = config.backbone.name

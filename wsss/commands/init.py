@@ -123,7 +123,11 @@ def automatic(stages: Mapping[str, Any]) -> dict[str, Any]:
     return {
         section: chosen
         for section, keys in KEYS.items()
-        if (chosen := {k: AUTO for k in keys if isinstance(getattr(stages[section], k), float)})
+        if (
+            chosen := {
+                k: AUTO for k in keys if isinstance(getattr(stages[section], k, None), float)
+            }
+        )
     }
 
 

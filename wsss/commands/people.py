@@ -119,8 +119,11 @@ def _table(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     from wsss.files import write_text
-    from wsss.report.compare import compare
+    from wsss.marks import check_file_replaceable
+    from wsss.report.compare import compare, is_comparison
 
+    if options.output is not None:
+        check_file_replaceable(options.output, is_comparison, "a comparison of two runs")
     folders = [find_run(given) for given in (options.first, options.second)]
     for folder in folders:
         if not any((folder / "config").glob("*.json")):

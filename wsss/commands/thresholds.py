@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from wsss.errors import UserError
 from wsss.maps.background import AUTO, Background, threshold_of
-from wsss.maps.chosen import Maps, chosen_entry, read_chosen, write_chosen
+from wsss.maps.chosen import Maps, chosen_entry, is_chosen, read_chosen, write_chosen
+from wsss.marks import check_file_replaceable
 from wsss.project.run_folders import find_run, lacking, no_cams, results_of, run_name
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def _thresholds(options: argparse.Namespace) -> None:
     from wsss.evaluation.thresholds import choose, count_images, describe
     from wsss.project.config import load_config
 
+    if options.output is not None:
+        check_file_replaceable(options.output, is_chosen, "a file of chosen background scores")
     config, folder = load_config(), find_run(options.folder)
     name = run_name(folder)
     found = [store for store in STORES if (folder / store).is_file()]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from wsss.errors import UserError, listed
@@ -71,6 +71,29 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
             expected="a folder that wsss wrote, an empty one, or none",
             fix="choose another output (or another folder under `roots:`), or move what is in "
             "there away; nothing was touched",
+        )
+
+
+def check_file_replaceable(
+    path: str | os.PathLike[str], is_ours: Callable[[Path], bool], what: str
+) -> None:
+    """Refuse to write a person's output over a file that is something else; nothing is touched.
+
+    Args:
+        path: The output; one that is not there will do.
+        is_ours: Whether a file is what is written there.
+        what: What that is, for the message.
+
+    Raises:
+        UserError: There is another file, or one that cannot be read.
+    """
+    file = Path(path)
+    if os.path.lexists(file) and not is_ours(file):
+        raise UserError(
+            "the result would be written over a file that is no result of this command",
+            where=file,
+            expected=f"{what}, or no file",
+            fix="choose another output, or move that file away; nothing was touched",
         )
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from wsss.errors import UserError
 from wsss.irn.config import IrnConfig
 from wsss.irn.model_file import IRNET
+from wsss.marks import check_file_replaceable
 from wsss.models.irnet import load_irn_checkpoint
+from wsss.models.model_file import is_model
 
 
 def import_irn(checkpoint: Path, *, config: IrnConfig, output: Path) -> None:
@@ -21,6 +23,7 @@ def import_irn(checkpoint: Path, *, config: IrnConfig, output: Path) -> None:
     Raises:
         UserError: The settings are of another network, or the file does not fit it.
     """
+    check_file_replaceable(output, is_model, "a model of wsss")
     found = (config.backbone.name, config.backbone.output_stride, config.dilation)
     if found != ("resnet50", 16, False):
         raise UserError(

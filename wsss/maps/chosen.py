@@ -80,6 +80,15 @@ def write_chosen(path: str | os.PathLike[str], entries: Mapping[Maps, Mapping[st
     write_json(path, {"format": FORMAT, "format_version": FORMAT_VERSION, "maps": entries})
 
 
+def is_chosen(path: Path) -> bool:
+    """Say whether a file is one of chosen background scores."""
+    try:
+        values = read_json(path)
+    except UserError:
+        return False
+    return isinstance(values, dict) and values.get("format") == FORMAT
+
+
 def read_chosen(path: str | os.PathLike[str], maps: Maps) -> Mapping[str, Any]:
     """Read what `chosen_entry` made of one kind of maps.
 

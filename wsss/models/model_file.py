@@ -8,13 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import safetensors
 import torch
 from torch import nn
 
 from wsss.errors import UserError
 from wsss.files import content_hash
 from wsss.models.backbones import weights_by_name
-from wsss.models.weights import check_fits, load_model_file, load_strict, save_model
+from wsss.models.weights import METADATA_KEY, check_fits, load_model_file, load_strict, save_model
 from wsss.runtime.registry import Kind, parse_kind
 from wsss.runtime.settings import Settings, replace, to_dict
 
@@ -112,6 +113,15 @@ class ModelKind(Generic[N, S]):
         load_strict(network, state, where=path)
         identity = content_hash([metadata["settings"], classes])
         return Trained(network.eval(), settings, tuple(classes), identity)
+
+
+def is_model(path: Path) -> bool:
+    """Say by its header whether a file is one of these, of whatever kind."""
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except Exception:  # whatever Rust meets in other bytes
+        return False
 
 
 def kept(make: Callable[..., T], path: Path, *arguments: Hashable) -> T:

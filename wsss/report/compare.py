@@ -8,7 +8,10 @@ from pathlib import Path
 
 from wsss.errors import UserError
 from wsss.evaluation.tables import Row
+from wsss.files import read_text
 from wsss.report import facts
+
+_SETTINGS = "## Settings that differ"
 
 _Stage = tuple[str, str, str]
 _Table = dict[_Stage, dict[str, Row]]
@@ -40,7 +43,7 @@ def compare(first: Path, second: Path, names: Sequence[str] = ()) -> str:
     tables = [_by_stage(facts.scores(folder)) for folder in (first, second)]
     parts = [
         f"# {names[0]} and {names[1]}",
-        "## Settings that differ",
+        _SETTINGS,
         _settings(first, second, names),
         "## Mean IoU, %",
         _means(tables, names),
@@ -49,6 +52,15 @@ def compare(first: Path, second: Path, names: Sequence[str] = ()) -> str:
         if stage in tables[1]:
             parts += [f"## Classes: {', '.join(stage)}", _classes(tables, stage, names)]
     return "\n\n".join(parts) + "\n"
+
+
+def is_comparison(path: Path) -> bool:
+    """Say whether a file is what `compare` returned once."""
+    try:
+        first, _, rest = read_text(path).partition("\n")
+    except UserError:
+        return False
+    return first.startswith("# ") and rest.startswith(f"\n{_SETTINGS}\n")
 
 
 def _by_stage(rows: Sequence[Row]) -> _Table:

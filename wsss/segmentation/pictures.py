@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +115,26 @@ def _check_outputs(images: Sequence[Path], output: Path) -> None:
         _refuse([table])
 
 
+def _check_classes(stems: Collection[str], output: Path, classes: str) -> None:
+    """Check that what other starts have left in a folder has the classes of this one.
+
+    Raises:
+        UserError: It has not, and the table of the classes would be that of some alone.
+    """
+    table = output / CLASSES
+    if not table.is_file() or table.read_text(encoding="utf-8") == classes:
+        return
+    written = {f"{stem}{ending}.png" for stem in stems for ending in ("", "_overlay")}
+    for path in sorted(output.glob("*.png")):
+        if path.name not in written and software_of(path) == SOFTWARE:
+            raise UserError(
+                f"predictions with other classes are in this folder, such as {path.name}: "
+                f"{CLASSES} can say only once what a label is",
+                where=table,
+                fix="choose another output folder, or move those away",
+            )
+
+
 def _refuse(others: Sequence[Path]) -> None:
     if others:
         raise UserError(
@@ -196,6 +216,8 @@ def predict_images(
     paths = find_images(inputs)
     _check_outputs(paths, output)
     trained = SEGMENTATION.load(model)
+    table = _classes_table(trained.classes)
+    _check_classes({path.stem for path in paths}, output, table)
     crf = config.crf_settings if config.crf else None
     finish = _Pictures(crf, output, trained.classes, probabilities)
     jobs = [Job(path, path.stem) for path in paths]
@@ -203,7 +225,7 @@ def predict_images(
         model, jobs, finish, config, compute, few_share_threads=True, lenient=True
     )
     if len(broken) < len(jobs):
-        write_text(output / CLASSES, _classes_table(trained.classes))
+        write_text(output / CLASSES, table)
     if broken:
         done = len(broken) < len(jobs)
         lines = [f"{len(broken)} of {len(jobs)} pictures cannot be read"]

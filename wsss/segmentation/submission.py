@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,9 @@ from wsss.data.images import read_label, write_label
 from wsss.data.index import ImageRecord, read_index
 from wsss.errors import UserError, listed
 from wsss.files import atomic_file
+from wsss.marks import check_file_replaceable
+
+_FOLDER = "results/VOC2012/Segmentation/"
 
 
 def _problem(record: ImageRecord, path: Path) -> str | None:
@@ -37,6 +41,15 @@ def _png(path: Path) -> bytes:
     content = io.BytesIO()
     write_label(content, read_label(path))
     return content.getvalue()
+
+
+def _is_submission(path: Path) -> bool:
+    try:
+        with tarfile.open(path, mode="r:gz") as archive:
+            first = archive.next()
+    except (OSError, EOFError, tarfile.TarError, zlib.error):
+        return False
+    return first is None or first.name.startswith(_FOLDER)
 
 
 def pack_submission(
@@ -60,6 +73,7 @@ def pack_submission(
         UserError: Not VOC's classes, or predictions that the server would refuse; all of them
             are listed.
     """
+    check_file_replaceable(output, _is_submission, "an archive of predictions")
     images = read_index(index).subset(split)
     if images.classes != VOC_CLASSES:
         raise UserError(
@@ -76,7 +90,7 @@ def pack_submission(
             where=predictions,
             fix=f"predict the whole split '{split}' again",
         )
-    folder = f"results/VOC2012/Segmentation/{competition}_test_cls"
+    folder = f"{_FOLDER}{competition}_test_cls"
     with (
         atomic_file(output) as temporary,
         open(temporary, "wb") as raw,
