@@ -172,3 +172,12 @@ def test_pictures_are_opened_with_a_list_of_formats_everywhere() -> None:
     for path in sorted((Path(wsss.__file__).parent).rglob("*.py")):
         for line in path.read_text().splitlines():
             assert "Image.open(" not in line or "formats=" in line, f"{path}: {line}"
+
+
+def test_a_transparent_palette_is_read_without_a_word(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (6, 3), dtype=np.uint8)
+    places = np.arange(24, dtype=np.uint8).reshape(4, 6) % 6
+    image = Image.fromarray(places)
+    image.putpalette(colours.tobytes())
+    image.save(tmp_path / "a.png", transparency=bytes([0, 50, 255, 7, 9, 200]))
+    assert np.array_equal(read_image(tmp_path / "a.png"), colours[places])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_tiny_data
 from PIL import Image
 
 from wsss.data.build import build_index, build_masks
@@ -227,3 +229,21 @@ def test_a_few_corrected_masks_do_not_say_how_classes_are_numbered(
     few = Index(index.classes, index.records[:3])
     with pytest.raises(UserError, match="2 of 2 masks contradict the tags"):
         build_masks(FOLDER, tmp_path, index, only=few)
+
+
+def test_two_masks_of_one_picture_are_refused(tmp_path: Path) -> None:
+    write_tiny_data(tmp_path, train=4, val=0)
+    index = build_index(FolderSettings(), tmp_path)
+    shutil.copy(tmp_path / "masks/image_00.png", tmp_path / "masks/image_00.PNG")
+    with pytest.raises(UserError, match=r"image_00\.png: image_00\.PNG is a mask of the same"):
+        build_masks(FolderSettings(), tmp_path, index)
+    (tmp_path / "masks/image_00.png").unlink()
+    assert build_masks(FolderSettings(), tmp_path, index)["image_00"] == "masks/image_00.PNG"
+
+
+def test_a_jpeg_is_no_mask_whatever_it_is_called(tmp_path: Path) -> None:
+    label = np.zeros((32, 32), np.uint8)
+    label[5:20, 7:30] = 3
+    Image.fromarray(label).save(tmp_path / "a.png", format="JPEG")
+    with pytest.raises(UserError, match="this label picture is a JPEG, whatever its name"):
+        read_label(tmp_path / "a.png")

@@ -362,3 +362,20 @@ data.export(sys.argv[1], "voc_segmentation", save_media=False, apply_colormap=Tr
     found = read_label(tmp_path / "masks/sub__a.png")
     # The run has the classes in the other order.
     assert found.tolist() == [[2, 2, 0, 1], [0, 0, 1, 1]]
+
+
+def test_a_mask_is_there_however_its_suffix_is_spelt(labels, tmp_path):
+    exported, maps = labels
+    export_labels(exported, "png", tmp_path / "png")
+    drawn = tmp_path / "root/masks/row.PNG"
+    drawn.parent.mkdir()
+    mine = maps["row"].copy()
+    mine[:, :20] = 2
+    with drawn.open("wb") as file:
+        write_label(file, mine)
+    with pytest.raises(UserError, match=r"masks/row\.PNG: it was not imported"):
+        take(tmp_path / "png", exported, tmp_path)
+    assert np.array_equal(read_label(drawn), mine)
+    take(tmp_path / "png", exported, tmp_path, overwrite=True)
+    assert np.array_equal(read_label(drawn), maps["row"])
+    assert not drawn.with_suffix(".png").exists()

@@ -310,3 +310,14 @@ def test_an_index_in_another_order_is_refused_with_both(tmp_path: Path) -> None:
     # A class more moves the others' numbers, not their order.
     (tmp_path / "out" / "classes.txt").write_text("Zebra\nmouse\n")
     check_class_order(settings, tmp_path, output.with_name("classes.txt"), "")
+
+
+def test_a_list_with_a_tag_a_line_is_no_tag(tmp_path: Path, write: Write) -> None:
+    settings = write(tmp_path, ["dog\nsofa", "dog"])
+    with pytest.raises(UserError, match="has a line break in it: are these several tags"):
+        build_index(settings, tmp_path)
+    # Behind a separator it is only how the cell is laid out.
+    assert build_index(write(tmp_path, ["dog;\nsofa\n", "dog"]), tmp_path).classes == (
+        "dog",
+        "sofa",
+    )

@@ -33,6 +33,7 @@ FORMATS: tuple[str, ...] = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 IGNORE = 255
 """Label of pixels that are not sure or do not count; 0 is background, the rest are classes."""
 
+_LABEL_PICTURE = "8-bit palette or grey PNG: 0 background, 1.. classes, 255 ignore"
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS = 258
 MOST_MEGAPIXELS = 178.0
@@ -159,6 +160,9 @@ def upright_rgb(
     """
     _require_8_bits(image, where)
     upright = ImageOps.exif_transpose(image) if _turned(image) else image
+    if upright.mode == "P" and isinstance(upright.info.get("transparency"), bytes):
+        # The same colours; straight to RGB, Pillow warns that the transparency is lost.
+        upright = upright.convert("RGBA")
     return np.array(upright.convert("RGB"))
 
 
@@ -235,6 +239,14 @@ def read_label(
     """
     try:
         with _open(path, most_megapixels) as image:
+            if image.format in ("JPEG", "MPO"):
+                raise UserError(
+                    "this label picture is a JPEG, whatever its name: what it holds is near the "
+                    "labels, not the labels",
+                    where=path,
+                    expected=_LABEL_PICTURE,
+                    fix="save it anew as PNG where it was drawn",
+                )
             # Pillow stretches 2- and 4-bit grey to 0..255, which would invent labels.
             raw_mode = image.tile[0][3] if image.tile else None
             stretched = raw_mode in {"L;2", "L;4"}
@@ -245,7 +257,7 @@ def read_label(
                 raise UserError(
                     f"a label picture of mode {image.mode!r}{depth}",
                     where=path,
-                    expected="8-bit palette or grey PNG: 0 background, 1.. classes, 255 ignore",
+                    expected=_LABEL_PICTURE,
                     fix="save the labels themselves, not their colours",
                 )
             return np.array(image, dtype=np.uint8)
@@ -294,7 +306,7 @@ def _labels_of_colours(picture: NDArray[np.uint8], path: str | PathLike[str]) ->
             f"a label picture in colour, with colours that are not in VOC's colour map: "
             f"{listed((tuple(colour.tolist()) for colour in unknown), 5)}",
             where=path,
-            expected="8-bit palette or grey PNG: 0 background, 1.. classes, 255 ignore",
+            expected=_LABEL_PICTURE,
             fix="save the labels themselves, not their colours; or VOC's colours, unblurred",
         )
     return labels.astype(np.uint8)[which].reshape(picture.shape[:2])

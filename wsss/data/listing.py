@@ -179,8 +179,8 @@ def bad_class_name(name: str) -> str | None:
         return "is empty or has blanks at its ends"
     if ";" in name or any(unicodedata.category(letter) in _UNPRINTED for letter in name):
         return "contains ';' or a control character (tags are joined by ';')"
-    if name.lower() in {"background", "mean"}:
-        return "is reserved: the background is label 0, and 'mean' a row of the score table"
+    if name.lower() in {"background", "mean", "all"}:
+        return "is reserved: the background is label 0, 'mean' and 'all' are rows of score tables"
     return None
 
 

@@ -23,6 +23,7 @@ IN_DOUBT = "tags in doubt"
 """Kind of the problem that a cell can be read in more than one way."""
 
 _BLANKS = re.compile("[ \t\r\n\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
+_BREAK = re.compile("[\n\r\u2028\u2029]")
 # Without a width or a mark of their own, though Unicode does not call them format characters.
 _INVISIBLE = frozenset(
     [*map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0))]
@@ -132,6 +133,8 @@ def read_tags(cells: Sequence[Cell], known: Collection[str], *, file: str) -> Ta
             tags = [name for name in map(clean_name, parts) if name]
             whole = cell.text if isinstance(cell.text, str) else None
             reason = _doubt(whole, tags, separator, names)
+            if whole is not None and reason is None:
+                reason = _broken(parts, separator, names)
             read[cell.text] = frozenset(() if reason is not None else tags), reason
         tags_found, reason = read[cell.text]
         if reason is not None:
@@ -177,6 +180,17 @@ def _split(text: str, separator: str | None, known: frozenset[str]) -> list[str]
         parts.append(separator.join(pieces[start:end]))
         start = end
     return parts
+
+
+def _broken(parts: Iterable[str], separator: str | None, known: frozenset[str]) -> str | None:
+    """Say which tag has a line break in it, as a list of tags in a spreadsheet's cell has."""
+    for part in parts:
+        if _BREAK.search(part.strip()) and clean_name(part) not in known:
+            return (
+                f"{part.strip()!r} has a line break in it: are these several tags? Write them with "
+                f"{separator or ';'!r} between"
+            )
+    return None
 
 
 def _doubt(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +18,9 @@ from wsss.data.class_names import (
 from wsss.data.fingerprints import combined, file_digests
 from wsss.data.formats.folder import find_folder_masks, folder_mask_fingerprint
 from wsss.data.formats.pictures import (
-    MASKS,
     SET_NAMES,
     files_below,
+    folders_in,
     image_name,
     is_picture,
     note_left_out,
@@ -35,7 +35,7 @@ from wsss.data.listing import (
     class_problems,
 )
 from wsss.data.tags import clean_name
-from wsss.errors import UserError
+from wsss.errors import UserError, listed
 from wsss.runtime.settings import BelowOne
 
 
@@ -51,12 +51,21 @@ class ClassFoldersSettings(IndexSettings):
 
 def _sets(root: Path) -> bool:
     """Say whether the folders directly below are image sets."""
-    folders = {
-        path.name.lower()
-        for path in root.iterdir()
-        if path.is_dir() and not path.name.startswith(".") and path.name != MASKS
-    }
+    folders = {name.lower() for name in folders_in(root)}
     return bool(folders) and folders <= SET_NAMES.keys()
+
+
+def _sets_among(classes: Sequence[str]) -> list[Problem]:
+    """Return a problem where folders that are taken for classes are called as image sets are."""
+    sets = [name for name in classes if name.lower() in SET_NAMES]
+    if len({SET_NAMES[name.lower()] for name in sets}) < 2:
+        return []
+    others = [name for name in classes if name not in sets]
+    reason = (
+        f"the folders {listed(sets, 4)} are called as image sets are, and beside them lie pictures "
+        f"in {listed(others, 4)}: take these away, or, if all are classes, list them in classes.txt"
+    )
+    return [Problem(sets[0], 0, "sets or classes", reason)]
 
 
 def list_class_folders(settings: ClassFoldersSettings, root: Path) -> Listing:
@@ -74,7 +83,7 @@ def list_class_folders(settings: ClassFoldersSettings, root: Path) -> Listing:
         parts = file.split("/")
         if not is_picture(file):
             foreign.append(file)
-        elif len(parts) < depth + 2:
+        elif len(parts) < depth + 2 or (has_sets and parts[0].lower() not in SET_NAMES):
             loose.append(file)
         else:
             # Below a class's folder there may be more.
@@ -88,6 +97,8 @@ def list_class_folders(settings: ClassFoldersSettings, root: Path) -> Listing:
     problems += class_problems(classes, file=None, root=root.name)
     listing = Listing(classes, problems=problems, notes=[order_note(order)])
     listing.chosen = order == FROM_FILE
+    if not has_sets and not listing.chosen:
+        listing.problems += _sets_among(classes)
     for files in kept.values():
         for same in _same_content(root, files):
             set_name = SET_NAMES[same[0].split("/")[0].lower()] if has_sets else "train"
@@ -131,6 +142,8 @@ def recognise(root: Path) -> Mapping[str, Any] | None:
     depth = 3 if _sets(root) else 2
     pictures = [file for file in files_below(root) if is_picture(file)]
     deep = [file for file in pictures if len(file.split("/")) >= depth]
+    if depth == 3:
+        deep = [file for file in deep if file.split("/")[0].lower() in SET_NAMES]
     folders = {file.split("/")[depth - 2] for file in deep}
     if not pictures:
         return None

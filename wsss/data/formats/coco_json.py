@@ -131,6 +131,7 @@ def list_coco_json(settings: CocoJsonSettings, root: Path) -> Listing:
     for set_name, document in documents.items():
         _add_set(listing, finder, set_name, files[set_name], document)
     _check_twice(listing)
+    listing.notes += finder.moved()
     note_left_out(listing, finder.unlisted(), "pictures that no annotation file lists")
     if any(
         annotation.get("segmentation")

@@ -23,7 +23,7 @@ from wsss.data.class_names import (
     read_classes,
 )
 from wsss.data.fingerprints import combined, folder_digest, is_folder, named_digest
-from wsss.data.formats.pictures import split_off_val
+from wsss.data.formats.pictures import spelt_otherwise, split_off_val
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IMAGE_SUFFIXES
 from wsss.data.index import Index
@@ -331,6 +331,7 @@ def _masks_of(folder: Path, known: Names, problems: list[Problem]) -> Iterator[t
     if os.path.lexists(folder) and not folder.is_dir():
         reason = "this is no folder, or a link to one that is not there"
         problems.append(Problem(MASKS, 0, "masks in no folder", reason))
+    otherwise = spelt_otherwise(folder)
     for name in sorted(os.listdir(folder)) if folder.is_dir() else ():  # noqa: PTH208 - as above
         if name.startswith("."):
             continue
@@ -342,6 +343,9 @@ def _masks_of(folder: Path, known: Names, problems: list[Problem]) -> Iterator[t
         elif stem not in known:
             reason = f"no image has this name{hint(stem)}"
             problems.append(Problem(file, 0, "mask without an image", reason))
+        elif otherwise.get(stem, name) != name:
+            reason = f"{otherwise[stem]} is a mask of the same picture: keep one of them"
+            problems.append(Problem(file, 0, "two masks of one picture", reason))
         else:
             yield stem, file
 

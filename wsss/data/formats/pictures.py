@@ -6,7 +6,7 @@ import hashlib
 import os
 import unicodedata
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,8 @@ from wsss.data.images import IMAGE_SUFFIXES
 from wsss.data.listing import Entries, Listing, Problem, nearest
 from wsss.errors import UserError, listed
 from wsss.runtime.names import Names
+
+_SHOWN = 5
 
 MASKS = "masks"
 """Folder for masks under the data root, whatever the layout: NAME.png, NAME as the index has it."""
@@ -32,6 +34,40 @@ SET_NAMES = {
 
 # In the topmost folder of a disk or a share, and often for nobody to read.
 _OF_DISKS = ("lost+found", "System Volume Information", "$RECYCLE.BIN", "#recycle", "@eaDir")
+
+
+# Where data lie around a working folder, or in it, its results are no pictures of theirs: each
+# start would find other data than the one before.
+_OF_WORKING_FOLDERS = (
+    *("Snakefile", "config.yaml", "config.local.yaml"),
+    *("workflow", "profiles", "envs", "results"),
+)
+
+
+def is_working_folder(folders: Collection[str], files: Collection[str]) -> bool:
+    """Say by what is in a folder whether runs are made in it."""
+    return {"Snakefile", "config.yaml"} <= set(files) and {"workflow", "profiles"} <= set(folders)
+
+
+def folders_in(root: Path) -> set[str]:
+    """Return the folders directly below a folder that can be part of a data set, by their names.
+
+    Those of masks, hidden ones, working folders, and what belongs to one are none.
+    """
+    folders, files = _content(root)
+    ours = _OF_WORKING_FOLDERS if is_working_folder(folders, files) else ()
+    return {
+        name
+        for name in folders
+        if name[0] != "."
+        and name not in (MASKS, *ours)
+        and not is_working_folder(*_content(root / name))
+    }
+
+
+def _content(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the folders and of the files in a folder; none, if it cannot be read."""
+    return next(((folders, files) for _, folders, files in os.walk(folder)), ([], []))
 
 
 def refuse_folder(error: OSError) -> None:
@@ -52,7 +88,8 @@ def refuse_folder(error: OSError) -> None:
 def files_below(root: Path) -> Iterator[str]:
     """Yield the files below a folder, in order, as paths relative to it; hidden ones left out.
 
-    The folder of masks is left out, too.
+    The folder of masks is left out, too, and so is what belongs to a working folder, its results
+    among it.
 
     Raises:
         UserError: A folder cannot be read.
@@ -69,10 +106,13 @@ def files_below(root: Path) -> Iterator[str]:
             continue
         seen.add((status.st_dev, status.st_ino))
         place = "" if folder == base else Path(os.path.relpath(folder, base)).as_posix() + "/"
+        ours = _OF_WORKING_FOLDERS if is_working_folder(folders, files) else ()
         folders[:] = sorted(
-            name for name in folders if name[0] != "." and place + name not in (MASKS, *_OF_DISKS)
+            name
+            for name in folders
+            if name[0] != "." and place + name not in (MASKS, *_OF_DISKS) and name not in ours
         )
-        yield from (place + name for name in sorted(files) if name[0] != ".")
+        yield from (place + name for name in sorted(files) if name[0] != "." and name not in ours)
 
 
 def _bare(file: str) -> str:
@@ -83,6 +123,16 @@ def _bare(file: str) -> str:
 def is_picture(file: str) -> bool:
     """Say whether a file is taken for a picture, by its suffix."""
     return file[len(_bare(file)) :].lower() in IMAGE_SUFFIXES
+
+
+def spelt_otherwise(folder: Path) -> dict[str, str]:
+    """Return the PNG files of a folder whose suffix is not `.png`: `a.PNG` by `a`."""
+    found: dict[str, str] = {}
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():  # noqa: PTH208 - as above
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122
+        if suffix != ".png" and suffix.lower() == ".png" and name[0] != ".":
+            found.setdefault(stem, name)
+    return found
 
 
 def image_name(file: str) -> str:
@@ -104,6 +154,12 @@ def _keys(file: str) -> set[str]:
     return {file, name, _bare(name), _bare(file)}
 
 
+def _ends_alike(wanted: str, file: str) -> bool:
+    """Say whether of two paths one is the end of the other, whatever their suffixes."""
+    one, other = (list(reversed(_bare(path).split("/"))) for path in (wanted, file))
+    return all(a == b for a, b in zip(one, other, strict=False))
+
+
 class Finder:
     """Finds the pictures that a list names: by path, else by file name, else without suffix.
 
@@ -115,6 +171,7 @@ class Finder:
 
     def __init__(self, root: Path) -> None:
         self.files = Names()
+        self._moved, self._some_moved = 0, list[str]()
         hashes, places = array("q"), array("i")
         for file in files_below(root):
             if is_picture(file):
@@ -152,6 +209,11 @@ class Finder:
             if len(found) == 1:
                 position, file = found[0]
                 self._used[position] = True
+                # Of a path from another machine the end is the same, of a bare name there is none.
+                if "/" in wanted and not _ends_alike(wanted, file):
+                    self._moved += 1
+                    if len(self._some_moved) < _SHOWN:
+                        self._some_moved.append(f"{wanted}: {file}")
                 return file
             if len(found) > 1:
                 files = listed((file for _, file in found), 4)
@@ -175,6 +237,13 @@ class Finder:
             for key in _keys(file)
             if not unicodedata.is_normalized("NFC", key)
         }
+
+    def moved(self) -> list[str]:
+        """Return a note for people where pictures lie in other folders than the list says."""
+        if not self._moved:
+            return []
+        some = ", ".join(self._some_moved) + (", ..." if self._moved > _SHOWN else "")
+        return [f"in another folder than the list says, by their names: {self._moved} ({some})"]
 
     def unlisted(self) -> Names:
         """Return the pictures that nothing named."""
@@ -215,4 +284,4 @@ def split_off_val(listing: Listing, share: float) -> None:
 def note_left_out(listing: Listing, files: Sequence[str], what: str) -> None:
     """Say which files are left out."""
     if files:
-        listing.notes.append(f"left out, {what}: {len(files)} ({listed(files, 5)})")
+        listing.notes.append(f"left out, {what}: {len(files)} ({listed(files, _SHOWN)})")

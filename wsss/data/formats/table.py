@@ -86,6 +86,7 @@ def list_table(settings: TableSettings, root: Path) -> Listing:
         if not names and row.line not in doubtful:
             without.append(row.image)
     note_left_out(listing, without, "without tags, not trained on")
+    listing.notes += finder.moved()
     note_left_out(listing, finder.unlisted(), f"pictures that {settings.file} does not list")
     split_off_val(listing, settings.val_share)
     return listing

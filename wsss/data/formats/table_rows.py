@@ -111,7 +111,13 @@ def _csv_rows(path: Path) -> Rows:
     _require_once([name.lower() for name in header], "the first line", path)
     image = columns[_first(IMAGE_KEYS, columns) or header[0].lower()]
     set_key = _first(SET_KEYS, columns)
-    others = [i for i in range(len(header)) if i not in (image, columns.get(set_key or "", image))]
+    used = {image, columns[set_key] if set_key else image}
+    # Spreadsheets leave columns of nothing at the end of all lines.
+    others = [
+        i
+        for i in range(len(header))
+        if i not in used and (header[i] or any(cells[i] for _, cells in lines))
+    ]
 
     def rows(tags_of: _TagsOf) -> list[Row]:
         return [
@@ -152,7 +158,8 @@ def _one_hot(
 
 
 def _columns_left_out(names: list[str]) -> list[str]:
-    return [f"left out, columns of the table: {listed(names, 8)}"] if names else []
+    named = [name or "one without a name" for name in names]
+    return [f"left out, columns of the table: {listed(named, 8)}"] if named else []
 
 
 def _json_rows(path: Path) -> Rows:

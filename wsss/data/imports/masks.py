@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from wsss.data.formats.pictures import MASKS
+from wsss.data.formats.pictures import MASKS, spelt_otherwise
 from wsss.data.images import IGNORE, read_label, write_label, written_by
 from wsss.data.imports.drawn import Drawing, DrawnMask, Label
 from wsss.data.index import ImageRecord, Index
@@ -109,16 +109,18 @@ def import_masks(drawing: Drawing, index: Index, root: Path, choices: Choices) -
     report, problems = Report(), list(drawing.problems)
     matched = _matched(drawing, index, report, problems)
     seen: list[Seen] = []
-    wanted: list[tuple[ImageRecord, DrawnMask]] = []
+    wanted: list[tuple[Path, ImageRecord, DrawnMask]] = []
+    # A mask is the one that is there, however its suffix is spelt.
+    otherwise = spelt_otherwise(root / MASKS)
     for record, mask in matched:
         try:
             label = _label(mask, record, drawing, choices)
             if _is_taken(label, mask, record, choices, report):
-                target = root / MASKS / f"{record.name}.png"
+                target = root / MASKS / otherwise.get(record.name, f"{record.name}.png")
                 if _same(target, label):
                     report.kept.append(record.name)
                 elif choices.overwrite or _replaceable(target):
-                    wanted.append((record, mask))
+                    wanted.append((target, record, mask))
                     seen.append(_seen(label, record, index))
                 else:
                     reason = "it was not imported, or was changed since: --overwrite replaces it"
@@ -131,9 +133,9 @@ def import_masks(drawing: Drawing, index: Index, root: Path, choices: Choices) -
         _tell_untagged(seen, index)
     else:
         check_tags(seen, index.classes, root)
-    for record, mask in wanted:
+    for target, record, mask in wanted:
         label = _label(mask, record, drawing, choices)
-        _write(root / MASKS / f"{record.name}.png", label)
+        _write(target, label)
         report.written.append(record.name)
         if (label == IGNORE).any() and not drawing.knows_unsure:
             report.restored.append(record.name)
