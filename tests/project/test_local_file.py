@@ -96,3 +96,24 @@ def test_local_file_then_overrides(tmp_path):
     assert (parts.cam, parts.irn) == (2, 3)
     cam = config.run("a").stages["cam"]
     assert (cam.epochs, cam.acr.q_initial, cam.acr.q_decay) == (3, 0.7, 0.5)
+
+
+def test_a_link_stays_one(tmp_path):
+    kept, link = tmp_path / "kept" / "mine.yaml", tmp_path / "config.local.yaml"
+    link.symlink_to(kept)
+    with pytest.raises(UserError, match="this link leads to no file"):
+        update_local(link, {"roots": {"mine": "a"}})
+    assert not kept.parent.exists()
+    kept.parent.mkdir()
+    kept.write_text("# mine\nroots: {other: b}\n")
+    update_local(link, {"roots": {"mine": "a"}})
+    assert link.is_symlink() and kept.read_text() == "# mine\nroots: {other: b, mine: a}\n"
+
+
+def test_a_section_whose_lines_were_taken_out_says_nothing(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "roots: {own: a}\nruns: {a: {root: own, index: {format: folder}}}\n"
+    )
+    (tmp_path / "config.local.yaml").write_text("roots:\n#  own: b\nruns:\n#  b: {extends: a}\n")
+    config = load_config(folder=tmp_path)
+    assert list(config.runs) == ["a"] and str(config.roots["own"]) == "a"

@@ -232,3 +232,10 @@ def test_class_names_of_an_index_hold_no_sequence(data: Path, tmp_path: Path) ->
     (data / "labels.csv").write_text(f"image,tags\na{EVIL}.png,dog\nb.png,d\x9bog\n")
     with pytest.raises(UserError, match="control character"):
         make_index(config=FolderSettings(), root=data, output=tmp_path / "index.csv")
+
+
+def test_streams_that_are_closed_take_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert main(["table", "nowhere"]) == 2
+    assert sys.stdout is None and sys.stderr is None

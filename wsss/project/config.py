@@ -339,13 +339,22 @@ def load_config(
     values = read_yaml(folder / CONFIG_FILE)
     # A link to nothing is no missing file: what it should say would be missed in silence.
     if os.path.lexists(folder / LOCAL_FILE):
-        values = merge(values, read_yaml(folder / LOCAL_FILE))
+        values = merge(values, _said(read_yaml(folder / LOCAL_FILE), values))
     values = merge(values, overrides or {})
     plugins = values.get("plugins")
     if isinstance(plugins, list) and all(isinstance(name, str) for name in plugins):
         values["plugins"] = [os.path.realpath(folder / name) for name in plugins]
         load_plugins(map(Path, values["plugins"]))
     return resolve(values)
+
+
+def _said(values: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file says over another: nothing of a section whose lines were taken out."""
+    return {
+        key: value
+        for key, value in values.items()
+        if value is not None or not isinstance(below.get(key), Mapping)
+    }
 
 
 def resolve(values: Mapping[str, Any]) -> ProjectConfig:

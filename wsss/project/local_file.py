@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,21 @@ def update_local(path: Path, changes: Mapping[str, Any]) -> None:
     """Lay settings over those in a local configuration file; a missing file is made.
 
     Raises:
-        UserError: The file is not YAML, or what would be written does not say the same as before
-            and the changes; then nothing is written.
+        UserError: The file is a link to nothing, or not YAML, or what would be written does not
+            say the same as before and the changes; then nothing is written.
     """
     # Only the two commands that write settings need it.
     from ruamel.yaml import YAML
 
+    # Through a link: put in its place, the file would no longer be where somebody keeps it.
+    link, path = path, Path(os.path.realpath(path))
+    if link.is_symlink() and not path.exists():
+        raise UserError(
+            "this link leads to no file",
+            where=link,
+            expected=f"a file at {path}",
+            fix="mount what it lies on, or take the link away",
+        )
     before = read_yaml(path) if path.exists() else {}
     document = YAML()
     document.preserve_quotes = True

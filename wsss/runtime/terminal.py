@@ -7,9 +7,11 @@ printed by every command. So the streams themselves are guarded, once, where a c
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TextIO
 
 from wsss.errors import printable
@@ -37,6 +39,12 @@ class _Guarded:
         return getattr(self.stream, name)
 
 
+@cache
+def _nowhere() -> TextIO:
+    """Return what stands for a stream that was closed before the start: `wsss ... >&-`."""
+    return open(os.devnull, "w", encoding="utf-8")
+
+
 @contextmanager
 def guarded_streams() -> Iterator[None]:
     """Guard standard output and error.
@@ -49,7 +57,7 @@ def guarded_streams() -> Iterator[None]:
             # Under `| tee` Python would hold lines back until a block is full; and a terminal of
             # few characters is no reason to end.
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
-    sys.stdout, sys.stderr = (_Guarded(stream) for stream in before)
+    sys.stdout, sys.stderr = (_Guarded(stream or _nowhere()) for stream in before)
     try:
         yield
     except Exception:
