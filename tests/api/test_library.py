@@ -160,8 +160,13 @@ def test_an_upright_picture_whatever_its_exif(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "array",
-    [np.zeros((3, 40, 50), np.uint8), np.zeros((40, 50, 3)), np.zeros(4, np.uint8)],
-    ids=["channels-first", "float", "flat"],
+    [
+        np.zeros((3, 40, 50), np.uint8),
+        np.zeros((40, 50, 3)),
+        np.zeros(4, np.uint8),
+        np.zeros((0, 50, 3), np.uint8),
+    ],
+    ids=["channels-first", "float", "flat", "empty"],
 )
 def test_another_array_is_refused(folder: Path, array: np.ndarray) -> None:
     with pytest.raises(wsss.UserError, match="this picture is an array"):

@@ -350,3 +350,11 @@ def test_the_file_under_hdf5_is_closed_at_its_end(tmp_path: Path) -> None:
         sink.write(b"ab")
         assert not sink.closed
     assert sink.closed and (tmp_path / "file").read_bytes() == b"ab"
+
+
+def test_only_what_a_stage_writes_is_to_be_deleted(tmp_path):
+    for name, said in (("holiday.png", False), ("cams.h5", True)):
+        (tmp_path / name).write_bytes(b"mine")
+        with pytest.raises(UserError, match="does not begin as HDF5") as caught:
+            MapStore(tmp_path / name)
+        assert ("rm " in str(caught.value.fix)) == said

@@ -155,7 +155,12 @@ def _as_array(picture: Picture) -> npt.NDArray[np.uint8]:
     if not isinstance(picture, np.ndarray):
         probe_image(picture)  # nobody has looked at it before, as the index stage does
         return read_image(picture)
-    if picture.dtype != np.uint8 or picture.shape[2:] not in ((), (3,)) or picture.ndim < 2:
+    if (
+        picture.dtype != np.uint8
+        or picture.shape[2:] not in ((), (3,))
+        or picture.ndim < 2
+        or not picture.size
+    ):
         raise UserError(
             f"this picture is an array {picture.shape} of {picture.dtype}",
             expected="(H, W, 3) RGB or (H, W) grey, uint8 in 0..255",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import struct
 from pathlib import Path
 from typing import Any
@@ -86,14 +87,26 @@ def _heap_ends(heap: bytes, left: int) -> bool:
     return True
 
 
+_MADE = ("cams.h5", "walked.h5")
+
+
 def damaged(path: object, what: str, reason: object) -> UserError:
     """Return the error for a store of which a part cannot be used."""
+    # Whatever a person named may be anything: only what a stage writes is to be deleted.
+    fix = (
+        "name a map store that wsss wrote, such as results/RUN/cams.h5; copy it again if it is one"
+    )
+    if Path(str(path)).name in _MADE:
+        place = shlex.quote(str(path))
+        fix = (
+            "delete it and have it made again; the stage that writes it runs again:  "
+            f"rm {place} && snakemake --cores all {place}"
+        )
     return UserError(
         f"{what} cannot be read ({str(reason)[:300]})",
         where=path,
         expected="a complete HDF5 file",
-        fix="delete it and have it made again; the stage that writes it runs again:  "
-        f"rm {path} && snakemake --cores all {path}",
+        fix=fix,
     )
 
 
