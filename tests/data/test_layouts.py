@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_tiny_data
-from PIL import Image
+from layout_helpers import TAGS, found, picture, read, write_pictures
 
 from wsss.commands.init import recognised
 from wsss.data.build import build_index, build_masks, listing_fingerprint, mask_fingerprint
@@ -18,32 +18,6 @@ from wsss.data.formats.coco_json import CocoJsonSettings, list_coco_json
 from wsss.data.formats.registry import FORMATS
 from wsss.data.images import probe_image, read_image, write_label
 from wsss.errors import UserError
-
-TAGS = {
-    **{"beach/a.jpg": ("dog", "sea"), "beach/b.jpg": ("sea",), "town/c.png": ("car", "dog")},
-    **{"town/d.jpg": ("car",), "e.jpg": ("dog",), "town/a.jpg": ("car",)},
-}
-
-
-def picture(path: Path, seed: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.random.default_rng(seed).integers(0, 255, (6, 9, 3), dtype=np.uint8)
-    Image.fromarray(values).save(path)
-
-
-def write_pictures(root: Path) -> Path:
-    for seed, file in enumerate(TAGS):
-        picture(root / file, seed)
-    return root
-
-
-def read(root: Path, **changes: object):
-    settings = FORMATS.parse({**recognised(root), **changes}, where="index")
-    return settings, build_index(settings, root)
-
-
-def found(index) -> dict[str, tuple[str, ...]]:
-    return {record.path: record.tags for record in index.records}
 
 
 def one_hot(root: Path, order: list[str]) -> Path:
@@ -384,71 +358,3 @@ def test_heic_pictures_are_read(tmp_path):
     read_back = read_image(tmp_path / "red" / "phone.HEIC").astype(int)
     assert np.abs(read_back - values).mean() < 12
     assert "red/phone.HEIC" in found(read(tmp_path)[1])
-
-
-WORKING_FOLDER = ("Snakefile", "config.yaml", "workflow/x.smk", "profiles/default/config.yaml")
-
-
-@pytest.mark.parametrize("place", ["", "work"])
-@pytest.mark.parametrize("sets", [(), ("train", "val")])
-def test_results_around_or_among_the_pictures_are_none(tmp_path, place, sets, capsys):
-    for seed, folder in enumerate(sets or ("",)):
-        for name in ("cat", "dog"):
-            picture(tmp_path / folder / name / "a.png", 10 * seed + len(name))
-    work = tmp_path / place
-    for file in WORKING_FOLDER:
-        (work / file).parent.mkdir(parents=True, exist_ok=True)
-        (work / file).touch()
-    settings, before = read(tmp_path)
-    fingerprint = listing_fingerprint(settings, tmp_path)
-    for file in ("results/mine/panels/a.png", "results/demo-data/images/a.png"):
-        picture(work / file, 5)
-    (work / "config.local.yaml").touch()
-    settings, after = read(tmp_path)
-    assert found(after) == found(before) and listing_fingerprint(settings, tmp_path) == fingerprint
-    assert before.classes == after.classes == ("cat", "dog")
-    assert after.sets == (sets or ("train",))
-    # Whatever else is in a working folder counts, or is said to be left out.
-    picture(work / "more" / "b.png", 6)
-    capsys.readouterr()
-    if sets and not place:
-        with pytest.raises(UserError, match="the folders train, val are called as image sets"):
-            read(tmp_path)
-        return
-    extended = read(tmp_path)[1]
-    told = "left out, pictures in no class's folder: 1 (work/more/b.png)"
-    assert (told in capsys.readouterr().out) == bool(sets)
-    assert len(extended.classes) == (2 if sets else 3)
-
-
-def test_folders_called_as_sets_are_classes_where_they_are_listed(tmp_path):
-    for seed, name in enumerate(("train", "test", "tram")):
-        picture(tmp_path / name / "a.png", seed)
-    with pytest.raises(UserError, match="beside them lie pictures in tram"):
-        read(tmp_path)
-    (tmp_path / "classes.txt").write_text("train\ntest\ntram\n")
-    assert read(tmp_path)[1].classes == ("train", "test", "tram")
-
-
-def test_columns_of_nothing_are_not_there(tmp_path, capsys):
-    write_pictures(tmp_path)
-    lines = ["image,dog,car,,", *(f"{file},{i % 2},1,," for i, file in enumerate(TAGS))]
-    (tmp_path / "t.csv").write_text("\n".join([*lines, ",,,,"]) + "\n")
-    assert read(tmp_path)[1].classes == ("dog", "car")
-    lines = ["image,tags,,", *(f"{file},dog,," for file in TAGS)]
-    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
-    capsys.readouterr()
-    assert read(tmp_path)[1].classes == ("dog",)
-    assert "columns" not in capsys.readouterr().out
-    (tmp_path / "t.csv").write_text("\n".join([*lines[:-1], lines[-1] + "remark"]) + "\n")
-    read(tmp_path)
-    assert "left out, columns of the table: one without a name" in capsys.readouterr().out
-
-
-def test_pictures_in_another_folder_than_the_list_says_are_named(tmp_path, capsys):
-    write_pictures(tmp_path)
-    lines = ["image,tags", "/data/town/d.jpg,car", "val/beach/b,sea", "e.jpg,dog", "sea/c.png,dog"]
-    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
-    assert len(read(tmp_path)[1].records) == 4
-    told = "in another folder than the list says, by their names: 1 (sea/c.png: town/c.png)"
-    assert told in capsys.readouterr().out

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from wsss.data.exports.label_studio import brush_rle
 from wsss.data.exports.registry import export_labels
 from wsss.data.images import read_label, write_label
+from wsss.data.imports.drawn import Files
 from wsss.data.imports.label_studio import unpacked_rle
 from wsss.data.imports.masks import Choices, Pictures, import_masks
 from wsss.data.imports.registry import read_drawing
@@ -289,6 +290,14 @@ def test_other_files_and_folders_are_refused(tmp_path):
     for name in ("b.zip", "c.tif", "none.json", "."):
         with pytest.raises(UserError):
             read_drawing(tmp_path / name, CLASSES)
+
+
+def test_a_member_without_a_name_is_no_file(labels, tmp_path):
+    source = tmp_path / "exported.zip"
+    with zipfile.ZipFile(source, "w") as archive:
+        for name in ("", "folder/", "a.png"):
+            archive.writestr(zipfile.ZipInfo(name), b"")
+    assert Files(source).names == ("a.png",)
 
 
 def test_a_folder_that_cannot_be_read_is_not_passed_over(labels, tmp_path, monkeypatch):

@@ -36,6 +36,15 @@ def image_list(wildcards):
 
 
 @cache
+def maps_fingerprint(folder):
+    """Return a fingerprint of a folder of another program's maps, looked at once a start."""
+    from wsss.data import fingerprints
+
+    with fingerprints.remembered(Path(MEMORY), folder):
+        return fingerprints.tree_digest(folder)
+
+
+@cache
 def masks_to_learn(root, settings, kind):
     """Return a fingerprint of the masks of pictures that are trained on, looked at once a start."""
     from wsss.data import fingerprints, indexing

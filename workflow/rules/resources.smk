@@ -3,7 +3,6 @@
 import signal
 import threading
 
-from wsss.data.fingerprints import tree_digest
 from wsss.errors import UserError
 from wsss.project.ablations import INFIX
 from wsss.project.threads import BEFORE_RECORDS, record_threads, threads_of
@@ -141,7 +140,7 @@ def weights_fingerprint(stage):
         if files:
             CONFIG.check_weights(wildcards.run)
         return {
-            option: tree_digest(path) if option == "seeds-root" else file_fingerprint(path)
+            option: maps_fingerprint(path) if option == "seeds-root" else file_fingerprint(path)
             for option, path in files.items()
         }
 

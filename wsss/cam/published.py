@@ -9,7 +9,7 @@ from wsss.cam.methods.acr_config import AcrSettings
 from wsss.cam.model_file import CLASSIFIER, RECONSTRUCTOR
 from wsss.data.index import read_index
 from wsss.errors import UserError
-from wsss.marks import check_file_replaceable
+from wsss.files.marks import check_file_replaceable
 from wsss.models.config import RESNET38
 from wsss.models.model_file import is_model
 from wsss.models.published.acr_checkpoint import load_acr_checkpoint

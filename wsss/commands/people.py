@@ -119,7 +119,7 @@ def _table(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     from wsss.files import write_text
-    from wsss.marks import check_file_replaceable
+    from wsss.files.marks import check_file_replaceable
     from wsss.report.compare import compare, is_comparison
 
     if options.output is not None:

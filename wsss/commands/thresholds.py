@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsss.errors import UserError
+from wsss.files.marks import check_file_replaceable
 from wsss.maps.background import AUTO, Background, threshold_of
 from wsss.maps.chosen import Maps, chosen_entry, is_chosen, read_chosen, write_chosen
-from wsss.marks import check_file_replaceable
 from wsss.project.run_folders import find_run, lacking, no_cams, results_of, run_name
 
 if TYPE_CHECKING:

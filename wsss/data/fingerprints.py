@@ -169,18 +169,29 @@ def folder_digest(folder: Path) -> str:
     return named_digest(folder, kept)
 
 
-def tree_digest(root: Path) -> str:
-    """Hash the names and sizes of all files below a folder; hidden ones do not count.
-
-    A link to nothing has a name alone: whether it matters is for those who read the folder.
-    """
-    digest = hashlib.sha256()
+def _files_of_tree(root: Path) -> Iterator[str]:
+    """Yield all files below a folder, in order, relative to it; hidden ones left out."""
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in (Path(folder, name) for name in sorted(files) if not name.startswith(".")):
-            place = file.relative_to(root).as_posix()
-            size = file.stat().st_size if file.exists() else ""
-            digest.update(f"{place}\0{size}\0".encode("utf-8", "surrogateescape"))
+            yield file.relative_to(root).as_posix()
+
+
+def tree_digest(root: Path) -> str:
+    """Hash the names and contents of all files below a folder; hidden ones do not count.
+
+    A link to nothing has a name alone: whether it matters is for those who read the folder.
+    """
+    return named_digest(root, _files_of_tree(root))[:16]
+
+
+def tree_sizes_digest(root: Path) -> str:
+    """Hash the names and sizes of the same files: what costs no reading of them."""
+    digest = hashlib.sha256()
+    for place in _files_of_tree(root):
+        file = root / place
+        size = file.stat().st_size if file.exists() else ""
+        digest.update(f"{place}\0{size}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
 
 

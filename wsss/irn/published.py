@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsss.errors import UserError
+from wsss.files.marks import check_file_replaceable
 from wsss.irn.config import IrnConfig
 from wsss.irn.model_file import IRNET
-from wsss.marks import check_file_replaceable
 from wsss.models.irnet import load_irn_checkpoint
 from wsss.models.model_file import is_model
 

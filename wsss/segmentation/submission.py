@@ -19,7 +19,7 @@ from wsss.data.images import read_label, write_label
 from wsss.data.index import ImageRecord, read_index
 from wsss.errors import UserError, listed
 from wsss.files import atomic_file
-from wsss.marks import check_file_replaceable
+from wsss.files.marks import check_file_replaceable
 
 _FOLDER = "results/VOC2012/Segmentation/"
 

@@ -18,7 +18,7 @@ from wsss.cam.imported_masks import Masks, PictureMasks
 from wsss.cam.mask_classes import Rule, class_maps_of
 from wsss.cam.methods.imported_config import ImportedSettings
 from wsss.cam.source import SourceFiles
-from wsss.data.fingerprints import tree_digest
+from wsss.data.fingerprints import tree_sizes_digest
 from wsss.data.index import ImageRecord, Index
 from wsss.errors import UserError
 from wsss.files import file_digest
@@ -139,7 +139,7 @@ def imported_source(
             where=folder or "--seeds-root",
             expected=f"the folder that roots.{settings.seeds} names",
         )
-    about: dict[str, Any] = {**_NO_VIEWS, "seeds": tree_digest(folder), "kind": settings.kind}
+    about: dict[str, Any] = {**_NO_VIEWS, "seeds": tree_sizes_digest(folder), "kind": settings.kind}
     said = f"{settings.kind} in {folder}"
     if settings.kind != "masks":
         kind = ClassMaps if settings.kind == "class-maps" else LabelMaps

@@ -114,7 +114,8 @@ class Files:
             return
         try:
             with zipfile.ZipFile(path) as archive:
-                names = sorted(each.filename for each in archive.infolist() if not each.is_dir())
+                # Not `is_dir()`: a damaged zip may hold a member without a name.
+                names = sorted(name for name in archive.namelist() if name[-1:] not in ("", "/"))
         except _DAMAGED as error:
             raise UserError(f"this zip cannot be read: {error}", where=path) from None
         self.names = tuple(names)
