@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from layout_helpers import TAGS, found, picture, read, write_pictures
 
-from wsss.data.build import listing_fingerprint
+from wsss.data.build import build_index, listing_fingerprint
+from wsss.data.formats.registry import FORMATS
 from wsss.errors import UserError
 
 WORKING_FOLDER = ("Snakefile", "config.yaml", "workflow/x.smk", "profiles/default/config.yaml")
@@ -74,3 +75,22 @@ def test_pictures_in_another_folder_than_the_list_says_are_named(tmp_path, capsy
     assert len(read(tmp_path)[1].records) == 4
     told = "in another folder than the list says, by their names: 1 (sea/c.png: town/c.png)"
     assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_excels_line_about_its_separator_is_no_column(tmp_path, mark):
+    write_pictures(tmp_path)
+    lines = [f"sep={mark}", f"image{mark}tags", *(f"{file}{mark}dog, sea" for file in TAGS)]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    assert set(found(read(tmp_path)[1]).values()) == {("dog", "sea")}
+    (tmp_path / "t.csv").write_text("\n".join([*lines, f"gone.png{mark}dog"]) + "\n")
+    with pytest.raises(UserError, match=f"line {len(lines) + 1}: "):
+        read(tmp_path)
+
+
+def test_a_table_in_utf_16_is_called_so(tmp_path):
+    write_pictures(tmp_path)
+    (tmp_path / "t.csv").write_text("image,tags\ne.jpg,dog\n", encoding="utf-16")
+    with pytest.raises(UserError, match="UTF-16") as refused:
+        build_index(FORMATS.parse({"format": "table", "file": "t.csv"}, where="index"), tmp_path)
+    assert "CSV UTF-8" in str(refused.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import errno
 import stat
@@ -289,8 +290,13 @@ def lines_of(path: Path, *, any_separator: bool = True) -> Iterator[str]:
             for text in file:
                 yield from text.splitlines() if any_separator else (text.rstrip("\n"),)
     except UnicodeDecodeError:
+        with open(path, "rb") as start:
+            wide = start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         raise UserError(
-            "this file is not UTF-8 text", where=path, fix="save it again as UTF-8"
+            f"this file is {'UTF-16 text' if wide else 'not UTF-8 text'}",
+            where=path,
+            expected="UTF-8",
+            fix="save it again as UTF-8 (Excel: 'CSV UTF-8')",
         ) from None
     except (OSError, ValueError) as error:  # a ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error

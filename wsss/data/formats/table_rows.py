@@ -20,6 +20,7 @@ TAG_KEYS = ("tags", "labels", "label", "tag", "classes", "class", "categories", 
 SET_KEYS = ("set", "split", "subset")
 _YES = {"1", "1.0", "true", "yes", "x"}
 _NO = {"", "0", "0.0", "false", "no", "nan", "-1"}
+_SEPARATOR = re.compile(r"sep=([,;\t|])", re.I)
 _NUMBERED = re.compile(r"(?:tag|label|class|category)[ _-]?\d+")
 
 
@@ -87,12 +88,17 @@ def _first(keys: Sequence[str], known: Mapping[str, Any]) -> str | None:
 
 
 def _csv_rows(path: Path) -> Rows:
-    text = "\n".join(read_lines(path)) + "\n"
-    header_line = text.partition("\n")[0]
-    delimiter = max((",", ";", "\t"), key=header_line.count)
+    text_lines = read_lines(path)
+    # Excel's own remark for itself in the first line.
+    said = _SEPARATOR.fullmatch(text_lines[0]) if text_lines else None
+    if said:
+        text_lines[0] = ""
+    text = "\n".join(text_lines) + "\n"
+    header_line = next(filter(None, text_lines), "")
+    delimiter = said[1] if said else max((",", ";", "\t"), key=header_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
-        header = [cell.strip() for cell in next(reader, [])]
+        header = [cell.strip() for cell in next(filter(None, reader), [])]
         lines = [(reader.line_num, [c.strip() for c in cells]) for cells in reader if any(cells)]
     except csv.Error as error:
         raise UserError(
