@@ -164,6 +164,7 @@ def test_walked_scores_are_divided_by_the_images_maximum() -> None:
     np.testing.assert_allclose(scores, expected / expected.max(), rtol=1e-5)
     np.testing.assert_allclose(kept, walked / expected.max(), rtol=1e-5)
     assert not walked_scores(np.zeros((1, 5, 6), np.float32), (18, 21))[1].any()
+    assert walked_scores(np.zeros((0, 5, 6), np.float32), (18, 21))[1].shape == (0, 18, 21)
 
 
 def test_labels_at_stride_take_the_middle_of_each_cell() -> None:

@@ -17,6 +17,7 @@ from wsss.errors import UserError
 from wsss.models.clip_config import ClipConfig
 from wsss.models.config import BackboneConfig
 from wsss.models.resnet38 import ResNet38
+from wsss.models.vit import MCTformerV2
 from wsss.models.weights import read_state_dict, shapes_alone
 from wsss.project import weight_check
 from wsss.project.config import resolve
@@ -67,6 +68,10 @@ FITTING = {
     "transformer classifier": (
         VitConfig(name="test_vit", weights="key"),
         lambda: weights_of("test_vit"),
+    ),
+    "transformer checkpoint": (
+        VitConfig(name="test_vit", weights="key"),
+        lambda: MCTformerV2("test_vit", 3, class_attention_layers=1).state_dict(),
     ),
     "resnet38": (
         BackboneConfig(name="resnet38", weights="key", output_stride=8),
