@@ -31,7 +31,7 @@ from wsss.cam.training import train_cam
 from wsss.data.build import build_index
 from wsss.data.formats.folder import FolderSettings
 from wsss.data.images import read_image
-from wsss.data.index import read_index, write_index
+from wsss.data.index import Index, read_index, write_index
 from wsss.data.transforms import image_to_tensor, normalise, resize
 from wsss.errors import UserError
 from wsss.files import file_digest
@@ -79,6 +79,17 @@ def test_kmeans_repeats_and_takes_few_or_equal_features() -> None:
     assert sorted(spherical_kmeans(features[:3], 12, np.random.default_rng(0))) == [0, 1, 2]
     same = np.ones((4, 3), np.float32)
     assert set(spherical_kmeans(same, 3, np.random.default_rng(0))) == {0}
+
+
+@pytest.mark.parametrize("counts", [(9, 1), (1, 9), (5, 3, 1), (1, 1, 8), (2, 2, 2)])
+def test_kmeans_begins_where_no_centre_lies_yet(counts: tuple[int, ...]) -> None:
+    """Of so few directions each gets its centre, the last and rarest too."""
+    truth = np.repeat(np.arange(len(counts)), counts)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        labels = spherical_kmeans(np.eye(4, dtype=np.float32)[truth], len(counts), rng)
+        assert len(set(zip(labels.tolist(), truth.tolist(), strict=True))) == len(counts)
+        assert len(set(labels.tolist())) == len(counts)
 
 
 def test_cluster_means_leave_out_clusters_without_features() -> None:
@@ -184,12 +195,12 @@ def train(root: Path, output: Path, **settings: Any) -> None:
     )
 
 
-def cluster(data: Path, output: Path, **settings: Any) -> Path:
+def cluster(data: Path, output: Path, *, index: Path | None = None, **settings: Any) -> Path:
     values = {"clusters": 3, "object_probability": 0.5, "precision": "float32", **settings}
     make_clusters(
         config=parse(LpcamConfig, values, where="lpcam"),
         model=data / "model.safetensors",
-        index=data / "index.csv",
+        index=index or data / "index.csv",
         root=data,
         output=output,
         compute=CPU,
@@ -276,6 +287,20 @@ def test_a_class_without_object_clusters_keeps_its_cam(data, tmp_path, capfd) ->
         for record in index.training_set().records:
             maps = ours.read(record.name).maps, plain.read(record.name).maps
             assert maps[0].tolist() == maps[1].tolist()
+
+
+def test_a_class_without_training_images_is_named(data: Path, tmp_path: Path, capfd) -> None:
+    known = read_index(data / "index.csv")
+    blue = tuple(each for each in known.training_set().records if each.tags == ("blue",))
+    write_index(Index(known.classes, blue[:2]), tmp_path / "index.csv")
+    clusters = cluster(data, tmp_path / "lpcam.safetensors", index=tmp_path / "index.csv")
+    printed = capfd.readouterr().err
+    assert "no training image has the tags red: they keep their CAM" in printed
+    model = data / "model.safetensors"
+    channels = CLASSIFIER.load(model).network.class_weights.shape[1]
+    found = load_clusters(clusters, model=file_digest(model), channels=channels)
+    of_red = found.of_class[known.classes.index("red")]
+    assert of_red.objects.shape == of_red.context.shape == (0, channels)
 
 
 def test_clusters_repeat_and_follow_the_seed(data: Path, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from wsss.cli import main
-from wsss.evaluation.tables import COLUMNS
+from wsss.errors import UserError
+from wsss.evaluation.tables import COLUMNS, read_seconds
 from wsss.evaluation.tags import COLUMNS as TAG_COLUMNS
 
 HEADER = ",".join(COLUMNS)
@@ -50,3 +51,20 @@ def test_a_table_without_rows_and_one_of_tags_that_is_empty(
         (tmp_path / "tags.csv").write_bytes(content)
         assert main(["table", str(tmp_path)]) == 2
         assert "tags.csv" in capsys.readouterr().err
+
+
+MEASURED = "s\th:m:s\tmax_rss\n"
+
+
+def test_seconds_that_snakemake_measured(tmp_path: Path) -> None:
+    path = tmp_path / "cam.tsv"
+    path.write_text(f"{MEASURED}1.5\t0:00:01\t30\n0\t0:00:00\t30\n")
+    assert read_seconds(path) == 1.5
+    for text in ("NA", "-1", "inf", "nan", ""):
+        path.write_text(f"{MEASURED}1.5\t0:00:01\t30\n{text}\t0:00:00\t30\n")
+        with pytest.raises(UserError, match="no time that Snakemake measured") as caught:
+            read_seconds(path)
+        assert caught.value.where == str(path)
+    path.write_text("h:m:s\n0:00:01\n")
+    with pytest.raises(UserError, match="no time that Snakemake measured"):
+        read_seconds(path)

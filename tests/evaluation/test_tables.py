@@ -57,6 +57,11 @@ def test_collect_orders_the_stages(tmp_path):
         ("segmentation_crf", "configured"),
     ]
     text = format_table(tmp_path / "miou.csv")
+    # Words begin below each other, numbers end.
+    title, _, first, *_ = text.splitlines()
+    assert first.index("pseudo") == title.index("labels")
+    for column, number in (("mIoU configured", "20.0 @ 0.25"), ("mIoU best", "22.0 @ 0.31")):
+        assert first.index(number) + len(number) == title.index(column) + len(column)
     lines = [line.split() for line in text.splitlines()]
     assert lines[0][-2:] == ["with", "CRF"]
     base = ["tiny", "cam", "train", "pseudo"]

@@ -75,3 +75,9 @@ def test_more_masks_make_it_surer():
 def test_one_mask_alone_has_no_spread():
     choice = choose(counted(pictures(1, 0.5)), VALUES, 0.5)
     assert choice.low == choice.best == choice.high
+
+
+def test_classes_that_no_mask_and_no_map_has_do_not_count():
+    # Background alone, found everywhere: one class of three, without a fault.
+    nothing = (np.zeros((4, 4), np.uint8), np.zeros(0, np.int64), np.zeros((0, 4, 4), np.float32))
+    assert (counted([nothing, nothing]).mean_iou(np.ones((1, 2))) == 1).all()

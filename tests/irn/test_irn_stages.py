@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from wsss.data.crf_config import CrfConfig
 from wsss.data.images import read_label
-from wsss.data.index import ImageRecord, Index, write_index
+from wsss.data.index import ImageRecord, Index, read_index, write_index
 from wsss.errors import UserError
 from wsss.irn import edges
 from wsss.irn.config import IrnConfig, LabelsConfig, PseudoLabelsConfig
@@ -21,6 +22,8 @@ from wsss.irn.inputs import label_values
 from wsss.irn.label_stage import make_labels
 from wsss.irn.labels import confident_labels, mine_labels
 from wsss.irn.model_file import IRNET
+from wsss.irn.pseudo_labels import batches_of, job_of, walked_jobs
+from wsss.irn.random_walk import random_walk
 from wsss.irn.training import labels_at_stride, train_irn
 from wsss.irn.walk_choice import choose_walk_threshold
 from wsss.irn.walked import Finisher, WalkJob, walked_scores
@@ -31,6 +34,7 @@ from wsss.models.config import BackboneConfig
 from wsss.runtime.compute import Compute
 
 CLASSES = ("cat", "dog", "fish")
+CPU = torch.device("cpu")
 COMPUTE = Compute(device="cpu", threads=1, workers=0)
 IRN = IrnConfig(
     backbone=BackboneConfig(weights="none"),
@@ -233,7 +237,7 @@ def pseudo(
 
 
 def test_scores_that_are_auto_come_from_the_maps(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cam, walked = folder.root / "thresholds.json", folder.root / "walk_thresholds.json"
     write_chosen(cam, {"cam": chosen_entry("cam", 0.4, method="test")})
@@ -246,7 +250,13 @@ def test_scores_that_are_auto_come_from_the_maps(
     for path in same["auto"].glob("[!.]*"):
         assert path.read_bytes() == (same["number"] / path.name).read_bytes()
 
-    monkeypatch.setattr(edges, "edge_map", square_edges)
+    batches: list[int] = []
+
+    def counted(network: object, image: torch.Tensor, *, mirror: bool) -> torch.Tensor:
+        batches.append(len(image))
+        return square_edges(network, image, mirror=mirror)
+
+    monkeypatch.setattr(edges, "edge_map", counted)
     auto = PseudoLabelsConfig()
     choose_walk_threshold(
         config=auto,
@@ -257,6 +267,9 @@ def test_scores_that_are_auto_come_from_the_maps(
         output=walked,
         compute=COMPUTE,
     )
+    # On a CPU no batch shares the memory; a GPU would have walked the first two together.
+    assert batches == [1, 1, 1]
+    assert "choose walk threshold: 3 img" in capsys.readouterr().err
     chosen = read_chosen(walked, "walked")
     assert chosen["sample"] == ["a", "b", "c"]
     # The walked maps, as the stage that labels keeps them.
@@ -289,6 +302,38 @@ def test_names_may_have_folders_of_their_own(folder: Folder) -> None:
     )
     for made in ("labels", "crf", "walked"):
         assert read_label(folder.root / made / "deep" / "er" / "a.png").shape == (41, 53)
+
+
+def test_walks_of_a_batch_are_those_of_each_image(folder: Folder) -> None:
+    config = PseudoLabelsConfig(background=0.25, radius=3, beta=4.0, steps=16)
+    generator = torch.Generator().manual_seed(0)
+    edges_of = {
+        shape: torch.rand(shape, generator=generator) for shape in ((2, 11, 14), (1, 15, 10))
+    }
+
+    def find_edges(pictures: Sequence[np.ndarray]) -> torch.Tensor:
+        return edges_of[(len(pictures), *map_size(*pictures[0].shape[:2]))]
+
+    records = read_index(folder.index).training_set().records
+    with MapStore(folder.cams) as store:
+        batches = batches_of(records, 8)
+        jobs = list(walked_jobs(config, find_edges, store, batches, folder.root, CPU))
+        assert [job.record.name for job in jobs] == ["a", "b", "c"]
+        all_edges = [edge for edge_batch in edges_of.values() for edge in edge_batch]
+        for job, edge in zip(jobs, all_edges, strict=True):
+            cam = torch.from_numpy(store.read(job.record.name).maps)
+            alone = random_walk(cam, edge, radius=3, beta=4.0, steps=16)
+            np.testing.assert_allclose(job.maps, alone.numpy(), atol=1e-5)
+
+
+def test_cams_at_another_stride_are_not_walked(folder: Folder) -> None:
+    with MapStoreWriter(folder.root / "large.h5", classes=CLASSES, attributes={}) as store:
+        store.add("a", (1,), np.ones((1, 41, 53), np.float32), (41, 53))
+    with (
+        MapStore(folder.root / "large.h5") as store,
+        pytest.raises(UserError, match=r"the CAMs of 'a' are maps of \(41, 53\)"),
+    ):
+        job_of(store, read_index(folder.index).records[0])
 
 
 def test_missing_labels_and_foreign_cams_are_named(folder: Folder) -> None:

@@ -138,6 +138,16 @@ def test_a_picture_without_a_class_is_all_background() -> None:
     assert edge_score([nothing]) == 0.5
 
 
+def test_a_side_without_values_has_a_mean_of_nothing() -> None:
+    # What lies in memory that was used before may not get into the choice.
+    for values in (np.zeros(10, np.float32), np.ones(10, np.float32)):
+        counts = band_counts(values, SCORES)
+        used = [np.full(len(SCORES), np.nan) for _ in range(50)]
+        del used
+        # Nowhere are there two parts: of equals the lowest.
+        assert otsu(counts, SCORES) == SCORES[0]
+
+
 def test_scores_that_need_no_map() -> None:
     assert decision_boundary(SCORES) == 0
     assert power_score(SCORES, 1) == 0.5

@@ -74,6 +74,14 @@ def test_v3plus_uses_the_image_as_a_whole():
     assert (deep.grad[0].abs().sum(0)[30:, 30:] > 0).all()
 
 
+@pytest.mark.parametrize(("strides", "level"), [((4, 8, 8), 0), ((2, 4, 8), 1), ((4, 4, 4), 1)])
+def test_v3plus_joins_the_last_feature_of_stride_4_before_the_end(strides, level):
+    network = DeepLab(tiny_backbone(strides=strides), 2, V3PlusSettings(channels=8)).eval()
+    sizes = ((6, 32), (8, 16), (10, 8))
+    features = [torch.randn(1, channels, side, side) for channels, side in sizes]
+    assert network.head(features).shape == (1, 2, *features[level].shape[2:])
+
+
 def test_v3plus_needs_a_feature_of_stride_4():
     with pytest.raises(UserError, match="strides"):
         DeepLab(tiny_backbone(strides=(8, 16, 16)), 5, V3PlusSettings())

@@ -96,6 +96,12 @@ def test_a_digest_is_of_all_values(body: VitFeatures) -> None:
     assert state_digest(body) != before
 
 
+def test_a_digest_is_of_names_as_well() -> None:
+    one, other = torch.nn.Module(), torch.nn.Module()
+    one.weight = other.bias = torch.nn.Parameter(torch.ones(3))
+    assert state_digest(one) != state_digest(other)
+
+
 def test_one_that_is_trained_keeps_nothing(tmp_path: Path) -> None:
     body = VitFeatures(NAME, layers=(0, -1))
     store = keep_features(body, tmp_path, 10**9)

@@ -24,7 +24,13 @@ from wsss.models.heads.deeplab_config import LargeFovSettings, V2Settings
 from wsss.models.heads.tokens_config import LinearSettings, PyramidSettings
 from wsss.runtime.settings import replace, to_dict
 from wsss.segmentation.config import PredictionConfig
-from wsss.segmentation.exports.formats import MODEL_FORMATS, difference, write
+from wsss.segmentation.exports.formats import (
+    METADATA_FILE,
+    MODEL_FORMATS,
+    Exported,
+    difference,
+    write,
+)
 from wsss.segmentation.exports.portable import _scaled
 from wsss.segmentation.model_file import SEGMENTATION, build_network
 
@@ -227,6 +233,20 @@ def test_what_gives_something_else_is_not_written(tmp_path):
 
     assert difference(right, trained, 33) < 1e-5
     assert difference(shifted, trained, 33) > 1e-3
+
+
+def test_a_program_keeps_its_metadata_as_people_write_it(tmp_path):
+    class Nothing(torch.nn.Module):
+        def forward(self, x):
+            return x + 0
+
+    metadata = {"a note": "Hände, 手"}
+    program = torch.export.export(Nothing(), (torch.zeros(1),))
+    path = tmp_path / "model.pt2"
+    MODEL_FORMATS["torch-export"].write(Exported(program, metadata, 1), path)
+    extra = {METADATA_FILE: ""}
+    torch.export.load(path, extra_files=extra)
+    assert extra[METADATA_FILE] == '{"a note": "Hände, 手"}'
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):

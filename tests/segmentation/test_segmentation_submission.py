@@ -44,8 +44,12 @@ def pack(run, output="a.tar.gz", **changes):
 
 
 def test_the_archive_is_laid_out_as_the_server_wants(run):
-    with tarfile.open(pack(run), "r:gz") as archive:
+    packed = pack(run)
+    # No flags, so no name, and no time.
+    assert packed.read_bytes()[3:8] == bytes(5)
+    with tarfile.open(packed, "r:gz") as archive:
         files = {entry.name: archive.extractfile(entry).read() for entry in archive}
+        assert {(entry.mode, entry.mtime) for entry in archive} == {(0o644, 0)}
     folder = "results/VOC2012/Segmentation/comp6_test_cls"
     assert list(files) == [f"{folder}/{name}.png" for name in NAMES]
     for name in NAMES:

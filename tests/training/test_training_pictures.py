@@ -72,6 +72,14 @@ def run(task: Task, folder: Path, pictures: TrainingPictures | None) -> None:
     )
 
 
+def quality_of(percent: int) -> Any:
+    """What JPEG of a quality divides by."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, format="JPEG", quality=percent)
+    with Image.open(buffer) as opened:
+        return opened.quantization
+
+
 @pytest.fixture
 def threads() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -109,7 +117,8 @@ def test_they_are_in_tensorboard_and_leave_no_trace(tmp_path: Path, threads: Non
         assert [each.step for each in found] == [2, 4, 6]  # where the epochs end
         with Image.open(io.BytesIO(found[-1].encoded_image_string)) as opened:
             assert opened.size == (found[-1].width, found[-1].height)
-            assert opened.width == 2 * PANEL_PX + 4 and opened.height > PANEL_PX
+            assert opened.width == 2 * 256 + 4 and opened.height > PANEL_PX == 256
+            assert opened.quantization == quality_of(85)
             pixels = np.asarray(opened).astype(int)
         # One crop and its inverse, but for what JPEG loses.
         shown = pixels[-PANEL_PX:, :PANEL_PX] + pixels[-PANEL_PX:, -PANEL_PX:]
