@@ -64,9 +64,10 @@ class Hdf5Sink(io.RawIOBase):
         except OSError as error:
             self._refuse(error)
             self._target().truncate(wanted)
-        if self._memory is not None and len(self._memory.getbuffer()) < wanted:
-            self._memory.seek(wanted)  # unlike a file, this does not grow by truncating
-            self._memory.truncate()
+        if self._memory is not None:
+            # Unlike a file, this does not grow by truncating.
+            lacking = wanted - self._memory.seek(0, io.SEEK_END)
+            self._memory.write(bytes(max(0, lacking)))
             self._memory.seek(place)
         return wanted
 
