@@ -72,6 +72,7 @@ REFUSED: list[tuple[str, Values, Values | None]] = [
      acr(schedule={"classifier_epochs": 1, "reconstructor_epochs": 2})),
     ("cam.acr.anchor", acr(anchor=0.5), acr(anchor=0.5, schedule={"classifier_epochs": 1})),
     ("cam.acr.decode_px", acr(decode_px=100), acr(decode_px=96)),
+    ("cam.acr.decode_px", acr(decode_px=0), None),
     ("cam.crop_px", {"crop_px": 100, "acr": {"decode_px": None}},
      {"crop_px": 96, "acr": {"decode_px": None}}),
     ("cam.occse.anchor", trained("oc-cse", "occse", classifier_epochs=0),

@@ -72,7 +72,7 @@ class AcrConfig(Settings):
     decoder_precision: Literal["same", "float32", "bfloat16"] = "same"
     """Arithmetic of the decoder; `same`: the other networks'. On a CPU bfloat16 pays for its dense
     convolutions, but not for the depthwise ones of a light backbone."""
-    decode_px: int | None = 128
+    decode_px: Count | None = 128
     """Side at which the image is reconstructed; null: the crop's."""
     feature_levels: tuple[Annotated[int, Field(ge=0)], ...] = (1, 2, 4)
     """Backbone features gathered for the decoder, counted from the shallowest, 0."""
@@ -135,7 +135,7 @@ class AdversarialSettings(ConvolutionalSettings):
     @property
     def decoded_px(self) -> int:
         """Side at which ACR reconstructs."""
-        return self.acr.decode_px or self.crop_px
+        return self.crop_px if self.acr.decode_px is None else self.acr.decode_px
 
     @model_validator(mode="after")
     def _phases_fit_the_training(self) -> Self:
@@ -156,7 +156,7 @@ class AdversarialSettings(ConvolutionalSettings):
     @model_validator(mode="after")
     def _decoder_can_halve(self) -> Self:
         depth, side = self.acr.decoder_depth, self.decoded_px
-        if side % 2**depth or side < 1:
+        if side % 2**depth:
             key = "acr.decode_px" if self.acr.decode_px is not None else "crop_px"
             sizes = ", ".join(str(2**depth * count) for count in range(1, 5))
             depths = [d for d in range(2, 11) if side % 2**d == 0]
