@@ -171,6 +171,19 @@ def test_an_image_left_out_of_the_nontarget_term_has_no_part_in_it(loss_inputs):
     assert float(from_nontarget.grad.abs().max()) == 0
 
 
+def test_a_single_image_with_a_nontarget_term_is_its_mean(loss_inputs):
+    t = {key: tensor(value) for key, value in loss_inputs.items()}
+    t["map"] = torch.full_like(t["map"], 0.95)
+    t["map"][1] = 0.25
+    ours = losses.ru_loss(
+        t["logits"], t["label"], t["image"], (t["full"], t["target"], t["nontarget"]),
+        t["map"], None, WEIGHTS,
+    )  # fmt: skip
+    assert losses.is_kept(t["map"], None).tolist() == [i == 1 for i in range(len(t["map"]))]
+    alone = (0.25 * (t["nontarget"] - t["image"]).abs())[1].mean()
+    assert float(ours.nontarget) == pytest.approx(float(alone), rel=1e-12)
+
+
 def test_cu_loss_against_a_loop(loss_inputs):
     t = {key: tensor(value) for key, value in loss_inputs.items()}
     ours = losses.cu_loss(

@@ -192,10 +192,14 @@ def expected_ious(run, threshold, names=("i0", "i1", "i2", "i3")):
     return true / (counts.sum(0) + counts.sum(1) - true)
 
 
-def test_a_chosen_score_is_the_configured_one_and_the_table_says_how(run):
+def test_a_chosen_score_is_the_configured_one_and_the_table_says_how(run, capsys):
     chosen = run / "thresholds.json"
     choose_thresholds(cams=run / "cams.h5", index=run / "index.csv", output=chosen)
-    score = read_chosen(chosen, "cam")["score"]
+    entry = read_chosen(chosen, "cam")
+    score, share = entry["score"], entry["object_share"]
+    assert entry["images"] == 3 and 0 < share < 1 and share == round(share, 6)
+    said = f"the CAMs of 3 images part at {score:g}: {share:.1%} of the pixels are object"
+    assert said in capsys.readouterr().out
     auto = {"config": EvaluationConfig(cam_background="auto"), "background": None}
     scoring.score_maps(**arguments(run, **auto, thresholds=chosen))
     (configured,) = {

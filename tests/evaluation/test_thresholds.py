@@ -60,6 +60,11 @@ def test_choice_and_interval_equal_scoring_every_sample():
     means = counted(images).mean_iou(drawn[:100].astype(np.float64))
     assert means.argmax(axis=1).tolist() == bests
     assert choice.low <= choice.best <= choice.high and choice.low < choice.high
+    sampled = counted(images).mean_iou(drawn.astype(np.float64))
+    gains = sampled[:, int(np.argmax(scores))] - sampled[:, 2]
+    assert (choice.gain_low, choice.gain_high) == pytest.approx(
+        tuple(np.percentile(gains, (2.5, 97.5)))
+    )
 
 
 def test_more_masks_make_it_surer():
@@ -75,6 +80,8 @@ def test_more_masks_make_it_surer():
 def test_one_mask_alone_has_no_spread():
     choice = choose(counted(pictures(1, 0.5)), VALUES, 0.5)
     assert choice.low == choice.best == choice.high
+    gain = choice.best_iou - choice.configured_iou
+    assert (choice.gain_low, choice.gain_high) == pytest.approx((gain, gain))
 
 
 def test_classes_that_no_mask_and_no_map_has_do_not_count():

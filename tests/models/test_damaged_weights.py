@@ -44,16 +44,16 @@ def rewrite(path: Path, changes: dict[str, Any], *, tensors: Any = None) -> None
 
 
 def test_the_digest_is_of_values_and_can_be_made_by_hand() -> None:
-    state = {"b": torch.arange(3, dtype=torch.float32), "a": [1, None, "x"]}
+    state = {"b": torch.arange(3, dtype=torch.float32), "a": [1, None, "é"]}
     value = hashlib.sha256(state["b"].numpy().tobytes()).hexdigest()  # type: ignore[attr-defined]
-    inner = ["list", [["int", "1"], ["NoneType", "None"], ["str", "'x'"]]]
+    inner = ["list", [["int", "1"], ["NoneType", "None"], ["str", "'é'"]]]
     outline = ["mapping", [["'a'", inner], ["'b'", ["tensor", "torch.float32", [3]]]]]
     expected = hashlib.sha256(f"{json.dumps(outline)}\n{value}".encode()).hexdigest()
     assert content_digest(state) == expected
     assert content_digest(dict(reversed(state.items()))) == expected
     assert content_digest({**state, "b": torch.arange(3.0)[None]}) != expected
     assert content_digest({**state, "b": torch.arange(3)}) != expected
-    assert content_digest({**state, "a": [1.0, None, "x"]}) != expected
+    assert content_digest({**state, "a": [1.0, None, "é"]}) != expected
 
 
 def test_layout_in_memory_does_not_count() -> None:

@@ -179,3 +179,30 @@ def test_convolutions_that_a_gpu_plans_dearly_are_replaced_by_their_equals(name:
     # All that is left is wider than one pixel, or skips pixels, and reads all its channels.
     assert all(m.groups == 1 for m in left)
     assert all(m.kernel_size != (1, 1) or m.stride != (1, 1) for m in left)
+
+
+def test_what_a_gpu_plans_dearly_and_what_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = {
+        "depthwise": nn.Conv2d(2, 4, 3, groups=2),
+        "pointwise": nn.Conv2d(4, 3, 1),
+        "one channel": nn.Conv2d(1, 4, 3),
+        "groups": nn.Conv2d(4, 4, 1, groups=2),
+        "strided": nn.Conv2d(4, 4, 1, stride=2),
+        "padded": nn.Conv2d(4, 4, 1, padding=1),
+    }
+    network = nn.ModuleDict(dict(layers))
+    plan_nothing(network)
+    kinds = {name: type(layer) for name, layer in network.items()}
+    assert kinds.pop("depthwise") is Depthwise and kinds.pop("pointwise") is Pointwise
+    assert set(kinds.values()) == {nn.Conv2d}
+    # PyTorch's own kernel, and for this one alone.
+    asked: list[bool] = []
+
+    def forward(self: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+        asked.append(torch.backends.cudnn.enabled)
+        return x
+
+    monkeypatch.setattr(nn.Conv2d, "forward", forward)
+    x = torch.rand(1, 4, 5, 5)
+    network["depthwise"](x), network["strided"](x)
+    assert asked == [False, True]

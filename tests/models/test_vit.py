@@ -17,6 +17,7 @@ from wsss.models.vit import (
     refine_with_patch_attention,
     resize_position_embedding,
 )
+from wsss.models.vit_classifier import VitClassifier
 
 DATA = Path(__file__).parents[1] / "reference"
 
@@ -180,6 +181,12 @@ def test_detached_patch_cam_leaves_the_head_alone() -> None:
     fused_cam(output, detach_patch_cam=True).sum().backward()
     assert model.head.weight.grad is None
     assert model.cls_token.grad is not None
+    # As in the maps that are exported, and not in those that are trained with.
+    classifier, x = VitClassifier(tiny().train()), torch.randn(1, 3, 32, 32)
+    classifier.inference_cam(x).cam.sum().backward()
+    assert classifier.network.head.weight.grad is None
+    classifier(x)[1].sum().backward()
+    assert classifier.network.head.weight.grad is not None
 
 
 def test_gradient_of_the_patch_attention_agrees_with_finite_differences() -> None:

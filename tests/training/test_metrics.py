@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from faults_helpers import disk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from wsss.errors import UserError
 from wsss.training.metrics import METRICS_FILE, MetricsLog
+from wsss.training.reporting import _Averages
 
 
 def test_lines_and_events_after_the_checkpoint_are_written_anew(tmp_path: Path) -> None:
@@ -63,3 +65,14 @@ def test_lines_that_a_power_cut_left_are_not_gone_on_with(tmp_path: Path) -> Non
     log.write(3, {"loss": 0.25})
     log.close()
     assert (tmp_path / METRICS_FILE).read_text() == good + '{"step": 3, "loss": 0.25}\n'
+
+
+def test_means_are_of_what_was_reported_since_the_last_time() -> None:
+    averages = _Averages()
+    averages.add({"loss": torch.tensor(0.5), "lr": 0.25})
+    averages.add({"loss": torch.tensor(1.0)})
+    # A step without a learning rate does not lower its mean.
+    assert averages.take() == {"loss": 0.75, "lr": 0.25}
+    averages.add({"loss": 2.0})
+    assert averages.take() == {"loss": 2.0}
+    assert averages.take() == {}
