@@ -120,6 +120,23 @@ def test_errors_in_processes_arrive(data):
     assert not (data / "predictions").exists()
 
 
+def test_what_is_no_fault_of_a_picture_is_not_said_of_it(data, monkeypatch):
+    def full(*arguments):
+        raise UserError("no space left", where="the disk")
+
+    monkeypatch.setattr("wsss.segmentation.pictures.overlay", full)
+    Image.fromarray(picture(40, 40)).save(data / "one.png")
+    with pytest.raises(UserError, match="no space left") as caught:
+        predict_images(
+            model=data / "model.safetensors",
+            inputs=[data / "one.png"],
+            output=data / "out",
+            config=PredictionConfig(scales=(1.0,), mirror=False, crf=False),
+            compute=COMPUTE,
+        )
+    assert caught.value.where == "the disk"
+
+
 @pytest.mark.parametrize("crf", [False, True])
 def test_people_get_masks_and_overlays(data, crf):
     (data / "photos").mkdir()
