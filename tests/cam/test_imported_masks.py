@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 
 from wsss.cam.imported_masks import PictureMasks
 from wsss.cam.mask_classes import Rule, class_maps_of
+from wsss.cam.methods.registry import METHODS
 from wsss.errors import UserError
 from wsss.maps.map_store import MapStoreWriter, map_size
 from wsss.project.config import ProjectConfig, resolve
@@ -128,6 +129,25 @@ def test_where_masks_overlap_the_fuller_one_has_the_pixel_in_either_order() -> N
         maps, taken = assigned(*masks)
         assert taken == 2
         assert np.array_equal(maps[0], part) and np.array_equal(maps[1], whole & ~part)
+
+
+def test_of_two_that_are_as_full_the_first_one_keeps_the_pixel() -> None:
+    # Two of three columns are each mask's own class's; the middle two are in both.
+    left, right = box(4, 8, 2, 5), box(4, 8, 3, 6)
+    maps, taken = assigned(left, right)
+    assert taken == 2
+    assert np.array_equal(maps[0], left) and np.array_equal(maps[1], right & ~left)
+    maps, _ = assigned(right, left)
+    assert np.array_equal(maps[0], left & ~right) and np.array_equal(maps[1], right)
+
+
+def test_the_rule_is_the_settings_where_nothing_else_is_said() -> None:
+    settings: Any = METHODS.parse(
+        {"method": "imported", "kind": "masks", "cams_from": "a"}, where="cam"
+    )
+    rule = Rule(background=settings.background)
+    for name in ("min_coverage", "min_share", "keep_uncovered"):
+        assert getattr(rule, name) == getattr(settings, name)
 
 
 def test_where_no_mask_lies_the_cam_stays() -> None:

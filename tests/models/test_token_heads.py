@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from head_tester import BaseHeadTester
 from torch import nn
 
@@ -56,6 +57,22 @@ def test_pyramid_is_four_times_as_fine_and_learns_from_every_level(count: int) -
     assert logits.shape == (2, 3, 20, 28)
     logits.square().sum().backward()
     assert all(feature.grad is not None and feature.grad.abs().sum() > 0 for feature in inputs)
+
+
+def test_pyramid_adds_its_levels_up_from_coarse_to_fine() -> None:
+    head = PyramidHead(tokens(4), 3, PyramidSettings(channels=8)).eval()
+    inputs = features(4, 3, 2)
+    # Half of 3 by 2 is rounded, to no less than one.
+    sizes = ((12, 8), (6, 4), (3, 2), (2, 1))
+    total = torch.zeros(2, 8, 1, 1)
+    for lateral, feature, size in reversed(list(zip(head.lateral, inputs, sizes, strict=True))):
+        level = torch.einsum("oi,bihw->bohw", lateral.weight[:, :, 0, 0], feature)
+        level = level + lateral.bias[None, :, None, None]
+        both = (level, total)
+        level, total = (F.interpolate(each, size, mode="bilinear") for each in both)
+        total = level + total
+    wanted = head.classifier(head.smooth(total))
+    torch.testing.assert_close(head(inputs), wanted)
 
 
 def test_pyramid_of_a_single_token() -> None:
