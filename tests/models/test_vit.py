@@ -17,7 +17,7 @@ from wsss.models.vit import (
     refine_with_patch_attention,
     resize_position_embedding,
 )
-from wsss.models.vit_classifier import VitClassifier
+from wsss.models.vit_classifier import TransformerClassifier
 
 DATA = Path(__file__).parents[1] / "reference"
 
@@ -182,7 +182,7 @@ def test_detached_patch_cam_leaves_the_head_alone() -> None:
     assert model.head.weight.grad is None
     assert model.cls_token.grad is not None
     # As in the maps that are exported, and not in those that are trained with.
-    classifier, x = VitClassifier(tiny().train()), torch.randn(1, 3, 32, 32)
+    classifier, x = TransformerClassifier(tiny().train()), torch.randn(1, 3, 32, 32)
     classifier.inference_cam(x).cam.sum().backward()
     assert classifier.network.head.weight.grad is None
     classifier(x)[1].sum().backward()

@@ -170,6 +170,21 @@ def test_gradients_travel_in_buckets_of_one_type(monkeypatch: pytest.MonkeyPatch
     assert found == [[4, 6], [1], [2], [30]]
 
 
+def test_every_gradient_becomes_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As if the other process had the same ones.
+    monkeypatch.setattr(distributed, "exchange", lambda reduce, values: values.mul_(2))
+    monkeypatch.setattr(distributed, "_BUCKET", 7)
+    shapes = ((2, 3), (4,), (1, 5, 2), (3,))
+    parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    own = [torch.rand(shape) for shape in shapes[:-1]]
+    for parameter, gradient in zip(parameters, own, strict=False):
+        parameter.grad = gradient.clone()
+    distributed.sum_gradients(Processes(rank=0, size=2), parameters)
+    assert parameters[-1].grad is None
+    for parameter, gradient in zip(parameters, own, strict=False):
+        assert parameter.grad is not None and torch.equal(parameter.grad, 2 * gradient)
+
+
 def test_a_batch_must_be_shared_evenly() -> None:
     assert images_each(8, Processes(rank=1, size=4)) == 2
     with pytest.raises(UserError, match="1, 2, 4, 8 processes"):
