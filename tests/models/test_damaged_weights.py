@@ -257,3 +257,24 @@ def test_settings_that_the_tensors_contradict_take_no_memory(tmp_path: Path) -> 
     rewrite(path, {"settings": settings, "format_version": 1, "sha256": None})
     with pytest.raises(UserError, match="do not fit the network"):
         SEGMENTATION.load(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("classes", [1, 2], "names no list of classes"),
+        ("classes", ["red", None], "names no list of classes"),
+        ("classes", "ab", "names no list of classes"),
+        ("classes", {"red": 1}, "names no list of classes"),
+        ("settings", [], "does not say what it was trained with"),
+        ("settings", None, "does not say what it was trained with"),
+    ],
+)
+def test_a_model_says_what_it_is(tmp_path: Path, key: str, value: Any, words: str) -> None:
+    path = tmp_path / "m.safetensors"
+    config = tiny_config()
+    SEGMENTATION.save(path, build_network(config, 2), config, classes=CLASSES, training={})
+    rewrite(path, {key: value, "format_version": 1, "sha256": None})
+    with pytest.raises(UserError, match=words) as caught:
+        SEGMENTATION.load(path)
+    assert caught.value.where == str(path)
