@@ -8,6 +8,7 @@ from method_tester import BaseMethodTester
 
 from wsss.cam.methods.adversary_settings import AcrSchedule, CollapseGuard
 from wsss.cam.methods.oc_cse_config import ErasingConfig
+from wsss.cam.methods.registry import METHODS
 from wsss.runtime.settings import replace
 
 
@@ -51,3 +52,25 @@ class TestMct(BaseMethodTester):
 class TestAcrVit(BaseMethodTester):
     settings = as_method(CAM, "acr-vit", crop_px=32)
     falls = "cu_classification"
+
+
+def test_what_each_method_gives() -> None:
+    """Lenders of attention, features and reconstructors are these, and no others."""
+    given = {
+        name: {
+            what
+            for what in ("features", "attention", "reconstructor")
+            if getattr(METHODS.get(name, where="cam.method"), f"has_{what}")
+        }
+        for name in METHODS.entries()
+    }
+    assert given == {
+        "acr": {"features", "reconstructor"},
+        "acr-vit": {"attention", "reconstructor"},
+        "cam": {"features"},
+        "clip-es": set(),
+        "imported": set(),
+        "mct": {"attention"},
+        "oc-cse": {"features"},
+        "recam": set(),
+    }
