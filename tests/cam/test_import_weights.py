@@ -22,7 +22,7 @@ from wsss.models.backbones import build_backbone
 from wsss.models.config import BackboneConfig
 from wsss.models.irnet import IrNet
 from wsss.models.model_file import ModelKind
-from wsss.models.weights import save_model
+from wsss.models.weights import LoadReport, save_model
 from wsss.project.config import load_config
 
 REPOSITORY = Path(__file__).parents[2]
@@ -85,6 +85,40 @@ def test_the_authors_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ):
         tensor = written[tmp_path / path][ours]
         assert torch.equal(tensor, known(theirs, tensor.shape, numbers)), ours
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_model_file_is_written_for_each_network_that_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], both: bool
+) -> None:
+    write_index(Index(VOC_CLASSES, ()), tmp_path / "index.csv")
+    written: dict[str, tuple[str, dict[str, int]]] = {}
+
+    def load(path: Path, classifier: Any, reconstructor: Any) -> dict[str, LoadReport]:
+        assert path == tmp_path / "acr.ckpt" and (reconstructor is not None) == both
+        return {"classifier": LoadReport(("a", "b"), ("c",))}
+
+    def keep(kind: Any, path: Path, network: Any, config: Any, **told: Any) -> None:
+        assert tuple(told["classes"]) == VOC_CLASSES and config.head == "official"
+        written[path.name] = type(network).__name__, told["training"]
+
+    # Without memory: what is loaded and saved is another test's.
+    monkeypatch.setattr("wsss.cam.published.load_acr_checkpoint", load)
+    monkeypatch.setattr(ModelKind, "save", keep)
+    more = ("--reconstructor-output", str(tmp_path / "G")) if both else ()
+    with torch.device("meta"):
+        status = main(
+            [
+                *("import-weights", "acr", str(tmp_path / "acr.ckpt")),
+                *("--config", write_settings(tmp_path, "voc-official", "cam")),
+                *("--index", str(tmp_path / "index.csv"), "--output", str(tmp_path / "F"), *more),
+            ]
+        )
+    assert status == 0
+    untrained = {"steps": 0, "epochs": 0, "images": 0}
+    expected = {"F": ("CamClassifier", untrained), "G": ("Reconstructor", untrained)}
+    assert written == (expected if both else {"F": expected["F"]})
+    assert "classifier: 2 tensors used, 1 left out" in capsys.readouterr().out
 
 
 def test_settings_of_other_networks_are_refused(
