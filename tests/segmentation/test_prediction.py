@@ -20,6 +20,7 @@ from wsss.errors import PartlyDone, UserError
 from wsss.models.backbones import build_backbone
 from wsss.models.deeplab import DeepLab
 from wsss.runtime.compute import Compute
+from wsss.segmentation import prediction
 from wsss.segmentation.config import PredictionConfig
 from wsss.segmentation.inference import (
     class_probabilities,
@@ -28,7 +29,7 @@ from wsss.segmentation.inference import (
 )
 from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.pictures import find_images, predict_images
-from wsss.segmentation.prediction import predict_split
+from wsss.segmentation.prediction import Job, predict_split
 from wsss.segmentation.refine import refine
 
 CPU = torch.device("cpu")
@@ -118,6 +119,23 @@ def test_errors_in_processes_arrive(data):
         predict_split(**split_arguments(data, compute=Compute(device="cpu", threads=1, workers=2)))
     assert caught.value.where == str(data / "data" / "p05.png")
     assert not (data / "predictions").exists()
+
+
+@pytest.mark.parametrize(("images", "processes"), [(3, 0), (4, 2)])
+def test_few_pictures_start_no_processes(tmp_path, monkeypatch, images, processes):
+    asked = []
+
+    def recorded(work, jobs, workers, **options):
+        asked.append(workers)
+        return iter([None] * len(jobs))
+
+    monkeypatch.setattr(prediction, "ordered_map", recorded)
+    jobs = [Job(tmp_path / f"{i}.png", str(i)) for i in range(images)]
+    config, compute = PredictionConfig(), Compute(device="cpu", threads=1, workers=2)
+    prediction.predict_jobs(
+        tmp_path / "m", jobs, lambda *arguments: None, config, compute, few_share_threads=False
+    )
+    assert asked == [processes]
 
 
 def test_what_is_no_fault_of_a_picture_is_not_said_of_it(data, monkeypatch):
