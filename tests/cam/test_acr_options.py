@@ -221,8 +221,15 @@ def test_erasing_loss_by_hand() -> None:
 
 
 @pytest.mark.setting("cam.acr.anchor")
-def test_the_anchor_is_the_classifier_as_it_is_when_both_begin(batch) -> None:
+def test_the_anchor_is_the_classifier_as_it_is_when_both_begin(batch, monkeypatch) -> None:
     method = build(acr(anchor=0.5, schedule=AcrSchedule(classifier_epochs=1)))
+    erasing, missed = method._erasing, []
+
+    def seen(*arguments: Any) -> torch.Tensor:
+        missed.append(erasing(*arguments))
+        return missed[-1]
+
+    monkeypatch.setattr(method, "_erasing", seen)
     for step in (0, 1):
         take(method, batch, context(step))
     begun = weights(method.classifier)
@@ -232,6 +239,8 @@ def test_the_anchor_is_the_classifier_as_it_is_when_both_begin(batch) -> None:
     assert moved(begun, method.classifier)
     assert "anchor" in method.modules
     assert all(p.grad is None and not p.requires_grad for p in method.anchor.parameters())
+    # The whole batch in one part: its mean as it is.
+    assert float(logged["cu_anchor"]) == pytest.approx(float(missed[-1].detach()))
     total = float(logged["cu_classification"]) + 0.5 * float(logged["cu_anchor"])
     total -= 0.8 * float(logged["cu_target"]) + 0.3 * float(logged["cu_nontarget"])
     assert float(logged["cu_total"]) == pytest.approx(total, rel=1e-4)

@@ -220,6 +220,10 @@ def test_a_checkpoint_of_other_labels_is_refused(data, monkeypatch):
     write_label(data / "pseudo" / "p00.png", 0 * label)
     with pytest.raises(UserError, match="checkpoint"):
         run_training(data, tiny_config())
+    # With the old ones it goes on, and leaves nothing to go on with.
+    write_label(data / "pseudo" / "p00.png", label)
+    run_training(data, tiny_config())
+    assert not (data / "work_model.safetensors" / "checkpoint.pt").exists()
 
 
 def test_samples_keep_image_and_labels_together(data):
