@@ -82,6 +82,15 @@ def test_index_has_classes_by_original_id_and_images_without_objects(root: Path)
     assert [record.name[-1] for record in index.training_set().records] == ["1"]
 
 
+def test_names_of_categories_that_look_alike_are_meant(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (root / "annotations").iterdir():
+        path.write_text(path.read_text().replace("brush", "dogs"))
+    assert build_index(COCO, root).classes == ("person", "dog", "dogs")
+    assert "one class or two" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_masks_are_drawn_once_and_found(root: Path, workers: int) -> None:
     index = build_index(COCO, root)

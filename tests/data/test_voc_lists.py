@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from memory_helpers import peak_of
+from PIL import Image
 
+from wsss.data.build import build_index
 from wsss.data.formats.voc import LISTS, VocSettings, find_voc_masks, list_voc
 from wsss.data.index import Index
 from wsss.data.records import ImageRecord
+from wsss.errors import UserError
 
 
 def _devkit(root: Path, **lists: Sequence[str]) -> Path:
@@ -73,3 +76,24 @@ def test_masks_are_those_there_are_official_ones_first(tmp_path: Path) -> None:
     masks, problems = find_voc_masks(VocSettings(), tmp_path, Index(("cat",), records))
     assert dict(masks) == {"a": "SegmentationClassAug/a.png", "b": "SegmentationClass/b.png"}
     assert [problem.file for problem in problems] == ["SegmentationClass/c.png"]
+
+
+def test_a_devkit_without_any_list_says_which_it_may_have(tmp_path: Path) -> None:
+    root = _devkit(tmp_path, holiday=["a"])
+    with pytest.raises(UserError, match="there is no list of images here") as caught:
+        list_voc(VocSettings(), root)
+    assert "train_aug.txt" in str(caught.value) and str(root / LISTS) in str(caught.value)
+
+
+def test_nobody_is_asked_whether_a_cat_is_a_car(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = _devkit(tmp_path, train=["a", "b"])
+    (root / "Annotations").mkdir()
+    for name, tag in (("a", "cat"), ("b", "car")):
+        Image.new("RGB", (6, 4)).save(root / f"JPEGImages/{name}.jpg")
+        text = f"<annotation><object><name>{tag}</name></object></annotation>"
+        (root / f"Annotations/{name}.xml").write_text(text)
+    build_index(VocSettings(), root)
+    warned = capsys.readouterr().err
+    assert "classes with one picture" in warned and "one class or two" not in warned
