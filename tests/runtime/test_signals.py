@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -63,6 +64,13 @@ def test_a_stage_ends_tidily_and_gives_the_signals_back(
     assert "stopped" in heartbeat_file(tmp_path / "cams.h5").read_text()
     assert not [path for path in tmp_path.iterdir() if "heartbeat" not in path.name]
     assert handlers() == before
+
+
+def test_a_stage_that_is_interrupted_says_so(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), stage_process("export", tmp_path / "cams.h5"):
+        signal.raise_signal(signal.SIGINT)
+    told = json.loads(heartbeat_file(tmp_path / "cams.h5").read_text())
+    assert told["state"] == "stopped" and told["message"].startswith("interrupted")
 
 
 @pytest.mark.parametrize("number", STOPPING)
