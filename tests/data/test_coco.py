@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from wsss.data.build import build_index, build_masks, listing_fingerprint, mask_fingerprint
-from wsss.data.formats.coco import CocoSettings, draw_labels, rasterise_masks
+from wsss.data.formats.coco import CocoSettings, draw_labels, list_coco, rasterise_masks
 from wsss.data.images import read_label
 from wsss.errors import UserError
 
@@ -153,6 +153,22 @@ def test_every_problem_is_reported_at_once(root: Path) -> None:
         "objects of image 77, which is not listed",
     ):
         assert expected in caught.value.found
+
+
+def test_a_picture_may_be_as_large_as_any_and_no_larger(root: Path) -> None:
+    image = {**_image(root, "train2014", 1), "width": 17800, "height": 10000}
+    _write(root, "train2014", [image], [])
+    assert list_coco(COCO, root).entries[0].size == (17800, 10000)
+    _write(root, "train2014", [{**image, "height": 10001}], [])
+    with pytest.raises(UserError, match="image 1 of 17800 x 10001 px"):
+        list_coco(COCO, root)
+
+
+def test_two_categories_of_one_name(root: Path) -> None:
+    for path in (root / "annotations").iterdir():
+        path.write_text(path.read_text().replace("brush", "dog"))
+    (problem, *_) = list_coco(COCO, root).problems
+    assert problem.reason == "'dog' names two categories"
 
 
 def test_bad_segmentation_is_listed_and_nothing_written(root: Path) -> None:

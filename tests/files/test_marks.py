@@ -185,8 +185,13 @@ def test_a_folder_from_before_there_were_marks_is_adopted_where_its_manifest_fit
     assert not adopt(folder, tmp_path / "none.sha256")
     with pytest.raises(UserError):
         check_replaceable(folder)
+    (tmp_path / "link").symlink_to(folder)
+    assert not adopt(tmp_path / "link", manifest)
+    assert not adopt(folder / "a.png", manifest)
+    assert not (folder / MARK).exists()
     assert adopt(folder, manifest)
     check_replaceable(folder)
+    assert not adopt(folder, manifest), "it is marked already"
 
 
 def test_commands_refuse_before_they_work(

@@ -43,7 +43,8 @@ def test_threads_are_threads() -> None:
     }
 
 
-def test_only_a_few_items_are_handed_out_ahead() -> None:
+@pytest.mark.parametrize(("ahead", "expected"), [(5, 5), (None, 8)])
+def test_only_a_few_items_are_handed_out_ahead(ahead: int | None, expected: int) -> None:
     taken: list[int] = []
 
     def items() -> Iterator[int]:
@@ -51,9 +52,9 @@ def test_only_a_few_items_are_handed_out_ahead() -> None:
             taken.append(item)
             yield item
 
-    mapped = ordered_map(abs, items(), 2, threads=True, ahead=5)
+    mapped = ordered_map(abs, items(), 2, threads=True, ahead=ahead)
     assert next(mapped) == 0
-    assert len(taken) == 5
+    assert len(taken) == expected
     mapped.close()  # type: ignore[attr-defined]
 
 
