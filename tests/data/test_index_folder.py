@@ -41,7 +41,8 @@ def test_a_line_break_in_a_name_is_said(tmp_path: Path) -> None:
         Image.new("RGB", (8, 6)).save(tmp_path / "cat" / f"{name}.png")
     found = _offenders(tmp_path, ClassFoldersSettings())
     assert found.count("line break or another control character") == 2
-    assert "cat/b\\nc.png" in found and "cat/d\\re.png" in found
+    # Of the file, not of a line in one.
+    assert "'cat/b\\nc.png': its name" in found and "'cat/d\\re.png': its name" in found
 
 
 def test_only_what_is_shown_is_compared_with_all_names(

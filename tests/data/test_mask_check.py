@@ -57,13 +57,21 @@ def _mapped(**labels: int) -> Callable[[Path, Labels], None]:
     return lambda path, label: write_label(path, table[label])
 
 
-def _quantised(path: Path, label: Labels) -> None:
+def _quantised(path: Path, label: Labels, palette: Labels | None = None) -> None:
     """As programs do that sort the colours in use: positions are new, colours right."""
+    palette = voc_palette() if palette is None else palette
     used, where = np.unique(label, return_inverse=True)
-    order = np.argsort(-voc_palette()[used].astype(int).sum(1), kind="stable")
+    order = np.argsort(-palette[used].astype(int).sum(1), kind="stable")
     image = Image.fromarray(np.argsort(order)[where].reshape(label.shape).astype(np.uint8))
-    image.putpalette(voc_palette()[used[order]].tobytes())
+    image.putpalette(palette[used[order]].tobytes())
     image.save(path)
+
+
+def _quantised_on_white(path: Path, label: Labels) -> None:
+    """With a background that is the brightest, and no colour of VOC's."""
+    palette = voc_palette().copy()
+    palette[0] = 250
+    _quantised(path, label, palette)
 
 
 def _one_bit(path: Path, label: Labels) -> None:
@@ -82,6 +90,7 @@ WRONG: dict[str, tuple[Callable[[Path, Labels], None], str]] = {
     "two swapped": (_mapped(v3=4, v4=3), "1 for bird, 2 for cow, 3 for yak, 4 for dog"),
     "1 bit": (_one_bit, "tell things from background"),
     "palette": (_quantised, "another order"),
+    "palette on white": (_quantised_on_white, "another order"),
 }
 
 
