@@ -118,7 +118,10 @@ def test_config_check_misses_the_masks_that_a_run_learns_from(project, capsys):
         (["nowhere"], "does not exist"),
         (["../photos", "--method", "magic"], "magic"),
         (["../photos", "--extends", "vok"], "vok"),
-        (["../photos", "--val", "0"], "no image is in the set 'val'"),
+        (
+            ["../photos", "--val", "0"],
+            "no image is in the set 'val', which the run predicts or scores",
+        ),
         (["."], "no layout that is known"),
         (["../photos", "--extends", "voc-lite-gt"], "training images have no label map"),
     ],

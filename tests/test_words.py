@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from wsss.cli import PEOPLE_COMMANDS, build_parser
+from wsss.commands.stage import named_paths
+from wsss.errors import UserError
 
 R, A, B = Path("results/r"), Path("a"), Path("b")
 READ: dict[str, dict[str, Any]] = {
@@ -88,6 +90,7 @@ READ: dict[str, dict[str, Any]] = {
         **{"action": "write", "stage": "labels", "settings": "{}", "output": A},
     },
 }
+STAGE = ("--config", "a", "--cams", "a", "--index", "a", "--root", "a", "--output", "b")
 REFUSED = {
     "run r s": "unrecognized arguments: s",
     "run --cor 3": "unrecognized arguments: --cor",
@@ -138,6 +141,21 @@ def test_words_that_are_refused(words: str, capsys: pytest.CaptureFixture[str]) 
         build_parser(given[0]).parse_args(given)
     assert caught.value.code == 2
     assert REFUSED[words] in capsys.readouterr().err
+
+
+def test_paths_by_their_names() -> None:
+    assert named_paths(["a=b", "c=results/r"]) == {"a": B, "c": R}
+    for words in (["a"], ["=b"], ["a="], ["a=b", "a=a"]):
+        with pytest.raises(UserError, match="is not NAME=PATH, or comes twice"):
+            named_paths(words)
+
+
+def test_parts_that_are_put_together() -> None:
+    read = build_parser("pseudo-labels").parse_args(["pseudo-labels", "--merge", "a", "b", *STAGE])
+    assert (read.merge, read.shard) == ([A, B], None)
+    read = build_parser("pseudo-labels").parse_args(["pseudo-labels", "--shard", "1/2", *STAGE])
+    assert (read.merge, read.shard) == (None, "1/2")
+    assert (read.stage_config, read.stage_output) == (A, B)
 
 
 def test_all_of_peoples_commands_are_here() -> None:

@@ -62,6 +62,13 @@ def test_records_are_a_tuple_to_whoever_looks() -> None:
     assert Records().sizes().shape == (0, 2)
 
 
+def test_records_are_equal_one_by_one() -> None:
+    one, other = (ImageRecord(name, ("train",), (), 4, 3, "x.png") for name in "ab")
+    assert Records([one, other]) == Records([one, other])
+    for different in ([one, one], [one], [one, other, one], []):
+        assert Records([one, other]) != Records(different)
+
+
 def test_chosen_records_are_those_that_a_filter_gives() -> None:
     plain = records_of([*NAMES, *map(str, range(200))], seed=1)
     records = Records(plain)
