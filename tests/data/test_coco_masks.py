@@ -56,6 +56,13 @@ def test_what_a_killed_drawing_left_goes_and_the_folder_is_locked_meanwhile(
     assert draw_once(root=root, workers=1) is False
 
 
+def test_a_record_of_what_was_drawn_is_written_where_it_is_wanted(root: Path) -> None:
+    for number, drawn in enumerate((True, False)):
+        output = root / f"record{number}.json"
+        assert draw_once(root=root, output=output, workers=1) is drawn
+        assert output.read_text() == (root / "masks" / "categories.json").read_text()
+
+
 def test_another_process_that_draws_is_waited_for(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,14 @@ def test_equals_the_naive_form() -> None:
         assert np.abs(found.numpy() - wanted).max() < 1e-5
 
 
+def test_what_is_not_said_is_as_published() -> None:
+    rng = torch.Generator().manual_seed(1)
+    image, scores = (torch.rand(3, 30, 28, generator=rng) for _ in range(2))
+    published = {"iterations": 20, "colour_width": 0.3, "position_weight": 0.01}
+    expected = par(image, scores, dilations=(1, 2, 4, 8, 12, 24), **published)  # type: ignore[arg-type]
+    assert torch.equal(par(image, scores), expected)
+
+
 def test_the_scale_of_the_image_is_of_no_effect() -> None:
     rng = np.random.default_rng(5)
     image = torch.from_numpy(rng.integers(0, 256, (3, 20, 24)))

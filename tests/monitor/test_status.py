@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -222,6 +223,19 @@ def test_the_command(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         made(run / name, 0)
     assert main(["status", str(run), "--watch", "0.01"]) == 0  # ends, as all is done
     assert "3 done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "clears"), [((), False), (("--watch", "0.01"), True)])
+def test_only_who_watches_has_the_screen_cleared(
+    run: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], clears: bool
+) -> None:
+    for name in ("index.csv", "cam/model", "cams.h5"):
+        made(run / name, 0)
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["status", str(run), *words]) == 0
+    assert "3 done" in stream.getvalue() and ("\x1b" in stream.getvalue()) == clears
 
 
 def test_asking_loads_nothing_heavy(run: Path) -> None:

@@ -54,7 +54,10 @@ def test_without_it_a_program_ends_as_ever() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
 @pytest.mark.parametrize(
     "before",
-    ["sys.settrace(lambda *_: None)", "sys.setprofile(lambda *_: None)"],
+    [
+        *("sys.settrace(lambda *_: None)", "sys.setprofile(lambda *_: None)"),
+        "import os; os.environ['PYTHONINSPECT'] = '1'",
+    ],
 )
 def test_who_watches_sees_the_end(before: str) -> None:
     assert _run("torch", before).returncode < 0
