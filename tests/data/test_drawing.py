@@ -6,6 +6,7 @@ import numpy as np
 
 from wsss.data.drawing import LINE_PX, legend
 from wsss.data.images import voc_palette
+from wsss.data.lettering import font, shortened
 
 
 def _squares(strip: np.ndarray, label: int) -> np.ndarray:
@@ -38,3 +39,12 @@ def test_a_legend_breaks_where_it_would_be_wider() -> None:
         places = _squares(strip, label)
         assert (places[:, 0] // LINE_PX == row).all() and len(places) > 50
     assert legend(150, []).shape == (0, 150, 3)
+
+
+def test_of_a_text_as_much_is_kept_as_fits() -> None:
+    text, letters = "a title that is long", font(13)
+    assert shortened(text, letters, letters.getlength(text)) == text
+    for count in (1, 5, 12):
+        cut = f"{text[:count]}..."
+        assert shortened(text, letters, letters.getlength(cut)) == cut
+    assert shortened(text, letters, 0) == "..."
