@@ -120,7 +120,7 @@ def test_config_write_checks_what_it_writes(
     for text in ("{", "[" * 50_000, "9" * 5000, '{"crf": 1, "crf": 2}'):
         assert main([*arguments, text]) == 2
         assert "not JSON" in capsys.readouterr().err
-    with pytest.raises(UserError, match="did you mean 'labels'"):
+    with pytest.raises(UserError, match=r"unknown stage .lables.(.|\n)*did you mean .labels."):
         stage_kind("lables")
 
 
