@@ -132,3 +132,18 @@ def test_sizes_that_no_picture_has(tmp_path: Path, sides: tuple[float, float]) -
     write(tmp_path, [], width=sides[0], height=sides[1])
     with pytest.raises(UserError, match="not a COCO instances file"):
         rasterise_masks(tmp_path, workers=1)
+
+
+@pytest.mark.parametrize("numbers", [5, 7, 9])
+def test_coordinates_come_in_pairs(numbers: int) -> None:
+    annotation = {"id": 7, "segmentation": [[1.0] * numbers]}
+    with pytest.raises(ValueError, match=f"annotation 7: a polygon of {numbers} numbers"):
+        object_mask(annotation, 12, 16)
+
+
+@pytest.mark.parametrize("position", range(8))
+def test_each_coordinate_is_held_against_its_side(position: int) -> None:
+    points = [1.0, 1.0, 9.0, 1.0, 9.0, 9.0, 1.0, 9.0]
+    points[position] = 30.0 if position % 2 else 40.0
+    with pytest.raises(ValueError, match=f"coordinate {points[position]:g}, far outside 16 x 12"):
+        object_mask({"id": 7, "segmentation": [points]}, 12, 16)

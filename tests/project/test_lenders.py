@@ -8,6 +8,7 @@ import pytest
 
 from wsss.errors import UserError
 from wsss.project.config import ProjectConfig, resolve
+from wsss.project.run_folders import no_self_labels
 
 
 def project(**runs: Any) -> ProjectConfig:
@@ -187,3 +188,11 @@ def test_networks_of_other_classes_cannot_be_lent(spec: dict[str, Any], place: s
     # Pictures of one's own may have VOC's classes: the model file will tell.
     project(a={"index": {"format": "voc"}}, b=spec)
     project(a={"index": {"format": "voc"}}, b={"index": {"format": "voc"}, **spec})
+
+
+def test_why_a_run_has_no_labels_of_anothers_model() -> None:
+    rows = {"variants": {"x": {"cam": {"epochs": 3}}}}
+    config = project(a={}, b=taught_by("a", ablations=rows))
+    assert no_self_labels(config.run("b")) is None
+    assert no_self_labels(config.run("b/ablation/x")) == "it stops after 'cam'"
+    assert "learns from no other run" in str(no_self_labels(config.run("a")))
