@@ -96,13 +96,6 @@ def test_scores_that_are_not_all_there(file: Path) -> None:
         read_chosen(file, "cam")
 
 
-def test_a_number_beside_a_chosen_one_is_named_with_it(file: Path) -> None:
-    with pytest.raises(UserError) as caught:
-        with_chosen("labels", LabelsConfig(background_threshold=0.6), file)
-    assert "labels.foreground_threshold is 'auto', chosen as 0.5" in caught.value.found
-    assert caught.value.where == str(file) and "auto, too" in str(caught.value.fix)
-
-
 def test_files_of_chosen_scores_are_told_from_others(file: Path, tmp_path: Path) -> None:
     assert is_chosen(file)
     for text in ("image,tags\n", "[]", '{"format": "other"}'):
