@@ -27,8 +27,6 @@ from wsss.data.fingerprints import (
     folder_digest,
     once,
     remembered,
-    tree_digest,
-    tree_sizes_digest,
 )
 from wsss.data.formats.registry import FORMATS, IndexSettings
 from wsss.data.index import read_masks
@@ -388,26 +386,3 @@ def test_stages_write_what_their_lists_name(tmp_path: Path) -> None:
             for path in sorted((root / kind).iterdir())
         ]
         assert (output / name).read_text().splitlines() == expected
-
-
-def test_an_edit_of_the_same_size_changes_a_tree(tmp_path: Path) -> None:
-    bmp(tmp_path / "a" / "b.bmp", 0)
-    with remembered(tmp_path / "memory", tmp_path / "a"):
-        before = tree_digest(tmp_path / "a")
-        bmp(tmp_path / "a" / "b.bmp", 1)
-        assert tree_digest(tmp_path / "a") != before
-        bmp(tmp_path / "a" / "b.bmp", 0)
-        assert tree_digest(tmp_path / "a") == before
-
-
-def test_a_tree_may_hold_links_to_nothing_and_names_that_are_no_text(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"12")
-    for digest in (tree_digest, tree_sizes_digest):
-        before = digest(tmp_path)
-        link, odd = tmp_path / "gone.png", Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))
-        link.symlink_to("nowhere")
-        with_link = digest(tmp_path)
-        odd.write_bytes(b"")
-        assert len({before, with_link, digest(tmp_path)}) == 3
-        link.unlink()
-        odd.unlink()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsss.evaluation.sweep import _Bands, as_thresholds
+from wsss.evaluation.sweep import SweepCounts, _Bands, as_thresholds
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,10 @@ def test_bands_are_those_of_a_search(values):
     asked = np.concatenate([thresholds, near, some, ends])
     found = _Bands(thresholds)(asked)
     assert np.array_equal(found, np.searchsorted(thresholds, asked, side="left"))
+
+
+def test_a_tie_with_the_background_is_background():
+    counts = SweepCounts(1, as_thresholds([0.3]))
+    maps = np.array([[[0.3, np.nextafter(np.float32(0.3), np.float32(1))]]], np.float32)
+    counts.add(np.ones((1, 2), np.uint8), np.array([0]), maps)
+    assert counts.confusion(0).tolist() == [[0, 0], [1, 1]]

@@ -68,13 +68,6 @@ def test_every_threshold_scores_as_if_labelled_anew(part, monkeypatch):
     assert not np.array_equal(expected[0], expected[-1])
 
 
-def test_a_tie_with_the_background_is_background():
-    counts = SweepCounts(1, as_thresholds([0.3]))
-    maps = np.array([[[0.3, np.nextafter(np.float32(0.3), np.float32(1))]]], np.float32)
-    counts.add(np.ones((1, 2), np.uint8), np.array([0]), maps)
-    assert counts.confusion(0).tolist() == [[0, 0], [1, 1]]
-
-
 def test_labels_of_wider_types_count_alike():
     thresholds = as_thresholds([0.2, 0.5])
     narrow, wide = SweepCounts(3, thresholds), SweepCounts(3, thresholds)

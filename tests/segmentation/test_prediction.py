@@ -22,11 +22,7 @@ from wsss.models.deeplab import DeepLab
 from wsss.runtime.compute import Compute
 from wsss.segmentation import prediction
 from wsss.segmentation.config import PredictionConfig
-from wsss.segmentation.inference import (
-    class_probabilities,
-    load_views,
-    segmenter,
-)
+from wsss.segmentation.inference import class_probabilities, load_views, segmenter
 from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.pictures import find_images, predict_images
 from wsss.segmentation.prediction import Job, predict_split

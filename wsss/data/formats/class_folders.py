@@ -24,8 +24,8 @@ from wsss.data.formats.pictures import (
     image_name,
     is_picture,
     note_left_out,
+    pictures_digest,
     split_off_val,
-    tree_digest,
 )
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.listing import (
@@ -159,7 +159,7 @@ def recognise(root: Path) -> Mapping[str, Any] | None:
 def _list_fingerprint(settings: ClassFoldersSettings, root: Path) -> str:
     if not any(path.is_dir() for path in root.iterdir()):
         raise UserError("there is no folder here", where=root, expected="a folder for each class")
-    return combined("class_folders", tree_digest(root))
+    return combined("class_folders", pictures_digest(root))
 
 
 FORMATS.register(

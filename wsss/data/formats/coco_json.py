@@ -18,8 +18,8 @@ from wsss.data.formats.pictures import (
     files_below,
     image_name,
     note_left_out,
+    pictures_digest,
     split_off_val,
-    tree_digest,
 )
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.json_files import read_data_json
@@ -313,7 +313,7 @@ def _is_object_of_others(path: Path) -> bool:
 
 def _list_fingerprint(settings: CocoJsonSettings, root: Path) -> str:
     files = (content_digest(root / file) for file in _files(settings).values())
-    return combined("coco_json", *files, tree_digest(root))
+    return combined("coco_json", *files, pictures_digest(root))
 
 
 FORMATS.register(

@@ -143,7 +143,7 @@ def image_name(file: str) -> str:
     return _bare(file).replace("/", "__")
 
 
-def tree_digest(root: Path) -> str:
+def pictures_digest(root: Path) -> str:
     """Hash the names and contents of all files below a folder, apart from the masks."""
     return named_digest(root, files_below(root))
 

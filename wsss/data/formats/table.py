@@ -23,8 +23,8 @@ from wsss.data.formats.pictures import (
     files_below,
     image_name,
     note_left_out,
+    pictures_digest,
     split_off_val,
-    tree_digest,
 )
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.formats.table_rows import Row, read_rows
@@ -174,7 +174,7 @@ def _of_other_pictures(
 
 
 def _list_fingerprint(settings: TableSettings, root: Path) -> str:
-    return combined("table", content_digest(root / settings.file), tree_digest(root))
+    return combined("table", content_digest(root / settings.file), pictures_digest(root))
 
 
 FORMATS.register(
