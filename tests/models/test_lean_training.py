@@ -167,6 +167,8 @@ def test_segmentation_with_dilated_branches() -> None:
         (5, (4, 2), (8, 4), (6, 9)),  # whose outermost rows meet none
         (3, (2, 2), (0, 1), (11, 11)),
         (3, (3, 1), (3, 1), (7, 7)),
+        (3, (3, 3), (3, 3), (10, 8)),  # no multiples of the dilation
+        (5, (2, 2), (4, 4), (8, 12)),  # lower than the kernel reaches, not narrower
         (3, (12, 12), (10, 12), (10, 10)),  # padded by less than what could be left out
         (3, (4, 4), (8, 8), (3, 5)),  # whose result is larger than its input
     ],

@@ -3,8 +3,8 @@
 A frozen BatchNorm is a product and a sum for each channel; folded into the weights of the
 convolution before it, it needs no pass over the feature and keeps no copy of it for the gradient.
 The gradient of a ReLU6 is known from its result; in place, PyTorch keeps a copy of its input. The
-gradient of a dilated depthwise convolution for its input is a convolution, too, and oneDNN is
-twenty times as fast in that form. Names, weights and state dicts stay as they are.
+gradients of a dilated depthwise convolution are convolutions, too, and oneDNN is up to twenty times
+as fast in that form. Names, weights and state dicts stay as they are.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class _ClampInPlace(torch.autograd.Function):
 
 
 class _DilatedDepthwise:
-    """Mixed in before a convolution class: its gradient for the input is a convolution."""
+    """Mixed in before a convolution class: its gradients are convolutions."""
 
     def _conv_forward(self: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         rounds = x.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled("cpu")
@@ -196,8 +196,11 @@ class _Depthwise(torch.autograd.Function):
             flipped = weight.flip(2, 3)
             for_x = F.conv2d(gradient, flipped, None, 1, rest, dilation, groups)
         wanted = [False, *ctx.needs_input_grad[1:3]]
+        if wanted[1]:
+            for_weight = _for_weight(x, gradient, weight, padding, dilation)
+            wanted[1] = for_weight is None
         if any(wanted):
-            _, for_weight, for_bias = torch.ops.aten.convolution_backward(
+            _, plain, for_bias = torch.ops.aten.convolution_backward(
                 gradient,
                 x,
                 weight,
@@ -210,4 +213,75 @@ class _Depthwise(torch.autograd.Function):
                 groups,
                 wanted,
             )
+            for_weight = plain if wanted[1] else for_weight
         return for_x, for_weight, for_bias, None, None
+
+
+def _for_weight(
+    x: Tensor,
+    gradient: Tensor,
+    weight: Tensor,
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> Tensor | None:
+    """Return the weights' gradient where there is a quicker form than PyTorch's, else None."""
+    reach = [step * (side - 1) for step, side in zip(dilation, weight.shape[-2:], strict=True)]
+    if any(size <= most for size, most in zip(x.shape[-2:], reach, strict=True)):
+        # oneDNN has no kernel of its own for them. Six times as fast at 8 x 8 px, 5 x 5 by 2.
+        return _slid(x, gradient, padding, dilation)
+    whole = tuple(2 * pad for pad in padding) == tuple(reach)
+    if whole and weight.shape[-2:] == (3, 3) and dilation[0] == dilation[1]:
+        # Three times as fast. Larger kernels gain nothing by it.
+        return _in_phases(x, gradient, dilation[0])
+    return None
+
+
+def _slid(
+    x: Tensor, gradient: Tensor, padding: tuple[int, int], dilation: tuple[int, int]
+) -> Tensor:
+    """Slide the gradient over `x`: the places where it stops are the kernel's."""
+    count, channels, height, width = gradient.shape
+    rows, columns = padding
+    # (H, W, B, C): a channel of an image is a group of its own, and channels last.
+    around = F.pad(x.permute(2, 3, 0, 1), (0, 0, 0, 0, columns, columns, rows, rows))
+    images = around.reshape(1, *around.shape[:2], count * channels).permute(0, 3, 1, 2)
+    kernels = gradient.permute(2, 3, 0, 1).reshape(height, width, count * channels)
+    found = F.conv2d(
+        images, kernels.permute(2, 0, 1).unsqueeze(1), stride=dilation, groups=count * channels
+    )
+    return found.reshape(count, channels, 1, *found.shape[-2:]).sum(dim=0)
+
+
+def _in_phases(x: Tensor, gradient: Tensor, step: int) -> Tensor:
+    """Take every `step`-th row and column as an image of its own: 3 x 3 kernels without dilation.
+
+    What is computed for the rows and columns added to make the sizes multiples is multiplied by
+    the gradient's zeros.
+    """
+
+    def phases(maps: Tensor) -> Tensor:
+        count, channels, height, width = maps.shape
+        maps = F.pad(maps.permute(0, 2, 3, 1), (0, 0, 0, -width % step, 0, -height % step))
+        rows, columns = maps.shape[1] // step, maps.shape[2] // step
+        apart = maps.reshape(count, rows, step, columns, step, channels)
+        return apart.permute(0, 2, 4, 5, 1, 3).flatten(0, 2)
+
+    images, kernels = (
+        phases(maps).contiguous(memory_format=torch.channels_last) for maps in (x, gradient)
+    )
+    channels = x.shape[1]
+    weight = x.new_empty(channels, 1, 3, 3)
+    found: Tensor = torch.ops.aten.convolution_backward(
+        kernels,
+        images,
+        weight,
+        None,
+        [1, 1],
+        [1, 1],
+        [1, 1],
+        False,
+        [0, 0],
+        channels,
+        [False, True, False],
+    )[1]
+    return found
