@@ -15,7 +15,7 @@ from distributed_cases import one_thread_count
 
 from wsss.cam import clustering
 from wsss.cam.kmeans import cluster_means, spherical_kmeans
-from wsss.cam.lpcam import ClassClusters, find_clusters
+from wsss.cam.lpcam import ClassClusters, find_clusters, on_map
 from wsss.cam.lpcam_config import LpcamConfig
 from wsss.cam.methods.plain import build_classifier
 from wsss.cam.model_file import CLASSIFIER
@@ -198,6 +198,38 @@ def test_features_are_those_by_hand(
         for one, other in zip(ours[:2], theirs[:2], strict=True):
             assert one.shape == other.shape
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.setting("lpcam.rounds")
+def test_a_second_round_looks_at_the_maps_of_the_first(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = given(data, tmp_path / "clusters.safetensors", monkeypatch, rounds=2)
+    first = by_hand(data, threshold=0.1, most=200, seed=0)
+    assert len(seen) == 2 * len(first)
+    for ours, again, theirs in zip(seen[::2], seen[1::2], first, strict=True):
+        np.testing.assert_allclose(ours.on, theirs.on, rtol=1e-3, atol=1e-4)
+        # Few enough pixels that all are taken: the second round divides the same ones anew.
+        everything = np.concatenate([ours.on, ours.beside])
+        assert len(again.on) + len(again.beside) == len(everything)
+        unit = everything / np.linalg.norm(everything, axis=1, keepdims=True)
+        object_, context = (each[0] / np.linalg.norm(each[0]) for each in (ours.on, ours.beside))
+        likeness = {row.tobytes(): value for row, value in zip(
+            everything, unit @ object_ - unit @ context, strict=True
+        )}  # fmt: skip
+        near, far = ([likeness[row.tobytes()] for row in rows] for rows in (again.on, again.beside))
+        assert min(near) > 0
+        assert np.mean(near) > np.mean(far)
+        assert again.draw == ours.draw
+
+
+def test_on_a_map_is_above_its_quadratic_mean() -> None:
+    clusters = ClassClusters(np.array([[1.0, 0]], np.float32), np.zeros((0, 2), np.float32))
+    # Cosines of 1, 0.6, 0.8 and less than 0: the quadratic mean is 0.71.
+    feature = np.array([[[2.0, 3.0], [4.0, -1.0]], [[0.0, 4.0], [3.0, 1.0]]], np.float32)
+    wanted = [[True, False], [True, False]]
+    np.testing.assert_array_equal(on_map(feature, clusters), wanted)
+    assert on_map(-feature[:, :1], clusters) is None
 
 
 @pytest.mark.setting("lpcam.precision")

@@ -1,4 +1,4 @@
-"""LPCAM stage: one pass over the training images, into the clusters that CAMs are refined with."""
+"""LPCAM stage: passes over the training images, into the clusters that CAMs are refined with."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from wsss.cam.lpcam import (
     check_features,
     find_clusters,
     on_cam,
+    on_map,
     sampled,
     save_clusters,
 )
@@ -34,8 +35,8 @@ from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
 from wsss.runtime.settings import to_dict
 
-# A class, and one of its images.
-_Job = tuple[int, ImageRecord]
+# A class, a round from 0, and one of the class's images.
+_Job = tuple[int, int, ImageRecord]
 
 
 def make_clusters(
@@ -49,8 +50,8 @@ def make_clusters(
 ) -> None:
     """Cluster the features of the training images, class by class.
 
-    An image is seen once for each of its classes, so that no more than one class's features are
-    kept at a time.
+    An image is seen once for each of its classes and rounds, so that no more than one class's
+    features are kept at a time.
 
     Args:
         config: Clusters, bounds, sampling.
@@ -86,42 +87,53 @@ def _of_classes(
 ) -> Iterator[ClassClusters]:
     weights = source.classifier.class_weights.float().cpu().numpy()
     training = index.training_set()
-    # By class, then by image.
-    positions, places = np.nonzero(training.multi_hot().T)
+    tagged, images = np.nonzero(training.multi_hot().T)
+    counts = np.bincount(tagged, minlength=len(index.classes))
+    # By class, then by round, then by image.
+    of_class = np.split(images, np.cumsum(counts)[:-1])
+    places = np.concatenate([np.tile(each, config.rounds) for each in of_class])
+    positions = np.repeat(np.arange(len(counts)), counts * config.rounds)
+    rounds = np.concatenate([np.repeat(np.arange(config.rounds), count) for count in counts])
 
     def job(number: int) -> _Job:
-        return int(positions[number]), training.records[int(places[number])]
+        record = training.records[int(places[number])]
+        return int(positions[number]), int(rounds[number]), record
 
     jobs = Made(job, range(len(positions)))
-    counts = np.bincount(positions, minlength=len(index.classes))
     nothing = np.zeros((0, weights.shape[1]), np.float32)
     found: dict[int, ClassClusters] = {}
 
     def load(job: _Job) -> tuple[_Job, View]:
-        return job, source.views(read_image(root / job[1].path), [1.0])[0]
+        return job, source.views(read_image(root / job[2].path), [1.0])[0]
 
     threads = compute.workers if source.device.type == "cuda" else min(1, compute.workers)
     loaded = ordered_map(load, jobs, threads, threads=True, ahead=max(4, 2 * threads))
     watched = progress(loaded, total=len(jobs), description="cluster features")
-    for position, group in groupby(watched, key=lambda item: item[0][0]):
+    for (position, number), group in groupby(watched, key=lambda item: item[0][:2]):
+        before = found.get(position)
         most = min(
             config.features_per_image, max(1, config.features_per_class // int(counts[position]))
         )
         on, beside, silent = [nothing], [nothing], 0
-        for (_, record), view in group:
+        for (*_, record), view in group:
             feature = source.features(view)[0].float().cpu().numpy()
             rows = feature.reshape(len(feature), -1).T
-            chosen = on_cam(rows @ weights[position], config.cam_threshold)
-            if chosen is None:
+            if before is not None and len(before.objects):
+                on_it = on_map(feature, before)
+            else:
+                on_it = on_cam(rows @ weights[position], config.cam_threshold)
+            if on_it is None:
                 silent += 1
                 continue
+            chosen = on_it.reshape(-1)
             rng = random_generator(config.seed, "lpcam", position, record.name)
             on.append(sampled(rows[chosen], most, rng))
             beside.append(sampled(rows[~chosen], most, rng))
         rng = random_generator(config.seed, "lpcam", position)
         on_rows, beside_rows = np.concatenate(on), np.concatenate(beside)
         found[position] = find_clusters(on_rows, beside_rows, weights, position, config, rng)
-        _tell(index.classes[position], found[position], int(counts[position]), silent)
+        if number == config.rounds - 1:
+            _tell(index.classes[position], found[position], int(counts[position]), silent)
     missing = [name for i, name in enumerate(index.classes) if i not in found]
     if missing:
         print(

@@ -71,6 +71,19 @@ def on_cam(cam: Floats, threshold: float) -> np.ndarray | None:
     return None if largest <= 0 else np.asarray(np.maximum(cam, 0) / largest > threshold)
 
 
+def on_map(feature: Floats, clusters: ClassClusters) -> np.ndarray | None:
+    """Return where a class's map is above its quadratic mean; None: it is 0 everywhere.
+
+    The quadratic mean is what `auto` takes for such maps' background score, here an image's own.
+
+    Args:
+        feature: (D, h, w).
+        clusters: The class's, with some of its object.
+    """
+    values = similarity_maps(torch.from_numpy(feature), [clusters])[0]
+    return (values > values.square().mean().sqrt()).numpy() if values.any() else None
+
+
 def sampled(rows: Floats, count: int, rng: np.random.Generator) -> Floats:
     """Return `count` of the rows, drawn without replacement, in order; all if they are fewer."""
     if len(rows) <= count:

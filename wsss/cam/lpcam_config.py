@@ -34,6 +34,9 @@ class LpcamConfig(Settings):
     many."""
     iterations: Count = 100
     """Iterations of k-means at most."""
+    rounds: Count = 1
+    """Clusterings in turn. After the first, a feature counts as on a class where the map that the
+    clusters before make of it is above the map's quadratic mean in the image (ours; LPCAM: 1)."""
     precision: Precision = "auto"
     """Arithmetic of the network; `auto`: bfloat16 where the device has instructions for it."""
     seed: int = 0
