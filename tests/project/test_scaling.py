@@ -89,3 +89,24 @@ def test_another_method_s_time_is_not_guessed():
 def test_clusters_take_time():
     plain, clustered = run_of("voc-lite-cam"), run_of("voc-lite-lpcam")
     assert expected_minutes(clustered, 663, 1) > expected_minutes(plain, 663, 1) + 1
+
+
+@pytest.mark.parametrize(
+    "stages, expected",
+    [
+        ({"segmentation": {"labels": "ground_truth"}}, ("segmentation",)),
+        ({"stop_after": "pseudo_label"}, ("cam", "irn")),
+        ({"stop_after": "cam"}, ("cam",)),
+    ],
+)
+def test_what_a_run_does_not_train_is_left_alone(stages, expected):
+    run = run_of("voc-lite-best", **stages)
+    assert trainings(run) == expected == tuple(scaled_to(run, 60))
+
+
+def test_a_run_without_a_stage_does_not_wait_for_it():
+    masks = run_of("voc-lite", segmentation={"labels": "ground_truth"})
+    maps = run_of("voc-lite", stop_after="cam")
+    # docs/measurements.md: 14.7 min of training and 3.8 of prediction; 10.8 and 1.7 of CAMs.
+    assert expected_minutes(masks, MEANT_FOR, 321) == pytest.approx(14.7 + 3.8)
+    assert expected_minutes(maps, MEANT_FOR, 321) == pytest.approx(10.8 + 1.7)

@@ -171,7 +171,8 @@ def _set_lengths(spec: dict[str, Any], name: str, index: Index, project: Path) -
     minutes = expected_minutes(run, count, len(index.subset(split).records))
     if minutes is not None:
         method = run.stages["cam"].method
-        also = "" if is_timed(method) else f", and the time of the CAM method '{method}'"
+        timed = is_timed(method) or not run.has_cams
+        also = "" if timed else f", and the time of the CAM method '{method}'"
         text += (
             f"\ntime:     about {minutes:.0f} min on 2 cores without a GPU, nothing else running, "
             f"by {TIMED}'s times{also}"

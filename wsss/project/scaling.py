@@ -12,8 +12,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from wsss.irn.label_methods import LABEL_METHODS
 from wsss.project.runs import Run
+from wsss.project.weights import weighted_stages
 
 MEANT_FOR = 663
 """The training pictures that epochs are meant for."""
@@ -41,13 +41,7 @@ SECONDS_PER_PREDICTED_PICTURE = 3.8 * 60 / 321
 
 def trainings(run: Run) -> tuple[str, ...]:
     """Return the stages of a run that train, in order."""
-    method = LABEL_METHODS.get(run.stages["pseudo_labels"].method, where="pseudo_labels.method")
-    needed = {
-        "cam": hasattr(run.stages["cam"], "epochs"),
-        "irn": method.needs_model,
-        "segmentation": True,
-    }
-    return tuple(stage for stage in UPDATES if needed[stage])
+    return tuple(each for each in weighted_stages(run) if hasattr(run.stages[each], "epochs"))
 
 
 def scaled_to(run: Run, pictures: int) -> dict[str, dict[str, Any]]:
@@ -116,13 +110,19 @@ def expected_minutes(run: Run, pictures: int, predicted: int) -> float | None:
     """
     if TIMED not in (run.name, *run.parents):
         return None
-    seconds = predicted * SECONDS_PER_PREDICTED_PICTURE
+    labelled = run.has_cams and run.stop_after != "cam"
+    made = {
+        "export": run.has_cams,
+        "labels": labelled,
+        "pseudo_labels": labelled,
+        "lpcam": run.has_cams and run.stages["export"].refine == "lpcam",
+    }
+    seconds = sum(pictures * SECONDS_PER_TRAINING_PICTURE[stage] for stage in made if made[stage])
+    if run.stop_after == "segmentation":
+        seconds += predicted * SECONDS_PER_PREDICTED_PICTURE
     for stage, count in updates(run, pictures).items():
         key = run.stages["cam"].method if stage == "cam" else stage
         seconds += count * SECONDS_PER_UPDATE.get(key, 0.0)
-    for stage, each in SECONDS_PER_TRAINING_PICTURE.items():
-        if stage != "lpcam" or run.stages["export"].refine == "lpcam":
-            seconds += pictures * each
     return seconds / 60
 
 
