@@ -318,7 +318,7 @@ def test_other_classes_are_an_error(run):
 
 def test_a_mask_of_another_size_is_an_error(run):
     write_label(run / "data" / "i1.png", np.zeros((5, 5), np.uint8))
-    with pytest.raises(UserError, match="this mask is 5 x 5 px"):
+    with pytest.raises(UserError, match="this label map is 5 x 5 px"):
         scoring.score_maps(**arguments(run))
 
 
@@ -330,9 +330,10 @@ def test_who_is_at_fault_is_named(run):
     for i in range(4):
         write_label(labels / f"i{i}.png", np.zeros((21 + i, 30 - i), np.uint8))
     write_label(labels / "i1.png", bad)
-    with pytest.raises(UserError, match="prediction holds the label 9") as caught:
+    with pytest.raises(UserError, match="holds the label 9") as caught:
         scoring.score_labels(**label_arguments(run))
     assert caught.value.where == str(labels / "i1.png")
+    write_label(labels / "i1.png", np.zeros_like(bad))
     mask = run / "data" / "i1.png"
     write_label(mask, bad)
     for score, given in (
@@ -394,5 +395,5 @@ def test_a_prediction_of_another_size_is_an_error(run):
     (run / "predictions").mkdir()
     for i in range(4):
         write_label(run / "predictions" / f"i{i}.png", np.zeros((2, 2), np.uint8))
-    with pytest.raises(UserError, match="image i0"):
+    with pytest.raises(UserError, match="this label map is 2 x 2 px"):
         scoring.score_labels(**label_arguments(run))

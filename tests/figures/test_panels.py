@@ -204,11 +204,15 @@ def test_the_same_inputs_give_the_same_bytes(stages):
     assert {p.name: p.read_bytes() for p in (stages / "panels").glob("[!.]*")} == first
 
 
-def test_a_label_map_of_another_size_is_an_error(stages):
-    write_label(stages / "pseudo" / "p01.png", np.zeros((4, 4), np.uint8))
-    with pytest.raises(UserError, match="this label map is 4 x 4 px"):
-        write_panels(**arguments(stages))
-    assert not (stages / "panels").exists()
+def test_a_label_map_of_another_size_or_of_no_class_is_an_error(stages):
+    place = stages / "pseudo" / "p01.png"
+    foreign = np.full_like(read_label(place), 9)
+    for wrong, found in ((np.zeros((4, 4), np.uint8), "is 4 x 4 px"), (foreign, "the label 9")):
+        write_label(place, wrong)
+        with pytest.raises(UserError, match=f"this label map .*{found}") as caught:
+            write_panels(**arguments(stages))
+        assert caught.value.where == str(place) and caught.value.fix is not None
+        assert not (stages / "panels").exists()
 
 
 def test_a_long_legend_breaks_into_lines():

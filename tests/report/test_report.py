@@ -218,6 +218,17 @@ def test_findings_are_what_a_loop_over_pixels_finds(run: Path) -> None:
     assert wrong.tag_score == 0
 
 
+@pytest.mark.parametrize("place", ["results/first/predictions", "data/masks"])
+def test_labels_that_do_not_fit_are_named(run: Path, place: str) -> None:
+    path = run.parent.parent / place / "p05.png"
+    whole = read_label(path)
+    for wrong, said in ((whole[:3], "x 3 px"), (np.full_like(whole, 9), "holds the label 9")):
+        write_label(path, wrong)
+        with pytest.raises(UserError, match=said) as caught:
+            report(run)
+        assert caught.value.where == str(path) and caught.value.fix is not None
+
+
 def test_tag_score_is_f1() -> None:
     record = ImageRecord("a", ("val",), ("cat", "dog"), 4, 4, "a.png")
     picture = Picture(record, {"dog": 0.5, "cow": 0.1, "hen": 0.1}, None)

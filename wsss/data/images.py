@@ -34,6 +34,7 @@ IGNORE = 255
 """Label of pixels that are not sure or do not count; 0 is background, the rest are classes."""
 
 _LABEL_PICTURE = "8-bit palette or grey PNG: 0 background, 1.. classes, 255 ignore"
+_AGAIN = "make it again from the current index"
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS = 258
 MOST_MEGAPIXELS = 178.0
@@ -219,9 +220,7 @@ def probe_image(
             else:
                 image.load()
             width, height = image.size
-            if turned:
-                width, height = height, width
-            return width, height
+            return (height, width) if turned else (width, height)
     except _DECODING_ERRORS as error:
         raise _unreadable(path, error) from None
 
@@ -266,7 +265,7 @@ def read_label(
 
 
 def read_class_label(
-    path: str | PathLike[str], size: tuple[int, int], n_labels: int, *, fix: str | None = None
+    path: str | PathLike[str], size: tuple[int, int], n_labels: int, *, fix: str = _AGAIN
 ) -> NDArray[np.uint8]:
     """Return the label map of an image, (H, W) uint8: 0..n_labels - 1 and 255, not sure.
 
@@ -274,7 +273,7 @@ def read_class_label(
         path: The label picture.
         size: (H, W) of the image.
         n_labels: Classes and background.
-        fix: What to do where it is another size's.
+        fix: What to do where it does not fit.
 
     Raises:
         UserError: See `read_label`; or it is of another size, or has a label of no class.
@@ -293,6 +292,7 @@ def read_class_label(
             f"this label map holds the label {known.max()}, which is no class's",
             where=path,
             expected=f"0..{n_labels - 1}, or {IGNORE}",
+            fix=fix,
         )
     return label
 

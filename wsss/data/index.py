@@ -33,6 +33,8 @@ PICTURES, MASKS = "pictures.sha256", "masks.sha256"
 
 `stages.py` has these names, too: no training is to depend on it.
 """
+MASK_FIX = "correct the mask or run the index again"
+"""What to do about a mask that does not fit its picture."""
 _SIDE = re.compile(r"[1-9][0-9]{0,8}")
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wsss.data.images import IGNORE, read_class_label, read_label
-from wsss.data.index import Index, read_index, read_masks
+from wsss.data.images import IGNORE, read_class_label
+from wsss.data.index import MASK_FIX, Index, read_index, read_masks
 from wsss.data.records import Sizes
 from wsss.errors import UserError, listed
 from wsss.evaluation.config import EvaluationConfig
@@ -33,15 +33,7 @@ class _Truth:
 
     def read(self, name: str) -> npt.NDArray[np.uint8]:
         path = self.root / self.masks[name]
-        label = read_label(path)
-        if label.shape != self.sizes[name]:
-            raise UserError(
-                f"this mask is {label.shape[1]} x {label.shape[0]} px",
-                where=path,
-                expected=f"the image's {self.sizes[name][1]} x {self.sizes[name][0]} px",
-                fix="correct the mask or run the index again",
-            )
-        return label
+        return read_class_label(path, self.sizes[name], self.n_classes + 1, fix=MASK_FIX)
 
 
 def _prepare(
@@ -61,16 +53,6 @@ def _prepare(
     for note in notes:
         print(note)
     return index, truth, notes
-
-
-def _with_place(error: ValueError, name: str, truth: _Truth, other: Path) -> UserError:
-    """Return what is wrong with an image's mask or with what is compared with it."""
-    try:
-        # Looked at here alone: a mask of classes that there are not is rare, and images are many.
-        read_class_label(truth.root / truth.masks[name], truth.sizes[name], truth.n_classes + 1)
-    except UserError as of_mask:
-        return of_mask
-    return UserError(f"image {name}: {error}", where=other)
 
 
 def _check_classes(ours: Sequence[str], theirs: Sequence[str], where: Path) -> None:
@@ -108,7 +90,7 @@ def _count_maps(
                 stored = store.read(name)
                 total.add(label, stored.class_indices, upsample(stored.maps, stored.size, how))
             except ValueError as error:
-                raise _with_place(error, name, truth, maps) from error
+                raise UserError(f"image {name}: {error}", where=maps) from error
     return total
 
 
@@ -240,12 +222,8 @@ def _count_labels(
     total = np.zeros((n_labels, n_labels), dtype=np.int64)
     unsure = pixels = 0
     for name in names:
-        path = labels / f"{name}.png"
-        label = read_label(path)
-        try:
-            total += confusion_matrix(truth.read(name), label, n_labels)
-        except ValueError as error:
-            raise _with_place(error, name, truth, path) from error
+        label = read_class_label(labels / f"{name}.png", truth.sizes[name], n_labels)
+        total += confusion_matrix(truth.read(name), label, n_labels)
         unsure += int((label == IGNORE).sum())
         pixels += label.size
     return total, unsure / pixels

@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wsss.data import drawing
-from wsss.data.images import IGNORE, read_image, read_label
-from wsss.data.index import ImageRecord, read_index, read_masks
+from wsss.data.images import IGNORE, read_class_label, read_image
+from wsss.data.index import MASK_FIX, ImageRecord, read_index, read_masks
 from wsss.data.sampling import shown_records
-from wsss.errors import UserError
 from wsss.evaluation.confusion import confusion_matrix, scores_from_confusion
 from wsss.files import atomic_directory
 from wsss.maps.map_store import MapStore, upsample
@@ -61,20 +60,6 @@ def cam_tiles(
     return tiles or [drawing.titled(drawing.message(small, "no tags"), title)]
 
 
-def _checked_label(image: drawing.Picture, path: Path | None) -> npt.NDArray[np.uint8] | None:
-    """Return a label map of the image's size; None where there is none."""
-    if path is None or not path.is_file():
-        return None
-    label = read_label(path)
-    if label.shape != image.shape[:2]:
-        raise UserError(
-            f"this label map is {label.shape[1]} x {label.shape[0]} px",
-            where=path,
-            expected=f"the image's {image.shape[1]} x {image.shape[0]} px",
-        )
-    return label
-
-
 def _label_tile(
     small: drawing.Picture, label: npt.NDArray[np.uint8] | None, title: str
 ) -> drawing.Picture:
@@ -106,11 +91,15 @@ def panel(record: ImageRecord, sources: _Sources) -> drawing.Picture:
     for source, store in sources.cams.items():
         tiles += cam_tiles(image, store, record.name, source)
     mask = None if sources.masks is None else sources.masks.get(record.name)
-    truth = _checked_label(image, None if mask is None else sources.root / mask)
+    size, n_labels = image.shape[:2], len(sources.classes) + 1
+    truth = None
+    if mask is not None:
+        truth = read_class_label(sources.root / mask, size, n_labels, fix=MASK_FIX)
     shown = {}
     for source, folder in sources.labels.items():
-        label = _checked_label(image, folder / f"{record.name}.png")
-        shown[_scored(source, label, truth, len(sources.classes) + 1)] = label
+        path = folder / f"{record.name}.png"
+        label = read_class_label(path, size, n_labels) if path.is_file() else None
+        shown[_scored(source, label, truth, n_labels)] = label
     if sources.masks is not None:
         shown["ground truth"] = truth
     tiles += [_label_tile(small, label, title) for title, label in shown.items()]
@@ -118,9 +107,7 @@ def panel(record: ImageRecord, sources: _Sources) -> drawing.Picture:
     found = [np.unique(label) for label in shown.values() if label is not None]
     seen = sorted({int(value) for values in found for value in values} - {0})
     entries = [
-        (label, "ignore" if label == IGNORE else sources.classes[label - 1])
-        for label in seen
-        if label == IGNORE or label <= len(sources.classes)
+        (label, "ignore" if label == IGNORE else sources.classes[label - 1]) for label in seen
     ]
     strip = drawing.legend(row.shape[1], entries)
     return drawing.below([row, strip], gap_px=0) if strip.shape[0] else row
@@ -150,7 +137,7 @@ def write_side_by_side(
         output: Folder to write.
 
     Raises:
-        UserError: A label map has another size than its image.
+        UserError: A label map has another size than its image, or a label of no class.
     """
     with ExitStack() as stack:
         sources = _Sources(

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wsss.data.images import read_label
-from wsss.data.index import ImageRecord, Index
+from wsss.data.images import read_class_label
+from wsss.data.index import MASK_FIX, ImageRecord, Index
 from wsss.evaluation.confusion import confusion_matrix, scores_from_confusion
 from wsss.evaluation.tags import shares_of
 
@@ -130,17 +130,20 @@ def examine(
         min_share: Share of a picture, 0..1, from which a class counts as predicted in it.
 
     Raises:
-        UserError: A label map is missing or damaged.
-        ValueError: Mask and prediction have different sizes, or unknown labels.
+        UserError: A label map or a mask is missing or damaged, of another size than its picture,
+            or has a label of no class.
     """
     n_labels = len(index.classes) + 1
     total = np.zeros((n_labels, n_labels), dtype=np.int64)
     pictures = []
     for record in index.records:
-        label = read_label(labels / f"{record.name}.png")
+        size = record.height, record.width
+        label = read_class_label(labels / f"{record.name}.png", size, n_labels)
         iou = None
         if record.name in masks:
-            matrix = confusion_matrix(read_label(root / masks[record.name]), label, n_labels)
+            path = root / masks[record.name]
+            truth = read_class_label(path, size, n_labels, fix=MASK_FIX)
+            matrix = confusion_matrix(truth, label, n_labels)
             total += matrix
             iou = scores_from_confusion(matrix).mean_iou
         shares = shares_of(label, len(index.classes))
