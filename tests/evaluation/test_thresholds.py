@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ def pictures(count, blunt):
 
 
 def counted(images):
-    counts = ImageCounts([], [], [])
+    counts = ImageCounts(3, len(VALUES))
     for image in images:
         one = SweepCounts(2, as_thresholds(VALUES))
         one.add(*image)
@@ -65,6 +67,15 @@ def test_choice_and_interval_equal_scoring_every_sample():
     assert (choice.gain_low, choice.gain_high) == pytest.approx(
         tuple(np.percentile(gains, (2.5, 97.5)))
     )
+
+
+def test_an_image_takes_no_memory_for_the_classes_that_it_has_not():
+    counts, one = ImageCounts(81, len(VALUES)), SweepCounts(80, as_thresholds(VALUES))
+    one.add(*next(iter(pictures(1, 0.5))))
+    counts.add(one)
+    # Background and a class: labels, and three counts of each at each score, in 8 bytes.
+    assert len(pickle.dumps(counts)) < 2 * (1 + 3 * len(VALUES)) * 8 + 1000
+    assert counts.mean_iou(np.ones((1, 1))).shape == (1, len(VALUES))
 
 
 def test_more_masks_make_it_surer():

@@ -46,31 +46,50 @@ class Choice:
     gain_high: float
 
 
-@dataclass
-class ImageCounts:
-    """Pixels of each image by background score and label: (T, L) int64 arrays, one an image."""
+@dataclass(frozen=True)
+class _Counted:
+    """Pixels of one image by background score, of the labels that are in mask or maps: (T, K)."""
 
-    true: list[npt.NDArray[np.int64]]
-    in_truth: list[npt.NDArray[np.int64]]
-    predicted: list[npt.NDArray[np.int64]]
+    labels: npt.NDArray[np.int64]
+    true: npt.NDArray[np.int64]
+    in_truth: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+
+
+class ImageCounts:
+    """Pixels of each image by background score and label.
+
+    Args:
+        n_labels: Number of labels L, background included.
+        n_values: Number of background scores T.
+    """
+
+    def __init__(self, n_labels: int, n_values: int) -> None:
+        self._shape = n_values, n_labels
+        self._images: list[_Counted] = []
+
+    def __len__(self) -> int:
+        return len(self._images)
 
     def add(self, counts: SweepCounts) -> None:
         """Add one image, counted alone."""
         matrices = np.stack([counts.confusion(i) for i in range(counts.thresholds.size)])
-        self.true.append(np.diagonal(matrices, axis1=1, axis2=2))
-        self.in_truth.append(matrices.sum(axis=2))
-        self.predicted.append(matrices.sum(axis=1))
+        true = np.diagonal(matrices, axis1=1, axis2=2)
+        in_truth, predicted = matrices.sum(axis=2), matrices.sum(axis=1)
+        labels = np.flatnonzero((in_truth + predicted).any(axis=0))
+        parts = (np.ascontiguousarray(each[:, labels]) for each in (true, in_truth, predicted))
+        self._images.append(_Counted(labels, *parts))
 
     def mean_iou(self, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return (B, T), the mean IoU where image n counts `weights[b, n]` times.
 
         As in every table, a label whose union is empty is out of the mean.
         """
-        true, in_truth, predicted = (
-            np.tensordot(weights, np.stack(part).astype(np.float64), axes=1)
-            for part in (self.true, self.in_truth, self.predicted)
-        )
-        union = in_truth + predicted - true
+        true, union = np.zeros((2, len(weights), *self._shape))
+        for column, each in zip(weights.T, self._images, strict=True):
+            times = column[:, None, None]
+            true[..., each.labels] += times * each.true
+            union[..., each.labels] += times * (each.in_truth + each.predicted - each.true)
         iou = np.divide(true, union, out=np.zeros_like(true), where=union > 0)
         defined = (union > 0).sum(axis=2)
         means: npt.NDArray[np.float64] = np.divide(
@@ -96,7 +115,7 @@ def count_images(
     # Here, so that `wsss --help` of this command needs neither torch nor HDF5.
     from wsss.maps.map_store import MapStore, upsample
 
-    counts = ImageCounts([], [], [])
+    counts = ImageCounts(n_classes + 1, len(values))
     with MapStore(store) as maps:
         how = str(maps.attributes["upsampling"])
         for name in progress(sorted(masks), total=len(masks), description="masks", unit="img"):
@@ -125,7 +144,7 @@ def choose(
         configured: One of them.
         seed: Of the samples.
     """
-    images = len(counts.true)
+    images = len(counts)
     scores = np.asarray(as_thresholds(values), dtype=np.float64)
     overall = counts.mean_iou(np.ones((1, images)))[0]
     best, current = int(overall.argmax()), list(values).index(round(configured, 6))
