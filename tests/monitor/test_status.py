@@ -16,6 +16,7 @@ import pytest
 
 from wsss.cli import main
 from wsss.errors import UserError
+from wsss.files.temporaries import _is_gone
 from wsss.monitor.plan import PLAN_FILE, PlannedJob, read_plan, relative_job, write_plan
 from wsss.monitor.status import SILENT_S, JobStatus, run_status
 from wsss.monitor.status_text import format_status
@@ -133,6 +134,16 @@ def test_a_process_of_this_machine_that_is_gone(run: Path) -> None:
     # Killed after its output was whole: there is nothing to complain about.
     made(run / "cam" / "model", 3)
     assert states(run)["cam"] == "done"
+
+
+def test_a_process_may_call_itself_what_is_no_text() -> None:
+    # PR_SET_NAME of Linux's prctl.
+    code = "import ctypes; ctypes.CDLL(None).prctl(15, b'\\xff) Z'); print(flush=True); input()"
+    how = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **how) as child:
+        child.stdout.readline()
+        assert process_identity(child.pid) not in (None, "") and not _is_gone(child.pid)
+        child.kill()
 
 
 def test_results_that_will_be_made_again_wait(run: Path) -> None:

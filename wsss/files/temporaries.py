@@ -79,11 +79,11 @@ def _is_gone(pid: int) -> bool:
     except (OSError, OverflowError):
         return False
     try:
-        # A zombie writes nothing any more.
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        # A zombie writes nothing any more. Bytes, as a process can call itself anything.
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
     except (OSError, IndexError):
         return False
-    return state == "Z"
+    return state == b"Z"
 
 
 def remove(path: Path) -> None:

@@ -37,11 +37,12 @@ def process_identity(pid: int) -> str | None:
     Empty on systems without /proc, where the number alone must do.
     """
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        # Bytes, as a process can call itself anything.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return None if Path("/proc/self/stat").exists() else ""
     # A zombie has ended; only its parent has not looked yet.
-    return None if fields[0] == "Z" else f"{fields[19]}"
+    return None if fields[0] == b"Z" else fields[19].decode()
 
 
 def host_identity() -> str:
