@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from io import BytesIO
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 import numpy as np
@@ -249,3 +252,24 @@ def test_brush_runs_of_every_length(shape):
         values = decoded(brush_rle(mask), 4 * mask.size).reshape(*shape, 4)
         for channel in range(4):
             np.testing.assert_array_equal(values[..., channel], np.where(mask, 255, 0))
+
+
+def test_names_are_utf_8_whatever_the_machine_is_set_to(tmp_path):
+    code = f"""
+from dataclasses import replace
+from pathlib import Path
+from export_helpers import make_labels
+from wsss.data.exports.registry import EXPORTS, export_labels
+
+folder = Path({str(tmp_path)!r})
+labels, _ = make_labels(folder)
+labels = replace(labels, classes=("\\u00e4", "b", "c"))
+for name in EXPORTS:
+    export_labels(labels, name, folder / name)
+"""
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **plain, "PYTHONPATH": path}, check=True
+    )
+    assert (tmp_path / "png" / "classes.txt").read_text(encoding="utf-8") == "\u00e4\nb\nc\n"

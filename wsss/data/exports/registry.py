@@ -20,7 +20,8 @@ from wsss.files import atomic_directory, atomic_file
 def write_png(labels: LabelMaps, path: Path) -> None:
     """Copy the label PNGs as they are, with classes.txt beside them."""
     path.mkdir(exist_ok=True)
-    (path / "classes.txt").write_text("".join(f"{name}\n" for name in labels.classes))
+    names = "".join(f"{name}\n" for name in labels.classes)
+    (path / "classes.txt").write_text(names, encoding="utf-8")
     for record in labels.records:
         labels.read(record)
         target = path / "masks" / f"{record.name}.png"

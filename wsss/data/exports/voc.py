@@ -47,7 +47,7 @@ def write_voc(labels: LabelMaps, path: Path) -> None:
     folder = path / "ImageSets" / "Segmentation"
     folder.mkdir(parents=True)
     for name, images in sets.items():
-        with open(folder / f"{name}.txt", "w") as file:
+        with open(folder / f"{name}.txt", "w", encoding="utf-8") as file:
             file.writelines(f"{image}\n" for image in images)
 
 
