@@ -168,7 +168,7 @@ def test_two_categories_of_one_name(root: Path) -> None:
     for path in (root / "annotations").iterdir():
         path.write_text(path.read_text().replace("brush", "dog"))
     (problem, *_) = list_coco(COCO, root).problems
-    assert problem.reason == "'dog' names two categories"
+    assert problem.reason == "'dog' stands twice in the list"
 
 
 def test_bad_segmentation_is_listed_and_nothing_written(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,11 +17,14 @@ from wsss.cam.imported_maps import ClassMaps
 from wsss.data.build import build_index, build_masks
 from wsss.data.fingerprints import folder_digest
 from wsss.data.formats.class_folders import ClassFoldersSettings
-from wsss.data.formats.folder import FolderSettings
+from wsss.data.formats.coco import OVERLAP_RULE, find_coco_masks
+from wsss.data.formats.folder import FolderSettings, find_folder_masks
 from wsss.data.formats.pictures import files_below
+from wsss.data.formats.voc import find_voc_masks
 from wsss.data.imports.drawn import Files
 from wsss.data.imports.registry import read_drawing
-from wsss.data.index import ImageRecord
+from wsss.data.index import ImageRecord, Index
+from wsss.data.listing import FoundMasks
 from wsss.errors import UserError
 from wsss.runtime.stage_process import explained
 
@@ -125,6 +129,34 @@ def test_a_folder_that_cannot_be_read_is_not_left_out(
     with pytest.raises(UserError, match="cannot read this folder: Permission denied") as refused:
         list(files_below(tmp_path))
     assert refused.value.where == str(tmp_path / "dog")
+
+
+@pytest.mark.parametrize(
+    "find", [find_folder_masks, find_voc_masks, find_coco_masks], ids=lambda find: find.__name__
+)
+def test_masks_that_cannot_be_read_are_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, find: Callable[..., FoundMasks]
+) -> None:
+    index = Index(("cat",), [ImageRecord("a", ("train",), ("cat",), 9, 6, "train2014/a.png")])
+    for folder in ("masks", "masks/train2014", "SegmentationClass"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "a.png").touch()
+    table = {"rule": OVERLAP_RULE, "classes": [{"name": "cat"}]}
+    (tmp_path / "masks" / "categories.json").write_text(json.dumps(table))
+    real = os.listdir
+
+    def refusing(path: Any) -> Any:
+        if Path(path) != tmp_path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", refusing)
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(UserError, match="cannot read this folder: Permission denied"):
+        find(None, tmp_path, index)
+    with pytest.raises(UserError, match="cannot read this folder: Permission denied"):
+        folder_digest(tmp_path / "masks")
+    assert folder_digest(tmp_path / "nowhere") == folder_digest(tmp_path / "nothing")
 
 
 def test_names_that_are_too_long_are_called_so(tmp_path: Path) -> None:

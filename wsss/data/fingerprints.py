@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from wsss.data.digest_memory import NO_STAMP, STAMP_BYTES, DigestMemory, Digests, stamp_of
+from wsss.data.listing import refuse_folder
 from wsss.runtime.names import Names
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
@@ -160,10 +161,17 @@ def folder_digest(folder: Path) -> str:
     """Hash the names and contents of a folder's files; hidden ones and folders in it do not count.
 
     It may not be there.
+
+    Raises:
+        UserError: It cannot be read.
     """
     names: list[str] = []
-    with suppress(OSError), os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.name[0] != "." and not is_folder(e))
+    try:
+        if folder.is_dir():
+            with os.scandir(folder) as entries:
+                names = sorted(e.name for e in entries if e.name[0] != "." and not is_folder(e))
+    except OSError as error:
+        refuse_folder(error)
     kept = Names(names)
     del names
     return named_digest(folder, kept)
@@ -171,16 +179,26 @@ def folder_digest(folder: Path) -> str:
 
 def _files_of_tree(root: Path) -> Iterator[str]:
     """Yield all files below a folder, in order, relative to it; hidden ones left out."""
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for folder, folders, files in os.walk(root, onerror=refuse_folder, followlinks=True):
+        kept = (name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in kept if not _leads_back(folder, name))
         for file in (Path(folder, name) for name in sorted(files) if not name.startswith(".")):
             yield file.relative_to(root).as_posix()
+
+
+def _leads_back(folder: str, name: str) -> bool:
+    """Say whether a folder in another one is a link to that one, or to one above it."""
+    path = Path(folder, name)
+    return path.is_symlink() and Path(folder).resolve().is_relative_to(path.resolve())
 
 
 def tree_digest(root: Path) -> str:
     """Hash the names and contents of all files below a folder; hidden ones do not count.
 
     A link to nothing has a name alone: whether it matters is for those who read the folder.
+
+    Raises:
+        UserError: A folder cannot be read.
     """
     return named_digest(root, _files_of_tree(root))[:16]
 

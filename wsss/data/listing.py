@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import errno
+import os
 import stat
 import unicodedata
 from array import array
@@ -265,6 +266,34 @@ def require_file(path: Path) -> None:
         raise UserError(f"cannot read this file: {error.strerror}", where=path) from None
     if not stat.S_ISREG(mode):
         raise UserError("this is no file, but a folder, a pipe or a device", where=path)
+
+
+def refuse_folder(error: OSError) -> None:
+    """Refuse a folder that cannot be read: the `onerror` of `os.walk`.
+
+    Raises:
+        UserError: Always, unless it was taken away since the folder above it was read.
+    """
+    if not isinstance(error, FileNotFoundError):
+        # Left out, its pictures would be missing, or its class, or its masks.
+        raise UserError(
+            f"cannot read this folder: {error.strerror}",
+            where=error.filename,
+            fix="take it away, or give this account the permission",
+        )
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of what is in a folder, in order; none where there is no folder.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        return sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208 - names alone
+    except OSError as error:
+        refuse_folder(error)
+        return []
 
 
 def read_lines(path: Path) -> list[str]:

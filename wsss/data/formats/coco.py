@@ -22,7 +22,8 @@ from wsss.data.listing import (
     FoundMasks,
     Listing,
     Problem,
-    bad_class_name,
+    class_problems,
+    names_in,
     raise_problems,
 )
 from wsss.errors import UserError
@@ -163,12 +164,7 @@ def list_coco(settings: CocoSettings, root: Path) -> Listing:
     loaded = dict(_each_set(root, shapes=False))
     categories, file = loaded["train"].categories, loaded["train"].file
     listing = Listing(tuple(categories[key] for key in sorted(categories)), chosen=True)
-    for name in listing.classes:
-        reason = bad_class_name(name)
-        if reason is None and listing.classes.count(name) > 1:
-            reason = "names two categories"
-        if reason is not None:
-            listing.problems.append(Problem(file, 0, "bad class name", f"{name!r} {reason}"))
+    listing.problems += class_problems(listing.classes, file=file)
     names: dict[str, str] = {}
     for set_name, annotated in loaded.items():
         _list_set(root, listing, set_name, annotated, names)
@@ -346,9 +342,9 @@ def find_coco_masks(settings: CocoSettings, root: Path, index: Index) -> FoundMa
             fix="delete the folder and draw them again: wsss coco-masks --root ROOT",
         )
     there = Names(
-        f"{MASKS}/{folder}/{path.name}"
+        f"{MASKS}/{folder}/{name}"
         for folder in COCO_SETS.values()
-        for path in (root / MASKS / folder).glob("*.png")
+        for name in names_in(root / MASKS / folder)
     ).in_order()
     problems: list[Problem] = []
 

@@ -23,7 +23,7 @@ from wsss.data.class_names import (
     read_classes,
 )
 from wsss.data.fingerprints import combined, folder_digest, is_folder, named_digest
-from wsss.data.formats.pictures import spelt_otherwise, split_off_val
+from wsss.data.formats.pictures import MASKS, spelt_otherwise, split_off_val
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.images import IMAGE_SUFFIXES
 from wsss.data.index import Index
@@ -36,6 +36,7 @@ from wsss.data.listing import (
     Problem,
     bad_class_name,
     lines_of,
+    names_in,
     nearest,
 )
 from wsss.data.tags import Cells, Tags, clean_name, read_tags
@@ -45,7 +46,6 @@ from wsss.runtime.settings import BelowOne, impossible
 
 IMAGES = "images"
 LABELS = "labels.csv"
-MASKS = "masks"
 FOLDER_SETS = ("train", "val", "test")
 EXAMPLE = "image,tags,set\nholiday_001.jpg,dog;sofa,train"
 
@@ -332,11 +332,11 @@ def _masks_of(folder: Path, known: Names, problems: list[Problem]) -> Iterator[t
         reason = "this is no folder, or a link to one that is not there"
         problems.append(Problem(MASKS, 0, "masks in no folder", reason))
     otherwise = spelt_otherwise(folder)
-    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():  # noqa: PTH208 - as above
+    for name in names_in(folder):
         if name.startswith("."):
             continue
         file = f"{MASKS}/{name}"
-        stem, suffix = os.path.splitext(name)  # noqa: PTH122
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122 - as above
         if suffix.lower() != ".png":
             reason = "masks are PNG files (a lossy format would change the labels)"
             problems.append(Problem(file, 0, "mask that is no PNG", reason))

@@ -15,8 +15,8 @@ import numpy as np
 
 from wsss.data.fingerprints import named_digest
 from wsss.data.images import IMAGE_SUFFIXES
-from wsss.data.listing import Entries, Listing, Problem, nearest
-from wsss.errors import UserError, listed
+from wsss.data.listing import Entries, Listing, Problem, names_in, nearest, refuse_folder
+from wsss.errors import listed
 from wsss.runtime.names import Names
 
 _SHOWN = 5
@@ -70,21 +70,6 @@ def _content(folder: Path) -> tuple[list[str], list[str]]:
     return next(((folders, files) for _, folders, files in os.walk(folder)), ([], []))
 
 
-def refuse_folder(error: OSError) -> None:
-    """Refuse a folder that cannot be read: the `onerror` of `os.walk`.
-
-    Raises:
-        UserError: Always, unless it was taken away since the folder above it was read.
-    """
-    if not isinstance(error, FileNotFoundError):
-        # Left out, its pictures would be missing, or its class.
-        raise UserError(
-            f"cannot read this folder: {error.strerror}",
-            where=error.filename,
-            fix="take it away, or give this account the permission",
-        )
-
-
 def files_below(root: Path) -> Iterator[str]:
     """Yield the files below a folder, in order, as paths relative to it; hidden ones left out.
 
@@ -128,8 +113,8 @@ def is_picture(file: str) -> bool:
 def spelt_otherwise(folder: Path) -> dict[str, str]:
     """Return the PNG files of a folder whose suffix is not `.png`: `a.PNG` by `a`."""
     found: dict[str, str] = {}
-    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():  # noqa: PTH208 - as above
-        stem, suffix = os.path.splitext(name)  # noqa: PTH122
+    for name in names_in(folder):
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122 - as above
         if suffix != ".png" and suffix.lower() == ".png" and name[0] != ".":
             found.setdefault(stem, name)
     return found

@@ -17,7 +17,15 @@ from wsss.data.fingerprints import combined, content_digest, folder_digest, name
 from wsss.data.formats.cls_labels import read_cls_labels
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
 from wsss.data.index import Index
-from wsss.data.listing import Entry, FoundMasks, Listing, Problem, lines_of, require_file
+from wsss.data.listing import (
+    Entry,
+    FoundMasks,
+    Listing,
+    Problem,
+    lines_of,
+    names_in,
+    require_file,
+)
 from wsss.data.tags import clean_name
 from wsss.errors import UserError
 from wsss.runtime.names import NamedMapping, NameMap, Names
@@ -260,10 +268,11 @@ def find_voc_masks(settings: VocSettings, root: Path, index: Index) -> FoundMask
 
     Each image of the official lists has a mask in the devkit.
     """
-    there = {
-        folder: Names(path.stem for path in (root / folder).glob("*.png")).in_order()
+    masks = {
+        folder: (name[:-4] for name in names_in(root / folder) if name.endswith(".png"))
         for folder in MASK_FOLDERS
     }
+    there = {folder: Names(names).in_order() for folder, names in masks.items()}
     problems: list[Problem] = []
 
     def found() -> Iterator[tuple[str, str]]:

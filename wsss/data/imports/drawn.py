@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import lzma
 import os
 import zipfile
@@ -14,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wsss.data.formats.pictures import refuse_folder
-from wsss.data.listing import Problem
+from wsss.data.listing import Problem, nearest, refuse_folder
 from wsss.errors import UserError
 
 # What `zipfile` raises, and the libraries that unpack for it.
@@ -85,10 +83,8 @@ class ClassNames:
             return list(self.classes).index(name) + 1
         if name == BACKGROUND:
             return 0
-        near = difflib.get_close_matches(name, self.classes, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(
-            f"it has the class {name!r}, which the run has not{hint}",
+            f"it has the class {name!r}, which the run has not{nearest(name, self.classes)}",
             where=place,
             expected=", ".join(self.classes),
         )
