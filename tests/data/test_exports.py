@@ -22,6 +22,7 @@ from wsss.data.exports.registry import EXPORTS, export_labels, unsure_share
 from wsss.data.formats.coco import draw_labels
 from wsss.data.images import read_label, voc_palette
 from wsss.data.imports.masks import Pictures
+from wsss.data.imports.registry import read_drawing
 from wsss.errors import UserError
 
 
@@ -273,3 +274,17 @@ for name in EXPORTS:
         [sys.executable, "-c", code], env={**os.environ, **plain, "PYTHONPATH": path}, check=True
     )
     assert (tmp_path / "png" / "classes.txt").read_text(encoding="utf-8") == "\u00e4\nb\nc\n"
+
+
+def test_a_zip_is_opened_once_however_many_masks_are_in_it(tmp_path, monkeypatch):
+    source, opened = tmp_path / "labels.zip", []
+    export_labels(make_labels(tmp_path)[0], "cvat", source)
+    real = zipfile.ZipFile
+
+    def counting(*given, **options):
+        opened.append(given)
+        return real(*given, **options)
+
+    monkeypatch.setattr(zipfile, "ZipFile", counting)
+    masks = read_drawing(source, CLASSES).masks
+    assert len([mask.read() for mask in masks]) > 1 and len(opened) == 1

@@ -6,9 +6,9 @@ import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +89,17 @@ class ClassNames:
             expected=", ".join(self.classes),
         )
 
+    def label_or_reason(self, name: str, place: str) -> int | UserError:
+        """Return the label of a class, or why there is none: of no matter unless a mask has it."""
+        try:
+            return self.label(name, place)
+        except UserError as error:
+            return error
+
+    def in_order(self) -> dict[int, int | UserError]:
+        """Return the labels of a file that names no classes: those of the run."""
+        return {label: label for label in range(1, len(self.classes) + 1)}
+
 
 class Files:
     """The files in a folder or in a zip, by their names relative to it.
@@ -99,6 +110,7 @@ class Files:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._archive: zipfile.ZipFile | None = None
         if path.is_dir():
             found = sorted(
                 each
@@ -109,12 +121,13 @@ class Files:
             self.names = tuple(each.relative_to(path).as_posix() for each in found)
             return
         try:
-            with zipfile.ZipFile(path) as archive:
-                # Not `is_dir()`: a damaged zip may hold a member without a name.
-                names = sorted(name for name in archive.namelist() if name[-1:] not in ("", "/"))
+            # Kept open: its list of members is read once, however many masks there are.
+            self._archive = zipfile.ZipFile(path)
+            members = self._archive.namelist()
         except _DAMAGED as error:
             raise UserError(f"this zip cannot be read: {error}", where=path) from None
-        self.names = tuple(names)
+        # Not `is_dir()`: a damaged zip may hold a member without a name.
+        self.names = tuple(sorted(name for name in members if name[-1:] not in ("", "/")))
 
     def read(self, name: str) -> bytes:
         """Return the content of one of `names`.
@@ -122,7 +135,7 @@ class Files:
         Raises:
             UserError: It is damaged, or unpacks to far more than such a file does.
         """
-        if self.path.is_dir():
+        if self._archive is None:
             try:
                 return (self.path / name).read_bytes()
             except OSError as error:
@@ -130,20 +143,30 @@ class Files:
                     f"cannot read this file: {error.strerror}", where=self.path / name
                 ) from None
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                member = archive.getinfo(name)
-                if member.file_size > max(_MOST_BYTES, _MOST_TIMES * member.compress_size):
-                    raise UserError(
-                        f"{name} in this zip has {member.file_size / 1e6:.0f} MB, packed into "
-                        f"{member.compress_size / 1e6:.1f} MB: no mask or list is like that",
-                        where=self.path,
-                        fix="have the tool export it again",
-                    )
-                return archive.read(member)
+            member = self._archive.getinfo(name)
+            if member.file_size > max(_MOST_BYTES, _MOST_TIMES * member.compress_size):
+                raise UserError(
+                    f"{name} in this zip has {member.file_size / 1e6:.0f} MB, packed into "
+                    f"{member.compress_size / 1e6:.1f} MB: no mask or list is like that",
+                    where=self.path,
+                    fix="have the tool export it again",
+                )
+            return self._archive.read(member)
         except _DAMAGED as error:
             raise UserError(
                 f"{name} in this zip cannot be read: {error}", where=self.path
             ) from None
+
+    def pngs(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Yield those of `names` that are PNG files in a folder, each with its path there.
+
+        Args:
+            folder: With its last `/`; empty: everywhere. The path is without suffix.
+        """
+        for name in self.names:
+            path = PurePosixPath(name.removeprefix(folder))
+            if name.startswith(folder) and path.suffix.lower() == ".png":
+                yield name, path.with_suffix("").as_posix()
 
     def text(self, name: str) -> str:
         """Return the text of one of `names`; a byte order mark is dropped.

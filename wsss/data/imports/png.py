@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from wsss.data.images import IGNORE, read_label
 from wsss.data.imports.drawn import ClassNames, Drawing, DrawnMask, Files, Label, relabelled
@@ -20,28 +20,24 @@ def read_pngs(files: Files, names: ClassNames) -> Drawing:
     """
     has_names = CLASSES in files.names
     drawing = Drawing(tool="a folder of label PNGs", knows_unsure=True, named=has_names)
-    values: dict[int, int | UserError] = {i + 1: i + 1 for i in range(len(names.classes))}
+    values = names.in_order()
     if has_names:
         lines = files.text(CLASSES).splitlines()
         values, named = {}, set[str]()
         for position, name in enumerate((line.strip() for line in lines if line.strip()), start=1):
             if name in named:
                 raise UserError(
-                    f"the class {name!r} stands twice in the list", where=files.place(CLASSES)
+                    f"the class {name!r} stands twice in the list",
+                    where=files.place(CLASSES),
+                    fix="have the tool export it again, or give each label its own class",
                 )
             named.add(name)
-            try:
-                values[position] = names.label(name, files.place(CLASSES))
-            except UserError as error:
-                values[position] = error
+            values[position] = names.label_or_reason(name, files.place(CLASSES))
     values |= {0: 0, IGNORE: IGNORE}
     start = FOLDER if any(name.startswith(FOLDER) for name in files.names) else ""
-    for name in files.names:
-        path = PurePosixPath(name.removeprefix(start))
-        if name.startswith(start) and path.suffix.lower() == ".png":
-            read = functools.partial(_read, files.path / name, values)
-            picture = path.with_suffix("").as_posix()
-            drawing.masks.append(DrawnMask(picture, files.place(name), read))
+    for name, picture in files.pngs(start):
+        read = functools.partial(_read, files.path / name, values)
+        drawing.masks.append(DrawnMask(picture, files.place(name), read))
     return drawing
 
 

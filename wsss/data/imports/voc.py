@@ -6,7 +6,6 @@ import functools
 import io
 import re
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -49,19 +48,15 @@ def read_voc(files: Files, names: ClassNames) -> Drawing:
         named=has_map,
     )
     colours = dict(enumerate(map(tuple, voc_palette().tolist())))
-    values: dict[int, int | UserError] = {i + 1: i + 1 for i in range(len(names.classes))}
+    values = names.in_order()
     if has_map:
         colours, values = _labelmap(files, f"{start}{LABELMAP}", names)
     # VOC's colour of what does not count is at its place whatever a labelmap says.
     colours.setdefault(IGNORE, tuple(voc_palette()[IGNORE].tolist()))
     values = {0: 0, **values, IGNORE: IGNORE}
-    folder = f"{start}{FOLDER}/"
-    for name in files.names:
-        path = PurePosixPath(name.removeprefix(folder))
-        if name.startswith(folder) and path.suffix.lower() == ".png":
-            read = functools.partial(_read, files, name, colours, values)
-            picture = path.with_suffix("").as_posix()
-            drawing.masks.append(DrawnMask(picture, files.place(name), read))
+    for name, picture in files.pngs(f"{start}{FOLDER}/"):
+        read = functools.partial(_read, files, name, colours, values)
+        drawing.masks.append(DrawnMask(picture, files.place(name), read))
     return drawing
 
 
@@ -88,11 +83,7 @@ def _labelmap(
         if colour in colours.values() or max(colour) > 255 or position >= IGNORE:
             raise UserError(f"the colour of {label!r} is another one's, or none", where=place)
         colours[position] = colour
-        try:
-            values[position] = names.label(label, place)
-        except UserError as error:
-            # Of no matter unless a mask has it.
-            values[position] = error
+        values[position] = names.label_or_reason(label, place)
     return colours, values
 
 
