@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsss.api.files import find_cams
+from wsss.data.listing import nearest
 from wsss.maps.map_store import Attribute, MapStore, upsample
 
 
@@ -83,9 +83,7 @@ class CamStore(Mapping[str, Cams]):
             UserError: The file is damaged.
         """
         if name not in self._names:
-            close = difflib.get_close_matches(name, self._store.names, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise KeyError(f"no CAMs of an image {name!r}{hint}")
+            raise KeyError(f"no CAMs of an image {name!r}{nearest(name, self._store.names)}")
         stored = self._store.read(name)
         classes = tuple(self._store.classes[int(i)] for i in stored.class_indices)
         return Cams(classes, upsample(stored.maps, stored.size, self._store.upsampling))

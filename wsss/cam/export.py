@@ -19,7 +19,7 @@ from wsss.cam.methods.registry import METHODS
 from wsss.cam.model_file import CLASSIFIER, CamModel
 from wsss.cam.source import CamSource, MapSource, SourceBuilder, SourceFiles, View
 from wsss.data.images import read_image
-from wsss.data.index import ImageRecord, Index, read_index
+from wsss.data.index import TRAINING_SETS, ImageRecord, Index, read_index
 from wsss.errors import UserError
 from wsss.files import content_hash, read_json
 from wsss.maps.map_store import Attribute, MapStoreWriter
@@ -135,7 +135,7 @@ def export_cams(
 
 def _part(known: Index, shard: Shard) -> Index:
     """Return the images of a shard."""
-    exported = known.records.tagged & known.records.in_sets(("train", "train_aug"))
+    exported = known.records.tagged & known.records.in_sets(TRAINING_SETS)
     chosen = np.flatnonzero(exported)
     return known.part(chosen[shard.bounds(len(chosen))])
 

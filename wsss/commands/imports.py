@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsss.commands.exports import SOURCES
+from wsss.commands.exports import SOURCES, read_index_of
 from wsss.errors import UserError, listed
 from wsss.project.run_folders import (
     find_run,
@@ -83,7 +83,6 @@ def _data_of(run: Path) -> tuple[Path, Index]:
     Raises:
         UserError: There is no such run, or its data set keeps masks elsewhere.
     """
-    from wsss.commands.exports import read_index_of
     from wsss.data.build import build_index
     from wsss.data.formats.folder import find_folder_masks
     from wsss.data.formats.registry import FORMATS

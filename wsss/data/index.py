@@ -33,6 +33,8 @@ PICTURES, MASKS = "pictures.sha256", "masks.sha256"
 
 `stages.py` has these names, too: no training is to depend on it.
 """
+TRAINING_SETS = ("train_aug", "train")
+"""Sets of images to train on: the first that there is."""
 MASK_FIX = "correct the mask or run the index again"
 """What to do about a mask that does not fit its picture."""
 _SIDE = re.compile(r"[1-9][0-9]{0,8}")
@@ -90,7 +92,8 @@ class Index:
         Raises:
             UserError: There is no such set, or none of its images has a tag.
         """
-        in_set = self._in_set("train_aug" if "train_aug" in self.sets else "train")
+        first = next((name for name in TRAINING_SETS if name in self.sets), TRAINING_SETS[-1])
+        in_set = self._in_set(first)
         found: Mask = in_set & self.records.tagged
         if not found.any():
             raise UserError("no training image has a tag", expected="at least one tagged image")

@@ -20,7 +20,5 @@ class LabelFiles(NamedMapping[Path]):
         super().__init__(names)
         self._place = place
 
-    def __getitem__(self, name: str) -> Path:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._place(name)
+    def _at(self, position: int) -> Path:
+        return self._place(self._names[position])

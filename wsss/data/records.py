@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from wsss.runtime.names import Names, Positions
+from wsss.runtime.names import NamedMapping, Names, Positions
 
 Mask = npt.NDArray[np.bool_]
 _T = TypeVar("_T")
@@ -181,7 +181,7 @@ class Records(Sequence[ImageRecord]):
         return np.stack(list(sides), axis=1) if len(self) else np.zeros((0, 2), np.int32)
 
 
-class Sizes(Mapping[str, tuple[int, int]]):
+class Sizes(NamedMapping[tuple[int, int]]):
     """(H, W) in pixels of images, by their names.
 
     Args:
@@ -189,20 +189,12 @@ class Sizes(Mapping[str, tuple[int, int]]):
     """
 
     def __init__(self, records: Records) -> None:
-        self._names, self._sides = records.names, records.sizes()
+        super().__init__(records.names)
+        self._sides = records.sizes()
 
-    def __getitem__(self, name: str) -> tuple[int, int]:
-        position = self._names.position(name)
-        if position is None:
-            raise KeyError(name)
+    def _at(self, position: int) -> tuple[int, int]:
         height, width = self._sides[position].tolist()
         return height, width
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 def _picked(values: array[int], positions: Positions) -> array[int]:

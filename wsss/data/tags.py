@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import overload
 
 from wsss.data.listing import Problem
 
@@ -60,30 +59,6 @@ class Cell:
 
     line: int
     text: str | tuple[str, ...]
-
-
-class Cells(Sequence[Cell]):
-    """The cells of a column, made from its lines and texts while they are looked at.
-
-    Args:
-        lines: Line of each.
-        texts: Text of each.
-    """
-
-    def __init__(self, lines: Sequence[int], texts: Sequence[str | tuple[str, ...]]) -> None:
-        self._lines, self._texts = lines, texts
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    @overload
-    def __getitem__(self, place: int) -> Cell: ...
-    @overload
-    def __getitem__(self, place: slice) -> Cells: ...
-    def __getitem__(self, place: int | slice) -> Cell | Cells:
-        if isinstance(place, slice):
-            return Cells(self._lines[place], self._texts[place])
-        return Cell(self._lines[place], self._texts[place])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ beside its characters (in UTF-8), and is found by bisection.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from array import array
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -177,6 +178,16 @@ class NamedMapping(Mapping[str, V]):
     def __init__(self, names: Names) -> None:
         self._names = names
 
+    @abstractmethod
+    def _at(self, position: int) -> V:
+        """Return what the name at a position leads to."""
+
+    def __getitem__(self, name: str) -> V:
+        position = self._names.position(name) if isinstance(name, str) else None
+        if position is None:
+            raise KeyError(name)
+        return self._at(position)
+
     def __contains__(self, name: object) -> bool:
         return name in self._names
 
@@ -206,10 +217,7 @@ class NameMap(NamedMapping[str]):
         super().__init__(names)
         self._texts = texts
 
-    def __getitem__(self, name: str) -> str:
-        position = self._names.position(name) if isinstance(name, str) else None
-        if position is None:
-            raise KeyError(name)
+    def _at(self, position: int) -> str:
         return self._texts[position]
 
     @property

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from wsss.data.crf import crf_from_probabilities
 from wsss.data.images import read_image, write_named
-from wsss.data.index import ImageRecord, read_index
+from wsss.data.index import TRAINING_SETS, ImageRecord, read_index
 from wsss.data.sure_labels import sure_labels
 from wsss.errors import UserError
 from wsss.files import atomic_directory
@@ -22,8 +22,6 @@ from wsss.runtime.compute import InferenceCompute
 from wsss.runtime.lazy import Made
 from wsss.segmentation.config import SelfLabelsConfig
 from wsss.segmentation.prediction import Job, check_classes, predict_jobs
-
-TRAINING_SETS = frozenset({"train", "train_aug"})
 
 
 def tag_probabilities(

@@ -6,7 +6,7 @@ import csv
 import os
 import sys
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,8 +39,9 @@ from wsss.data.listing import (
     names_in,
     nearest,
 )
-from wsss.data.tags import Cells, Tags, clean_name, read_tags
+from wsss.data.tags import Cell, Tags, clean_name, read_tags
 from wsss.errors import UserError
+from wsss.runtime.lazy import Made
 from wsss.runtime.names import NameMap, Names
 from wsss.runtime.settings import BelowOne, impossible
 
@@ -156,9 +157,12 @@ class _Lines:
     others: list[tuple[str, ...]]
 
     @property
-    def tags(self) -> Cells:
-        """The second cells."""
-        return Cells(self.numbers, [cells[0] if cells else "" for cells in self.others])
+    def tags(self) -> Sequence[Cell]:
+        """The second cells, with their lines."""
+        return Made(self._tags_at, range(len(self.others)))
+
+    def _tags_at(self, position: int) -> Cell:
+        return Cell(self.numbers[position], next(iter(self.others[position]), ""))
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
         rows = zip(self.numbers, self.images, self.others, strict=True)
@@ -196,7 +200,9 @@ def _parse_labels(root: Path) -> _Lines:
     return lines
 
 
-def _classes_from_tags(cells: Cells, tags: Tags, problems: list[Problem]) -> tuple[str, ...]:
+def _classes_from_tags(
+    cells: Sequence[Cell], tags: Tags, problems: list[Problem]
+) -> tuple[str, ...]:
     first_line: dict[str, int] = {}
     for cell, names in zip(cells, tags.of, strict=True):
         for name in sorted(names.difference(first_line)):

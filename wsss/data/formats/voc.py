@@ -16,7 +16,7 @@ import numpy as np
 from wsss.data.fingerprints import combined, content_digest, folder_digest, named_digest
 from wsss.data.formats.cls_labels import read_cls_labels
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
-from wsss.data.index import Index
+from wsss.data.index import TRAINING_SETS, Index
 from wsss.data.listing import (
     Entry,
     FoundMasks,
@@ -36,7 +36,6 @@ VOC_CLASSES = (
     *("train", "tvmonitor"),
 )
 VOC_SETS = ("train", "train_aug", "trainval", "val", "test")
-TRAINING_SETS = ("train", "train_aug")
 LISTS = "ImageSets/Segmentation"
 IMAGES = "JPEGImages"
 ANNOTATIONS = "Annotations"
@@ -115,10 +114,7 @@ class _List(NamedMapping[int]):
         super().__init__(names)
         self._lines = lines
 
-    def __getitem__(self, name: str) -> int:
-        position = self._names.position(name)
-        if position is None:
-            raise KeyError(name)
+    def _at(self, position: int) -> int:
         return self._lines[position]
 
 
