@@ -8,8 +8,9 @@ import pytest
 
 from wsss.cli import main
 from wsss.errors import UserError
-from wsss.evaluation.tables import COLUMNS, read_seconds
+from wsss.evaluation.tables import COLUMNS
 from wsss.evaluation.tags import COLUMNS as TAG_COLUMNS
+from wsss.runtime.times import read_seconds
 
 HEADER = ",".join(COLUMNS)
 ROW = "demo,cam,pseudo,val,configured,0.3,mean,0.5,0.6,0.7"

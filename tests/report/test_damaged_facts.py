@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from wsss.errors import UserError
-from wsss.evaluation.tables import CurvePoint, read_seconds, write_curve
+from wsss.evaluation.tables import CurvePoint, write_curve
 from wsss.report.facts import curves, times, trainings
+from wsss.runtime.times import read_seconds
 
 TIMES = "s\th:m:s\n75.2\t0:01:15\n"
 LOG = '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": NaN}\n{"step": 2, "validation": 0.1}\n'

@@ -117,7 +117,7 @@ def add(group: Any, parameter: Parameter) -> None:
         how |= {"type": _true_or_false, "metavar": "true|false"}
     elif kind is Path:
         how |= {"type": Path, "metavar": "PATH"}
-    elif typing.get_origin(kind) is Mapping or kind == Mapping[str, Path]:
+    elif typing.get_origin(kind) is Mapping:
         how |= {"nargs": "+", "metavar": "NAME=PATH"}
     elif typing.get_origin(kind) is Sequence:
         (inner,) = typing.get_args(kind)

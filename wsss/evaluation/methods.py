@@ -13,10 +13,10 @@ from wsss.evaluation.tables import (
     number,
     percent,
     read_rows,
-    read_seconds,
     text_table,
     write_rows,
 )
+from wsss.runtime.times import read_seconds
 
 # Scored stage -> the trainings behind it, by the names of their benchmark files; of a method that
 # goes without one there is no such file.

@@ -154,27 +154,6 @@ def read_rows(path: Path) -> list[Row]:
     return read_table(path, _read(path)[1], COLUMNS, SCORES)
 
 
-def read_seconds(path: Path) -> float:
-    """Return the seconds that Snakemake measured of a job, its repetitions together.
-
-    Raises:
-        UserError: The file is not as Snakemake writes it.
-    """
-    try:
-        rows = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t")
-        times = [float(row["s"]) for row in rows]
-    except (csv.Error, KeyError, TypeError, ValueError):
-        times = [math.nan]
-    if not all(0 <= time < math.inf for time in times):
-        raise UserError(
-            "this is no time that Snakemake measured",
-            where=path,
-            expected="a column `s` with seconds",
-            fix="delete it: the time is then not shown",
-        )
-    return sum(times)
-
-
 def read_table(
     path: Path, lines: Sequence[str], columns: Sequence[str], scores: Collection[str]
 ) -> list[Row]:

@@ -6,7 +6,6 @@ read, such as a cluster's login node.
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wsss.errors import UserError
-from wsss.files import read_json, read_text
-from wsss.monitor.beats import is_time, number, read_beat
+from wsss.files import read_json
+from wsss.monitor.beats import number, read_beat
 from wsss.monitor.plan import PlannedJob, read_plan
 from wsss.runtime.heartbeat import (
     ALIVE_INTERVAL_S,
@@ -24,6 +23,7 @@ from wsss.runtime.heartbeat import (
     host_name,
     process_identity,
 )
+from wsss.runtime.times import clock, read_seconds
 
 State = Literal["done", "running", "stalled?", "waiting", "stopped", "failed"]
 
@@ -83,13 +83,6 @@ class RunStatus:
     lock: str | None = None
 
 
-def clock(seconds: float) -> str:
-    """Return seconds as h:mm:ss."""
-    minutes, second = divmod(round(max(0.0, seconds)), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours:d}:{minute:02d}:{second:02d}"
-
-
 def run_status(folder: Path, *, now: float | None = None) -> RunStatus:
     """Return the state of the run in `folder`.
 
@@ -115,7 +108,7 @@ def run_status(folder: Path, *, now: float | None = None) -> RunStatus:
     planned += [job for job in _parts(folder) if known.isdisjoint(job.outputs)]
     written = plan.written if plan else None
     jobs = tuple(_job_status(folder, job, written, at) for job in planned)
-    lock = _lock(folder, jobs, at)
+    lock = _lock(folder, jobs)
     if lock is None and written is not None and _is_done_since(folder, written):
         # A stage that gave the same bytes again: what was planned after it needed no new start.
         jobs = tuple(_job_status(folder, job, None, at) for job in planned)
@@ -258,10 +251,9 @@ def progress_line(beat: Mapping[str, Any]) -> str:
 def _seconds(folder: Path, job: PlannedJob, beat: Mapping[str, Any]) -> float | None:
     if job.benchmark is not None and (folder / job.benchmark).is_file():
         # Snakemake's, half written on a full disk: then the heartbeat must do.
-        with suppress(UserError, csv.Error, ValueError):
-            lines = read_text(folder / job.benchmark).splitlines()
-            rows = list(csv.DictReader(lines, delimiter="\t"))
-            if rows and rows[-1].get("s") and is_time(taken := float(rows[-1]["s"])):
+        with suppress(UserError):
+            taken = read_seconds(folder / job.benchmark)
+            if taken:
                 return taken
     if beat.get("state") == "done":
         return number(beat, "time") - number(beat, "started")
@@ -278,7 +270,7 @@ def _log_tail(folder: Path, job: PlannedJob) -> tuple[str, ...]:
     return tuple(line for line in lines if line.strip())[-LOG_LINES:]
 
 
-def _lock(folder: Path, jobs: Sequence[JobStatus], now: float) -> str | None:
+def _lock(folder: Path, jobs: Sequence[JobStatus]) -> str | None:
     """Return a remark on Snakemake's lock on the project that this run is in."""
     for parent in folder.absolute().parents:
         locks = parent / ".snakemake" / "locks"

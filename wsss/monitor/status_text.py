@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from wsss.monitor.status import JobStatus, RunStatus, State, clock
+from wsss.monitor.status import JobStatus, RunStatus, State
+from wsss.runtime.times import clock
 
 # Small ones that take no time: they are not worth a line each.
 _QUIET = ("stage_config", "count_shards")

@@ -17,12 +17,12 @@ from wsss.evaluation.tables import (
     Row,
     read_notes,
     read_rows,
-    read_seconds,
     read_table,
 )
 from wsss.files import read_json_object, read_text
 from wsss.runtime.registry import Registry, load_code
 from wsss.runtime.settings import to_dict
+from wsss.runtime.times import read_seconds
 
 # By name: the records are of all stages, and what is said of another one changes no report.
 SECTIONS: Mapping[str, str] = load_code("wsss.stages:SECTIONS")

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from wsss.data import drawing
-from wsss.data.images import read_image, read_label
+from wsss.data.images import read_image, read_label, voc_palette
 from wsss.report.findings import Picture
 
 WIDTH_PX = 480
@@ -42,7 +42,6 @@ def show(
     root: Path,
     labels: Path,
     masks: Mapping[str, str],
-    classes: Sequence[str],
 ) -> Shown:
     """Draw a picture, its prediction and, where it has one, its mask.
 
@@ -51,7 +50,6 @@ def show(
         root: Data root.
         labels: Folder of predicted label PNGs.
         masks: Name -> path of the mask, relative to `root`.
-        classes: Names without background.
     """
     name = picture.record.name
     image = read_image(root / picture.record.path)
@@ -79,8 +77,6 @@ def panel_uris(folder: Path, most: int) -> list[tuple[str, str]]:
 
 def colours(labels: Sequence[str]) -> dict[str, str]:
     """Return the CSS colour of each label, the background first."""
-    from wsss.data.images import voc_palette
-
     return {
         name: "#" + bytes(np.asarray(colour, np.uint8)).hex()
         for name, colour in zip(labels, voc_palette()[: len(labels)], strict=True)

@@ -84,10 +84,7 @@ def _page(
 
     def drawn(pictures: Sequence[Picture]) -> list[Shown]:
         assert labels is not None
-        return [
-            show(each, root=root, labels=labels, masks=masks, classes=index.classes)
-            for each in pictures
-        ]
+        return [show(each, root=root, labels=labels, masks=masks) for each in pictures]
 
     page: dict[str, Any] = {
         "title": f"Run {folder.resolve().name}",

@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,8 +17,7 @@ import torch
 from wsss.errors import UserError
 from wsss.runtime.device_names import DEVICES, is_device
 from wsss.runtime.processes import Processes
-
-Precision = Literal["auto", "float32", "bfloat16"]
+from wsss.runtime.settings import Precision
 
 # Instructions that multiply bfloat16 numbers as they are.
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")

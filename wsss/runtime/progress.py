@@ -11,17 +11,12 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from wsss.runtime.heartbeat import beat
+from wsss.runtime.times import clock
 
 T = TypeVar("T")
 
 # A log that gets a line a second is unreadable, one without a line for minutes looks dead.
 LINE_INTERVAL_S = 15.0
-
-
-def _clock(seconds: float) -> str:
-    minutes, second = divmod(round(max(0.0, seconds)), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours:d}:{minute:02d}:{second:02d}"
 
 
 class Progress:
@@ -103,7 +98,7 @@ class Progress:
         unit = self._unit if self._items_per_unit == 1 else "img"
         text = (
             f"{self._description}: {self._done}/{self._total} {self._unit}, {rate:.1f} {unit}/s, "
-            f"elapsed {_clock(time.monotonic() - self._start)}, ETA {_clock(self.eta_s)}"
+            f"elapsed {clock(time.monotonic() - self._start)}, ETA {clock(self.eta_s)}"
         )
         return f"{text}, {note}" if note else text
 

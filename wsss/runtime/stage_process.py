@@ -50,7 +50,7 @@ def stage_process(
             with explained(command, output), _stopping():
                 yield
         except BaseException as error:
-            _tell(heartbeat, command, error)
+            _tell(heartbeat, error)
             raise
         heartbeat.finish("done")
 
@@ -61,7 +61,7 @@ def _follows() -> bool:
     return several and os.environ.get("RANK", "0") != "0"
 
 
-def _tell(heartbeat: Heartbeat, command: str, error: BaseException) -> None:
+def _tell(heartbeat: Heartbeat, error: BaseException) -> None:
     if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128:
         name = signal_name(error.code - 128)
         heartbeat.finish("stopped", f"{name} asked it to stop; the same command goes on")

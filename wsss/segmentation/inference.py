@@ -16,7 +16,8 @@ from wsss.data.transforms import image_to_tensor, normalise, resize
 from wsss.models.backbones import Normalisation
 from wsss.models.deeplab import DeepLab
 from wsss.models.lean import lean_network
-from wsss.runtime.compute import Precision, cast_to, convolution_dtype
+from wsss.runtime.compute import cast_to, convolution_dtype
+from wsss.runtime.settings import Precision
 
 
 @dataclass(frozen=True)

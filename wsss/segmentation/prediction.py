@@ -21,10 +21,11 @@ from wsss.files import atomic_directory
 from wsss.maps.shards import WHOLE, Shard
 from wsss.models.deeplab import DeepLab
 from wsss.models.model_file import kept
-from wsss.runtime.compute import InferenceCompute, Precision, setup
+from wsss.runtime.compute import InferenceCompute, setup
 from wsss.runtime.lazy import Made
 from wsss.runtime.pool import ordered_map
 from wsss.runtime.progress import progress
+from wsss.runtime.settings import Precision
 from wsss.segmentation.config import PredictionConfig, ViewSettings
 from wsss.segmentation.inference import (
     Segmenter,

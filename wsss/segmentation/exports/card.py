@@ -86,7 +86,7 @@ def model_card(trained: Trained[Any, Any], origin: Origin, form: str, smallest_p
     parts = [
         _header(form),
         f"# {origin.name}",
-        _summary(trained, origin, form, smallest_px),
+        _summary(trained, form, smallest_px),
         "## Use\n\n```python\n" + USAGE[form] + "```",
         "## Data\n\n" + _data(trained, origin),
         "## Scores\n\n" + _scores(origin),
@@ -111,7 +111,7 @@ def _header(form: str) -> str:
     return "\n".join(lines)
 
 
-def _summary(trained: Trained[Any, Any], origin: Origin, form: str, smallest_px: int) -> str:
+def _summary(trained: Trained[Any, Any], form: str, smallest_px: int) -> str:
     settings = trained.settings
     text = (
         f"Semantic segmentation of pictures into background and {len(trained.classes)} "
