@@ -158,8 +158,7 @@ def has_crf(run):
 
 def has_reconstructor(run):
     """Say whether a run's classifier is trained against a reconstructor."""
-    method = run.stages["cam"].method
-    return METHODS.get(method, where="cam.method").has_reconstructor
+    return cam_method(run).has_reconstructor
 
 
 def runs_pattern(keep, rows=False):

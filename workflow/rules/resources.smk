@@ -23,6 +23,11 @@ def submits():
     return workflow.non_local_exec and not workflow.remote_exec
 
 
+def computes_elsewhere():
+    """Say whether jobs run on other machines than that which plans them, or this is such a job."""
+    return workflow.non_local_exec or workflow.remote_exec
+
+
 def run_folder(run):
     """Return the folder of a run; of one row of its ablations, the run's own."""
     return Path("results", run.partition(INFIX)[0])
@@ -31,8 +36,7 @@ def run_folder(run):
 def settled_threads(wildcards):
     """Return the CPU threads of a run's stages: `auto` is what the run began with. Where jobs are
     submitted, nobody can tell what the nodes have."""
-    elsewhere = workflow.non_local_exec or workflow.remote_exec
-    here = BEFORE_RECORDS if elsewhere else max(1, usable_cores() // CONFIG.compute.gpus)
+    here = BEFORE_RECORDS if computes_elsewhere() else max(1, usable_cores() // CONFIG.compute.gpus)
     return threads_of(run_folder(wildcards.run), CONFIG.compute.threads, here=here)
 
 
@@ -51,7 +55,7 @@ def training_program(wildcards):
 def whole_machine(wildcards, processes=1):
     """Threads: those that a job's processes use. On a GPU here it takes the whole machine, so that
     no two of them run side by side on it."""
-    if CONFIG.compute.wants_gpu() and not (workflow.non_local_exec or workflow.remote_exec):
+    if CONFIG.compute.wants_gpu() and not computes_elsewhere():
         return workflow.cores
     return processes * (settled_threads(wildcards) + CONFIG.compute.workers)
 
@@ -59,8 +63,7 @@ def whole_machine(wildcards, processes=1):
 def all_cores(wildcards):
     """Threads: of a job that shares its work among as many processes as it is given cores; on a
     cluster as many as other jobs ask for."""
-    elsewhere = workflow.non_local_exec or workflow.remote_exec
-    return whole_machine(wildcards) if elsewhere else workflow.cores
+    return whole_machine(wildcards) if computes_elsewhere() else workflow.cores
 
 
 def training_threads(wildcards):
