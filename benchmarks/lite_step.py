@@ -26,8 +26,8 @@ from wsss.cam.methods.plain import PlainMethod
 from wsss.cam.methods.plain_config import PlainSettings
 from wsss.models.lean_training import lighten
 from wsss.project.config import load_config
-from wsss.runtime.allocation import keep_freed_memory
 from wsss.runtime.compute import Device, setup
+from wsss.runtime.memory import keep_freed_memory
 from wsss.runtime.settings import replace
 from wsss.segmentation.config import SegmentationConfig
 from wsss.segmentation.model_file import build_network

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from wsss.data.loader import EpochDataset, batches, steps_per_epoch
 from wsss.errors import UserError
-from wsss.runtime.allocation import keep_freed_memory
 from wsss.runtime.compute import Compute
+from wsss.runtime.memory import keep_freed_memory
 from wsss.runtime.processes import Processes, joined
 from wsss.training.batchnorm import learns, synchronise_batchnorm
 from wsss.training.checkpoint import load_checkpoint, save_checkpoint

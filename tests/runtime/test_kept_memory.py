@@ -10,13 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from wsss.runtime.allocation import M_MMAP_MAX, M_TRIM_THRESHOLD, VARIABLES, keep_freed_memory
+from wsss.runtime.memory import M_MMAP_MAX, M_TRIM_THRESHOLD, VARIABLES, keep_freed_memory
 
 PAGES = 64 * 2**20 // os.sysconf("SC_PAGE_SIZE")
 # Twenty times 64 MB, one after the other, and how many pages the system had to give for them.
 PROGRAM = """
 import resource
-from wsss.runtime.allocation import keep_freed_memory
+from wsss.runtime.memory import keep_freed_memory
 
 {call}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -51,7 +51,7 @@ def test_no_amount_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     # What glibc would give back, had it 2 GB and more of it, cannot be tried in every machine.
     said = []
     monkeypatch.setattr(
-        "wsss.runtime.allocation.ctypes.CDLL",
+        "wsss.runtime.memory.ctypes.CDLL",
         lambda _: SimpleNamespace(mallopt=lambda option, value: said.append((option, value))),
     )
     for name in VARIABLES:
