@@ -25,10 +25,10 @@ import torch
 from PIL import Image
 
 from benchmarks.machine import machine
+from benchmarks.map_agreement import crf_agreement, scaled_crf
 from wsss.data.crf_config import LabelCrfConfig
 from wsss.data.images import read_image, read_label
 from wsss.data.index import ImageRecord, read_index, read_masks
-from wsss.data.map_agreement import crf_agreement, scaled_crf
 from wsss.evaluation.confusion import scores_from_confusion
 from wsss.evaluation.sweep import SweepCounts, as_thresholds
 from wsss.evaluation.tables import text_table

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsss.data.crf_config import LabelCrfConfig
-from wsss.data.map_agreement import (
+from benchmarks.map_agreement import (
     crf_agreement,
     label_agreement,
     labels_at,
     scaled_crf,
 )
+from wsss.data.crf_config import LabelCrfConfig
 
 SCORES = (0.1, 0.3, 0.5, 0.9)
 
