@@ -39,5 +39,9 @@ def test_what_is_recorded_already_is_not_written_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", '{"threads": 0}', '{"threads": "all"}'])
 def test_a_damaged_record(tmp_path: Path, text: str) -> None:
     (tmp_path / "threads.json").write_text(text)
-    with pytest.raises(UserError, match=r"threads\.json"):
+    with pytest.raises(UserError, match=r"threads\.json") as caught:
         threads_of(tmp_path, "auto", here=8)
+    # What it says to do helps.
+    assert "set compute.threads" in str(caught.value)
+    record_threads(tmp_path, threads_of(tmp_path, 3, here=8))
+    assert threads_of(tmp_path, "auto", here=8) == 3

@@ -6,6 +6,7 @@ recorded in the run's folder, and a run goes on with it on another machine, too.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -32,14 +33,13 @@ def threads_of(folder: Path, configured: int | Literal["auto"], *, here: int) ->
         return configured
     record = folder / RECORD
     if record.exists():
-        values = read_json(record)
-        threads = values.get("threads") if isinstance(values, dict) else None
-        if not isinstance(threads, int) or threads < 1:
+        threads = _recorded(record)
+        if threads is None:
             raise UserError(
-                f"the threads of this run are {threads!r}",
+                "this does not say how many threads the run computes with",
                 where=record,
                 expected='{"threads": 1} or more',
-                fix="set compute.threads to a number, which is recorded then",
+                fix="set compute.threads to the number, which is recorded then",
             )
         return threads
     return BEFORE_RECORDS if (folder / "config").is_dir() else here
@@ -48,6 +48,15 @@ def threads_of(folder: Path, configured: int | Literal["auto"], *, here: int) ->
 def record_threads(folder: Path, threads: int) -> None:
     """Keep what a run computes with from now on."""
     record = folder / RECORD
-    value = {"threads": threads}
-    if not record.exists() or read_json(record) != value:
-        write_json(record, value)
+    if _recorded(record) != threads:
+        write_json(record, {"threads": threads})
+
+
+def _recorded(record: Path) -> int | None:
+    """Return what a record says; None: there is none, or it is damaged."""
+    with suppress(UserError):
+        values = read_json(record)
+        threads = values.get("threads") if isinstance(values, dict) else None
+        if type(threads) is int and threads > 0:
+            return threads
+    return None
