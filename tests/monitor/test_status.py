@@ -223,6 +223,15 @@ def test_a_lock_without_a_process_is_explained(run: Path) -> None:
     assert "snakemake --unlock" not in format_status(run_status(run, now=NOW))
 
 
+def test_a_lock_that_goes_while_it_is_looked_at_is_none(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locks = run.parent.parent / ".snakemake" / "locks"
+    locks.mkdir(parents=True)
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter([locks / "0.input.lock"]))
+    assert run_status(run, now=NOW).lock is None
+
+
 def test_the_command(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made(run / "index.csv", 10)
     assert main(["status", str(run), "--json"]) == 0

@@ -115,16 +115,23 @@ def run_status(folder: Path, *, now: float | None = None) -> RunStatus:
     return RunStatus(folder=folder, planned=written, jobs=jobs, lock=lock)
 
 
+def _changed(path: Path) -> float:
+    """Return when a file was changed, seconds since 1970; 0: it is not there, or is just going."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _is_done_since(folder: Path, written: float) -> bool:
     """Say whether all that a run is for was finished after its plan was written."""
-    done = folder / _DONE
-    return done.is_file() and done.stat().st_mtime >= written
+    return _changed(folder / _DONE) >= written
 
 
 def _found_jobs(folder: Path) -> list[PlannedJob]:
     """Return the stages that have left a heartbeat, for runs without Snakemake."""
     found = []
-    for path in sorted(folder.rglob(".*.heartbeat.json"), key=lambda path: path.stat().st_mtime):
+    for path in sorted(folder.rglob(".*.heartbeat.json"), key=_changed):
         output = path.with_name(path.name.removeprefix(".").removesuffix(".heartbeat.json"))
         if output.relative_to(folder).parts[0] == _PARTS:
             continue
@@ -162,7 +169,7 @@ def _job_status(folder: Path, job: PlannedJob, written: float | None, now: float
     outputs = [folder / output for output in job.outputs]
     beats = [read_beat(output) for output in outputs]
     beat = max(beats, key=lambda values: number(values, "time"), default={})
-    made = min((path.stat().st_mtime if path.exists() else 0.0 for path in outputs), default=0.0)
+    made = min(map(_changed, outputs), default=0.0)
     state, note = _state(job, beat, made, written, now)
     return JobStatus(
         rule=job.rule,
@@ -278,7 +285,7 @@ def _lock(folder: Path, jobs: Sequence[JobStatus]) -> str | None:
             break
     else:
         return None
-    times = [path.stat().st_mtime for path in locks.iterdir()]
+    times = [each for each in map(_changed, locks.iterdir()) if each]
     if not times:
         return None
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(min(times)))
