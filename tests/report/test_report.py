@@ -229,6 +229,13 @@ def test_labels_that_do_not_fit_are_named(run: Path, place: str) -> None:
         assert caught.value.where == str(path) and caught.value.fix is not None
 
 
+@pytest.mark.parametrize("text", ["[]", "{}"])
+def test_settings_that_name_no_set_are_refused(run: Path, text: str) -> None:
+    (run / "config" / "prediction.json").write_text(text)
+    with pytest.raises(UserError, match=r"this JSON is a list|no image is in the set 'None'"):
+        report(run)
+
+
 def test_tag_score_is_f1() -> None:
     record = ImageRecord("a", ("val",), ("cat", "dog"), 4, 4, "a.png")
     picture = Picture(record, {"dog": 0.5, "cow": 0.1, "hen": 0.1}, None)

@@ -14,7 +14,7 @@ from wsss.data.index import Index, read_index, read_masks
 from wsss.errors import UserError
 from wsss.evaluation.config import EvaluationConfig
 from wsss.evaluation.tables import Row, mean_cells
-from wsss.files import read_json, write_text
+from wsss.files import read_json_object, write_text
 from wsss.report import charts, facts
 from wsss.report.findings import Findings, Picture, examine, representative
 from wsss.report.pictures import Shown, colours, panel_uris, show
@@ -78,7 +78,7 @@ def _page(
     rows = facts.scores(folder)
     findings, labels, split = None, _predictions(folder), ""
     if labels is not None:
-        split = read_json(folder / "config" / "prediction.json")["split"]
+        split = str(read_json_object(folder / "config" / "prediction.json").get("split"))
         chosen = index.subset(split)
         findings = examine(chosen, labels=labels, masks=masks, root=root, min_share=min_share)
 

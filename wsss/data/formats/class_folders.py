@@ -33,6 +33,7 @@ from wsss.data.listing import (
     Listing,
     Problem,
     class_problems,
+    names_in,
 )
 from wsss.data.tags import clean_name
 from wsss.errors import UserError, listed
@@ -157,7 +158,7 @@ def recognise(root: Path) -> Mapping[str, Any] | None:
 
 
 def _list_fingerprint(settings: ClassFoldersSettings, root: Path) -> str:
-    if not any(path.is_dir() for path in root.iterdir()):
+    if not any((root / name).is_dir() for name in names_in(root)):
         raise UserError("there is no folder here", where=root, expected="a folder for each class")
     return combined("class_folders", pictures_digest(root))
 
