@@ -66,6 +66,19 @@ def test_layout_in_memory_does_not_count() -> None:
         content_digest(object())
 
 
+def test_classes_are_read_without_the_network(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_model(
+        path, network().state_dict(), stage=SEGMENTATION.stage, metadata={"classes": ["a", "b"]}
+    )
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    assert SEGMENTATION.classes(path) == ("a", "b")
+    with pytest.raises(UserError, match="this model file is damaged"):
+        SEGMENTATION.load(path)
+
+
 def test_every_flipped_bit_of_a_model_is_noticed(model: Path) -> None:
     sound = model.read_bytes()
     start = 8 + int.from_bytes(sound[:8], "little")

@@ -15,7 +15,14 @@ from torch import nn
 from wsss.errors import UserError
 from wsss.files import content_hash
 from wsss.models.backbones import weights_by_name
-from wsss.models.weights import METADATA_KEY, check_fits, load_model_file, load_strict, save_model
+from wsss.models.weights import (
+    METADATA_KEY,
+    check_fits,
+    load_model_file,
+    load_strict,
+    read_metadata,
+    save_model,
+)
 from wsss.runtime.registry import Kind, parse_kind
 from wsss.runtime.settings import Settings, replace, to_dict
 
@@ -92,6 +99,14 @@ class ModelKind(Generic[N, S]):
             metadata["weights"] = by_name
         save_model(path, network.state_dict(), stage=self.stage, metadata=metadata)
 
+    def classes(self, path: Path) -> tuple[str, ...]:
+        """Return the class names, without background, that a file's header has.
+
+        Raises:
+            UserError: It is missing, of another kind of network, or of another version.
+        """
+        return _classes(read_metadata(path, self.stage), path)
+
     def load(self, path: Path) -> Trained[N, S]:
         """Read a file; nothing else is needed, no initial weights and no configuration.
 
@@ -99,9 +114,7 @@ class ModelKind(Generic[N, S]):
             UserError: It is missing, damaged, of another kind of network, or of another version.
         """
         state, metadata = load_model_file(path, self.stage)
-        classes = metadata.get("classes", [])
-        if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-            raise UserError("this model names no list of classes", where=path)
+        classes = _classes(metadata, path)
         if not isinstance(metadata.get("settings"), dict):
             raise UserError("this model does not say what it was trained with", where=path)
         settings: Any = parse_kind(self.settings, metadata["settings"], where=f"settings in {path}")
@@ -111,8 +124,15 @@ class ModelKind(Generic[N, S]):
         check_fits(outline, state, where=path)
         network = self.untrained(settings, len(classes))
         load_strict(network, state, where=path)
-        identity = content_hash([metadata["settings"], classes])
-        return Trained(network.eval(), settings, tuple(classes), identity)
+        identity = content_hash([metadata["settings"], list(classes)])
+        return Trained(network.eval(), settings, classes, identity)
+
+
+def _classes(metadata: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    classes = metadata.get("classes", [])
+    if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise UserError("this model names no list of classes", where=path)
+    return tuple(classes)
 
 
 def is_model(path: Path) -> bool:

@@ -182,7 +182,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise UserError("this weight file does not exist", where=file)
     suffix = file.suffix.lower()
     if suffix == ".safetensors":
-        return _safetensors_shapes(file) if _SHAPES_ALONE.get() else _read_safetensors(file)[0]
+        return _safetensors_shapes(file) if _SHAPES_ALONE.get() else _read_safetensors(file)
     if suffix == ".params":
         return _alone(read_mxnet_params(file))
     if suffix in (".pth", ".pt", ".ckpt", ".bin"):
@@ -206,11 +206,9 @@ def _safetensors_shapes(file: Path) -> dict[str, Tensor]:
         return {name: torch.empty(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
 
 
-def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
     with _readable_safetensors(file) as handle:
-        return {name: handle.get_tensor(name) for name in handle.keys()}, dict(  # noqa: SIM118
-            handle.metadata() or {}
-        )
+        return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
 
 
 @contextmanager
@@ -318,26 +316,23 @@ def _model_digest(state: Mapping[str, Tensor], described: Mapping[str, Any]) -> 
     return content_digest({"metadata": plain, "tensors": dict(state)})
 
 
-def load_model_file(path: str | Path, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_model` wrote.
+def read_metadata(path: str | Path, stage: str) -> dict[str, Any]:
+    """Return the metadata of what `save_model` wrote, from its header: no tensor is looked at.
 
     Args:
         path: The file.
         stage: The kind of model that is wanted.
 
-    Returns:
-        Tensors by name, on the CPU, and the metadata.
-
     Raises:
-        UserError: The file is missing, damaged, not one of ours, of another kind or version, or
-            not all of its numbers are finite.
+        UserError: The file is missing, not one of ours, or of another kind or version.
     """
     file = Path(path)
     if not file.is_file():
         raise UserError("this model file does not exist", where=file)
-    state, metadata = _read_safetensors(file)
+    with _readable_safetensors(file) as handle:
+        metadata = handle.metadata() or {}
     try:
-        decoded = json.loads(metadata[METADATA_KEY])
+        decoded: Any = json.loads(metadata[METADATA_KEY])
     except (KeyError, ValueError, RecursionError):
         decoded = None
     if not isinstance(decoded, dict):
@@ -353,7 +348,23 @@ def load_model_file(path: str | Path, stage: str) -> tuple[dict[str, Tensor], di
             where=file,
             expected=f"stage {stage!r}, version {MODEL_FORMAT_VERSION}",
         )
-    if version == _WITHOUT_DIGEST:
+    return decoded
+
+
+def load_model_file(path: str | Path, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what `save_model` wrote: tensors by name, on the CPU, and the metadata.
+
+    Args:
+        path: The file.
+        stage: The kind of model that is wanted.
+
+    Raises:
+        UserError: As of `read_metadata`; or the file is damaged, or not all of its numbers are
+            finite.
+    """
+    file, decoded = Path(path), read_metadata(path, stage)
+    state = _read_safetensors(file)
+    if decoded["format_version"] == _WITHOUT_DIGEST:
         _tell_of_no_digest(file)
     elif decoded.pop(_DIGEST_KEY, None) != _model_digest(state, decoded):
         raise UserError(

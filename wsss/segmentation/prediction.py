@@ -241,7 +241,7 @@ def check_classes(model: Path, classes: tuple[str, ...]) -> None:
     Raises:
         UserError: It knows others.
     """
-    known = SEGMENTATION.load(model).classes
+    known = SEGMENTATION.classes(model)
     if known != classes:
         raise UserError(
             f"the model knows the classes {', '.join(known)}",
