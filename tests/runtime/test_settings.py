@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Literal, Self
 
 import jsonschema
@@ -13,6 +14,7 @@ from wsss.runtime.settings import (
     Fraction,
     Number,
     Positive,
+    Seed,
     Settings,
     check,
     impossible,
@@ -28,6 +30,7 @@ class Inner(Settings):
     """How deep."""
     name: str = "unet"
     """What it is called."""
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _not_too_deep(self) -> Self:
@@ -80,6 +83,10 @@ def test_round_trip_through_json() -> None:
         ({"learning_rate": 0}, "cam.learning_rate", ["learning_rate is 0", "above 0"]),
         ({"share": 1.5}, "cam.share", ["share is 1.5", "0 to 1"]),
         ({"limit": 0}, "cam.limit", ["1 or more"]),
+        ({"learning_rate": math.inf}, "cam.learning_rate", ["a finite number"]),
+        ({"share": math.nan}, "cam.share", ["a finite number"]),
+        ({"scales": [math.nan]}, "cam.scales[0]", ["a finite number"]),
+        ({"inner": {"seed": 2**64}}, "cam.inner.seed", ["seed is 18446744073709551616"]),
         ({"scales": []}, "cam.scales", ["scales is []", "at least one"]),
     ],
 )
@@ -133,13 +140,16 @@ def test_what_code_builds_is_judged_the_same_way() -> None:
     assert caught.value.where == "depth"
     with pytest.raises(UserError, match="above 0"):
         replace(Outer(), learning_rate=-1.0)
+    assert replace(Outer(), scales=[0.5, 2.0]).scales == (0.5, 2.0)
+    with pytest.raises(UserError, match=r"scales is \(\)"):
+        replace(Outer(), scales=[])
     changed = replace(Outer(flip=False), inner=Inner(depth=1))
     assert changed == Outer(flip=False, inner=Inner(depth=1))
 
 
 def test_descriptions_are_the_strings_below() -> None:
     described = {name: field.description for name, field in Inner.model_fields.items()}
-    assert described == {"depth": "How deep.", "name": "What it is called."}
+    assert described == {"depth": "How deep.", "name": "What it is called.", "seed": None}
 
 
 def test_schema_agrees_with_the_loader() -> None:

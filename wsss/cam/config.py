@@ -13,6 +13,7 @@ from wsss.runtime.settings import (
     Fraction,
     Positive,
     Precision,
+    Seed,
     Settings,
     impossible,
 )
@@ -66,7 +67,7 @@ class TrainedSettings(CamSettings):
     (0.99: of about the last hundred steps); 0: the last weights themselves."""
     precision: Precision = "auto"
     """Arithmetic of the networks; losses are float32 always."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides initial weights, order, augmentation and every draw."""
 
     @classmethod

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from wsss.runtime.settings import BelowOne, Count, Fraction, Precision, Settings, impossible
+from wsss.runtime.settings import BelowOne, Count, Fraction, Precision, Seed, Settings, impossible
 
 
 class LpcamConfig(Settings):
@@ -39,7 +39,7 @@ class LpcamConfig(Settings):
     clusters before make of it is above the map's quadratic mean in the image (ours; LPCAM: 1)."""
     precision: Precision = "auto"
     """Arithmetic of the network; `auto`: bfloat16 where the device has instructions for it."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides which features are taken, and where k-means begins."""
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ from wsss.runtime.settings import (
     Number,
     Positive,
     Precision,
+    Seed,
     Settings,
     impossible,
 )
@@ -91,7 +92,7 @@ class IrnConfig(Settings):
     """Power of the poly schedule (IRN: 0.9)."""
     precision: Precision = "auto"
     """Arithmetic of the network; losses are float32 always."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides initial weights, order and augmentation."""
 
     @model_validator(mode="after")

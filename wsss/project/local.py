@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from wsss.runtime.device_names import DEVICES, is_device
-from wsss.runtime.settings import Count, Number, Settings, impossible
+from wsss.runtime.settings import Count, NonNegative, Settings, impossible
 
 
 class MicroBatch(Settings):
@@ -55,10 +55,10 @@ class LocalCompute(Settings):
     """GPUs that a training takes, one process each; with `device: cpu`, its processes."""
     micro_batch: MicroBatch = MicroBatch()
     """Images that a training takes through its networks at once, where a batch does not fit."""
-    checkpoint_minutes: Annotated[Number, Field(ge=0, allow_inf_nan=False)] = 5.0
+    checkpoint_minutes: NonNegative = 5.0
     """Time between the checkpoints of a training, what a kill can cost at most; 0: none between
     two steps."""
-    feature_cache_gb: Annotated[Number, Field(ge=0, allow_inf_nan=False)] = 0.0
+    feature_cache_gb: NonNegative = 0.0
     """What is kept at most, on disk, of a frozen transformer's features, which then sees a picture
     once rather than in every epoch (docs/backbones.md); 0: nothing."""
 

@@ -35,6 +35,8 @@ NonNegative = Annotated[float, Field(ge=0), BeforeValidator(_number)]
 Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]
 BelowOne = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number)]
 Count = Annotated[int, Field(ge=1)]
+# What PyTorch's generators take.
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -46,7 +48,11 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
     def __init__(self, **values: Any) -> None:
@@ -142,8 +148,9 @@ def to_dict(settings: Settings) -> dict[str, Any]:
 
 
 def replace(settings: S, **changes: Any) -> S:
-    """Return settings with some changed, checked again as a whole."""
-    return type(settings)(**{**dict(settings), **changes})
+    """Return settings with some changed, checked again as a whole; a list will do for a tuple."""
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in changes.items()}
+    return type(settings)(**{**dict(settings), **given})
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -19,6 +19,7 @@ from wsss.runtime.settings import (
     Number,
     Positive,
     Precision,
+    Seed,
     Settings,
     impossible,
 )
@@ -73,7 +74,7 @@ class SegmentationConfig(Settings):
     """Input scales with a loss each; with several, their maximum gets one too (DeepLabV2)."""
     precision: Precision = "auto"
     """Type of the network's arithmetic; auto: bfloat16 on a GPU."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides initialisation, order and augmentation."""
 
     @classmethod
