@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +233,22 @@ def test_class_names_of_an_index_hold_no_sequence(data: Path, tmp_path: Path) ->
     (data / "labels.csv").write_text(f"image,tags\na{EVIL}.png,dog\nb.png,d\x9bog\n")
     with pytest.raises(UserError, match="control character"):
         make_index(config=FolderSettings(), root=data, output=tmp_path / "index.csv")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no such device")
+def test_a_stream_on_a_full_disk_is_no_output_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text(TINY_RUN)
+    monkeypatch.chdir(tmp_path)
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["config", "show", "tiny"]) == 2
+        with suppress(OSError):
+            full.close()
+    said = capsys.readouterr().err
+    assert said.startswith("wsss config: cannot print here: No space left on device\n")
+    assert "where:    standard output\n" in said and "are free" not in said
 
 
 def test_streams_that_are_closed_take_everything(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,22 +14,43 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, TextIO
 
-from wsss.errors import printable
+from wsss.errors import UserError, printable
 
 _CLEAR = "\x1b[H\x1b[2J"
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Raise what a stream cannot take as that stream's: no output of the command is meant."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # whoever read it has seen enough
+    except OSError as error:
+        raise UserError(
+            f"cannot print here: {error.strerror or error}",
+            where=name,
+            fix="make room where it leads (`> FILE`), or lead it elsewhere; the files that this "
+            "command has written are whole and stay",
+        ) from error
 
 
 class _Guarded:
     """A text stream that shows control characters instead of sending them."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self.stream, self._name = stream, name
 
     def write(self, text: str) -> int:
         # A progress bar starts over at the beginning of its line.
         start = "\r" if text.startswith("\r") and not text.startswith("\r\n") else ""
-        self.stream.write(start + printable(text.removeprefix(start)))
+        with _explained(self._name):
+            self.stream.write(start + printable(text.removeprefix(start)))
         return len(text)
+
+    def flush(self) -> None:
+        with _explained(self._name):
+            self.stream.flush()
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -57,7 +78,8 @@ def guarded_streams() -> Iterator[None]:
             # Under `| tee` Python would hold lines back until a block is full; and a terminal of
             # few characters is no reason to end.
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
-    sys.stdout, sys.stderr = (_Guarded(stream or _nowhere()) for stream in before)
+    sys.stdout = _Guarded(sys.stdout or _nowhere(), "standard output")
+    sys.stderr = _Guarded(sys.stderr or _nowhere(), "standard error")
     try:
         yield
     except Exception:
