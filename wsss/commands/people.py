@@ -71,7 +71,8 @@ def _configure_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--probabilities",
         action="store_true",
-        help="also write NAME.npz: probabilities of all classes, and the highest, as float16",
+        help="also write NAME.npz: probabilities of all classes, and the highest, as float16; "
+        "without it, an earlier start's NAME.npz goes with the mask that it belonged to",
     )
     shared.add_compute(parser)
     parser.set_defaults(run=_predict)

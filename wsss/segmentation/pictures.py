@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import sys
+import zipfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ SOFTWARE = "wsss predict"
 """What the pictures that `wsss predict` makes say of themselves."""
 
 _COLUMNS = ("label", "class", "red", "green", "blue")
+_ARRAYS = ("probabilities", "confidence", "classes")
 
 
 def find_images(inputs: Sequence[Path]) -> list[Path]:
@@ -85,7 +87,7 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     return list(by_name.values())
 
 
-def _check_outputs(images: Sequence[Path], output: Path) -> None:
+def _check_outputs(images: Sequence[Path], output: Path, *, probabilities: bool) -> None:
     inputs = {path.resolve() for path in images}
     stems = {path.stem for path in images}
     for path in images:
@@ -97,11 +99,11 @@ def _check_outputs(images: Sequence[Path], output: Path) -> None:
                 fix="choose another output folder",
             )
         results = [mask, output / f"{path.stem}_overlay.png"]
-        # Nothing in an archive of arrays says whose it is, but the mask beside it does.
-        archive = output / f"{path.stem}.npz"
         ours = [file for file in results if software_of(file) == SOFTWARE]
         others = [file for file in results if os.path.lexists(file) and file not in ours]
-        others += [archive] if os.path.lexists(archive) and mask not in ours else []
+        archive = output / f"{path.stem}.npz"
+        if probabilities and os.path.lexists(archive) and not _is_archive(archive):
+            others.append(archive)
         _refuse(others)
         if f"{path.stem}_overlay" in stems:
             raise UserError(
@@ -144,6 +146,15 @@ def _refuse(others: Sequence[Path]) -> None:
         )
 
 
+def _is_archive(path: Path) -> bool:
+    """Say whether a file holds the arrays that this command writes, and no others."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return set(archive.namelist()) == {f"{name}.npy" for name in _ARRAYS}
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 def _first_line(path: Path) -> str:
     try:
         with open(path, encoding="utf-8") as handle:
@@ -166,6 +177,9 @@ class _Pictures:
         label = most_probable(probabilities)
         if self.crf is not None:
             label = refine(picture, probabilities, self.crf)
+        archive = self.output / f"{name}.npz"
+        if _is_archive(archive):
+            archive.unlink()  # beside the new mask it would pass for that one's
         with atomic_file(self.output / f"{name}.png") as temporary:
             write_label(temporary, label, written_by(SOFTWARE))
         with atomic_file(self.output / f"{name}_overlay.png") as temporary:
@@ -173,7 +187,7 @@ class _Pictures:
             Image.fromarray(drawn).save(temporary, format="PNG", pnginfo=written_by(SOFTWARE))
         if self.probabilities:
             with (
-                atomic_file(self.output / f"{name}.npz") as temporary,
+                atomic_file(archive) as temporary,
                 open(temporary, "wb") as handle,  # given a path, NumPy would add a suffix
             ):
                 np.savez_compressed(
@@ -195,7 +209,8 @@ def predict_images(
 ) -> int:
     """Segment any pictures: NAME.png with the labels, NAME_overlay.png to look at.
 
-    `classes.csv` beside them says which label is which class.
+    `classes.csv` beside them says which label is which class. What an earlier start left of a
+    picture goes, its NAME.npz too.
 
     Args:
         model: Model file; it carries settings and classes, nothing else is needed.
@@ -214,7 +229,7 @@ def predict_images(
         UserError: An input does not exist, none can be read, or two share a name.
     """
     paths = find_images(inputs)
-    _check_outputs(paths, output)
+    _check_outputs(paths, output, probabilities=probabilities)
     trained = SEGMENTATION.load(model)
     table = _classes_table(trained.classes)
     _check_classes({path.stem for path in paths}, output, table)
