@@ -136,6 +136,39 @@ def test_voc_and_png_keep_every_label(tmp_path):
         assert image.convert("RGB").getpixel((0, 0)) == tuple(voc_palette()[1].tolist())
 
 
+def test_texts_are_utf8_whatever_the_locale_says(tmp_path):
+    program = """
+import sys, warnings
+from pathlib import Path
+from export_helpers import make_labels
+from wsss.data.exports.registry import EXPORTS, export_labels
+
+warnings.filterwarnings("error", category=EncodingWarning, module="wsss")
+folder = Path(sys.argv[1])
+labels, _ = make_labels(folder)
+for name, export in EXPORTS.items():
+    export_labels(labels, name, folder / f"{name}{export.suffix}")
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "warn_default_encoding", "-c", program, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["a:b", "#a"])
+@pytest.mark.parametrize("export", ["cvat", "voc"])
+def test_a_class_that_no_labelmap_can_name_is_refused(tmp_path, name, export):
+    labels, _ = make_labels(tmp_path)
+    renamed = replace(labels, classes=(name, *CLASSES[1:]))
+    with pytest.raises(UserError, match=name) as caught:
+        export_labels(renamed, export, tmp_path / "out")
+    assert caught.value.fix and not (tmp_path / "out").exists()
+
+
 def test_nothing_is_written_over(tmp_path):
     labels, _ = make_labels(tmp_path)
     for name, export in EXPORTS.items():

@@ -53,6 +53,14 @@ def submitted(path: Path) -> Path:
     return path
 
 
+def test_of_several_voc_folders_none_is_guessed(labels, tmp_path):
+    export_labels(labels[0], "voc", tmp_path / "both/one")
+    export_labels(labels[0], "voc", tmp_path / "both/another")
+    with pytest.raises(UserError, match="in another/, one/"):
+        read_drawing(tmp_path / "both", CLASSES)
+    assert len(read_drawing(tmp_path / "both/one", CLASSES).masks) == 4
+
+
 @pytest.mark.parametrize("name", sorted(SUFFIXES))
 def test_what_is_exported_comes_back(labels, tmp_path, name):
     exported, maps = labels

@@ -23,10 +23,10 @@ def labelmap(classes: tuple[str, ...]) -> str:
     colours = voc_palette()
     lines = ["# label:color_rgb:parts:actions"]
     for value, name in enumerate(("background", *classes)):
-        if ":" in name:
+        if ":" in name or name.startswith("#"):
             raise UserError(
-                f"the class name {name!r} holds a ':'",
-                expected="names without, as labelmap.txt separates its columns by it",
+                f"the class name {name!r} holds a ':', or begins with '#'",
+                expected="names without: in labelmap.txt they part columns and begin remarks",
                 fix="choose another format, such as coco",
             )
         lines.append(f"{name}:{','.join(map(str, colours[value]))}::")

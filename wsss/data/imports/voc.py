@@ -12,7 +12,7 @@ from PIL import Image
 
 from wsss.data.images import IGNORE, voc_palette
 from wsss.data.imports.drawn import ClassNames, Drawing, DrawnMask, Files, Label, relabelled
-from wsss.errors import UserError
+from wsss.errors import UserError, listed
 
 FOLDER = "SegmentationClass"
 LABELMAP = "labelmap.txt"
@@ -22,9 +22,22 @@ Values = Mapping[int, int | UserError]
 
 
 def base(files: Files) -> str | None:
-    """Return what stands before `SegmentationClass/`, or None where there is none."""
+    """Return what stands before `SegmentationClass/`, or None where there is none.
+
+    Raises:
+        UserError: There are several, and none lies above the others.
+    """
     found = (name.partition(f"{FOLDER}/") for name in files.names)
-    return min((start for start, middle, _ in found if middle), key=len, default=None)
+    starts = {start for start, middle, _ in found if middle}
+    highest = min((start.count("/") for start in starts), default=0)
+    bases = sorted(start for start in starts if start.count("/") == highest)
+    if len(bases) > 1:
+        raise UserError(
+            f"there are several {FOLDER}/ here: in {listed(bases, 4)}",
+            where=files.path,
+            fix="name the one that is meant",
+        )
+    return bases[0] if bases else None
 
 
 def read_voc(files: Files, names: ClassNames) -> Drawing:
