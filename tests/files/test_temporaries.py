@@ -15,6 +15,7 @@ import pytest
 from wsss.errors import UserError
 from wsss.files import atomic_directory, atomic_file, temporaries
 from wsss.files.temporaries import remove_leftovers, temporary_sibling
+from wsss.runtime.heartbeat import process_identity
 from wsss.runtime.locks import lock_file, output_lock
 from wsss.runtime.stage_process import stage_process
 
@@ -121,6 +122,19 @@ def test_only_what_surely_nobody_writes_is_removed(
         assert {what for what, path in files.items() if path.exists()} == remain
         living.kill()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="no /proc")
+def test_a_process_may_be_called_by_any_bytes() -> None:
+    comm = Path("/proc/self/comm")
+    before = comm.read_bytes()
+    try:
+        # What the system leaves of a longer name ends after 15 bytes, within a letter or not.
+        comm.write_bytes(b"xxxxxxxxxxxxxx\xc3")
+        assert not temporaries._is_gone(os.getpid())
+        assert (process_identity(os.getpid()) or "").isdigit()
+    finally:
+        comm.write_bytes(before)
 
 
 def test_a_name_says_machine_and_process(tmp_path: Path) -> None:
