@@ -105,6 +105,18 @@ def test_what_wsss_did_not_write_is_refused_and_untouched(
     assert _state(tmp_path) == before
 
 
+@pytest.mark.parametrize("named", [".", "here", "../here"])
+def test_the_folder_that_one_is_in_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    with pytest.raises(UserError, match="the one that you are in") as caught:
+        _write(here if named == "here" else Path(named), "a")
+    assert caught.value.fix and here.samefile(Path.cwd()) and _state(tmp_path) == {"here": None}
+
+
 def test_a_file_in_a_folders_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own").write_text("mine")
     with pytest.raises(UserError, match="something else has that name"):

@@ -47,7 +47,8 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
     A folder that does not exist or is empty will do.
 
     Raises:
-        UserError: It is a file, or a folder with something of somebody else in it.
+        UserError: It is a file, the working directory, or a folder with something of somebody
+            else in it.
     """
     folder = Path(path)
     if not os.path.lexists(folder):
@@ -58,6 +59,14 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
             where=folder,
             expected="a folder that wsss wrote, an empty one, or none",
             fix="choose another output, or move it away; nothing was touched",
+        )
+    if folder.samefile(os.curdir):
+        # In its place there would be another one, and the shell in one that is no more.
+        raise UserError(
+            "this folder would be replaced, and it is the one that you are in",
+            where=folder.absolute(),
+            fix="name a folder that is not there yet, or go to the one above and name it from "
+            "there; nothing was touched",
         )
     written = _written(folder)
     known = set(written or ())
