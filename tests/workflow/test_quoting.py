@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import Project
 
+from wsss.cli import main
 from wsss.errors import UserError
+from wsss.maps import shard_files
 from wsss.project.local import LocalCompute
+from wsss.report.compare import compare
+from wsss.runtime import locks
 from wsss.runtime.compute import Device
 
 NASTY = "; touch pwned; $(touch pwned) `touch pwned` ' \" \n && touch pwned # x"
@@ -34,6 +40,23 @@ def test_no_setting_and_no_path_reaches_a_shell_unquoted(project: Project) -> No
     quoted = NASTY.replace("'", "'\"'\"'")
     assert done.stdout.count("touch pwned") > 4
     assert done.stdout.replace(quoted, "").count("touch pwned") == 0
+
+
+def test_commands_in_messages_can_be_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = Path("my photos; x")
+    assert main(["init", "--project", str(place)]) == 0
+    shown = [capsys.readouterr().out, shard_files._again(place)]
+    shown.append(str(locks._held(place / "x", {"host": "elsewhere", "pid": 1})))
+    with pytest.raises(UserError) as caught:
+        compare(place, tmp_path)
+    shown.append(str(caught.value))
+    for text in shown:
+        # In quotes, or not at all: no shell sees the words that follow the name.
+        (command,) = re.findall(r"(?:cd|rm|rm -r|all) ('.*')", text)
+        assert len(shlex.split(command)) == 1, text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,8 @@ def _init(options: argparse.Namespace) -> None:
         from wsss.project.working_folder import make_working_folder
 
         make_working_folder(options.project)
-        print(f"{options.project} is ready to work in:  cd {options.project}")
+        place = shlex.quote(str(options.project))
+        print(f"{options.project} is ready to work in:  cd {place}")
     elif options.folder is None:
         raise UserError("no folder is named", expected="wsss init FOLDER, or --project DIR")
     if options.folder is not None:

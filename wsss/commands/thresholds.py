@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,8 +117,8 @@ def _masks_of(
             f"none of the {len(mapped)} pictures with maps has a mask",
             where=root,
             expected="masks of some training pictures, such as masks/NAME.png",
-            fix=f"draw 10 to 20; start from:  wsss export-labels {store.parent} --what "
-            "pseudo-labels --format png",
+            fix="draw 10 to 20; start from:  wsss export-labels "
+            f"{shlex.quote(str(store.parent))} --what pseudo-labels --format png",
         )
     return known
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -167,7 +168,8 @@ def _check_files(shard: _Found) -> None:
 
 
 def _again(folder: Path) -> str:
-    return f"delete it and start again; only it is made again:  rm -r {folder}"
+    place = shlex.quote(str(folder))
+    return f"delete it and start again; only it is made again:  rm -r {place}"
 
 
 def _merge_stores(paths: Sequence[Path], output: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -371,7 +372,8 @@ def load_model_file(path: str | Path, stage: str) -> tuple[dict[str, Tensor], di
             "this model file is damaged: its tensors or metadata are not what was written",
             where=file,
             expected="the SHA-256 that its metadata name",
-            fix=f"copy it again, or delete it (rm {file}) and start again: its stage runs again",
+            fix=f"copy it again, or delete it (rm {shlex.quote(str(file))}) and start again: its "
+            "stage runs again",
         )
     problems = [
         problem

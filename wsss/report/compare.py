@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def compare(first: Path, second: Path, names: Sequence[str] = ()) -> str:
                 "no run is in this folder",
                 where=folder,
                 expected="results/<run>, with config/ in it",
-                fix=f"make it:  snakemake --cores all {folder}/done",
+                fix=f"make it:  snakemake --cores all {shlex.quote(f'{folder}/done')}",
             )
     names = list(names) or [place.name for place in places]
     tables = [_by_stage(facts.scores(folder)) for folder in (first, second)]

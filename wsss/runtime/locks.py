@@ -14,6 +14,7 @@ import errno
 import fcntl
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -183,7 +184,7 @@ def _held(output: Path, holder: dict[str, Any]) -> UserError:
         end = f"end it:  {there}kill {holder.get('pid')}"
     if elsewhere:
         # A file server may keep the lock of a machine that it has not heard of for long.
-        end += f"  (if that machine is gone:  rm {lock_file(output)})"
+        end += f"  (if that machine is gone:  rm {shlex.quote(str(lock_file(output)))})"
     return UserError(
         f"{_who(holder)} is writing this output",
         where=output,
