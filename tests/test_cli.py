@@ -43,6 +43,30 @@ def test_errors_for_people_have_no_traceback(
     assert "Traceback" not in printed.err
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["predict", "mine", "a.png", "--output", "-"], "the output '-' is no name"),
+        (["config", "schema", "--output", "-"], "the output '-' is no name"),
+        (["predict", "mine", "a.png", "--output", ""], "is empty"),
+        (["predict", "mine", ""], "is empty"),
+        (["compare", "a", "b", "--output="], "is empty"),
+        (["init", ""], "is empty"),
+    ],
+)
+def test_words_that_would_mean_another_place(
+    words: list[str],
+    found: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert found in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_interrupting_is_tidy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

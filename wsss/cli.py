@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -99,6 +101,7 @@ def _run(given: list[str]) -> int:
         if os.environ.get("WSSS_PLUGINS"):
             importlib.import_module("wsss.runtime.plugins").load_named_plugins()
         options = build_parser(chosen).parse_args(given)
+        _check_words(given, options)
         with explained(options.command):
             options.run(options)
     except UserError as error:
@@ -112,6 +115,27 @@ def _run(given: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0
+
+
+def _check_words(given: Sequence[str], options: argparse.Namespace) -> None:
+    """Refuse words that would stand for another place than was meant.
+
+    Raises:
+        UserError: One is empty, which as a path is the folder that one is in; or what is to be
+            written is `-`, which would be a file of that name.
+    """
+    if any(re.fullmatch(r"(--[\w-]+=)?", word) for word in given):
+        raise UserError(
+            "one of the words of this command is empty",
+            where=shlex.join(given),
+            fix="name what is meant; was it a variable of the shell that is not set?",
+        )
+    if str(getattr(options, "output", "")) == "-":
+        raise UserError(
+            "the output '-' is no name, and nothing is written to standard output instead",
+            where="--output",
+            expected="the path of a file or folder",
+        )
 
 
 if __name__ == "__main__":
