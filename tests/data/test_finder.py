@@ -66,6 +66,16 @@ def test_a_word_stands_for_what_a_look_at_all_files_finds(tmp_path: Path) -> Non
     assert used and len(finder.unlisted())
 
 
+def test_a_file_of_another_kind_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    (_tree(tmp_path) / "cat/moving.gif").touch()
+    problems: list[Problem] = []
+    finder = Finder(tmp_path)
+    assert finder.find("cat/moving.gif", "t.csv", 2, problems) is None
+    assert finder.find("cat/gone.gif", "t.csv", 3, problems) is None
+    assert [problem.kind for problem in problems] == ["file that is no picture", "missing image"]
+    assert "ends in none of .bmp, .jpeg" in problems[0].reason
+
+
 def test_a_name_in_other_characters_is_asked_for(tmp_path: Path) -> None:
     finder = Finder(_tree(tmp_path))
     for word in ("\u00e9.png", "\u00e9", "o\u0308", "f\u00e9/o\u0308.png"):

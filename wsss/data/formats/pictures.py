@@ -155,7 +155,7 @@ class Finder:
     """
 
     def __init__(self, root: Path) -> None:
-        self.files = Names()
+        self.files, self._root = Names(), root
         self._moved, self._some_moved = 0, list[str]()
         hashes, places = array("q"), array("i")
         for file in files_below(root):
@@ -205,6 +205,11 @@ class Finder:
                 reason = f"{text!r} could be any of {files}: write more of its path"
                 problems.append(Problem(place, line, "ambiguous image", reason))
                 return None
+        other_kind = _bare(wanted) != wanted and not is_picture(wanted)
+        if other_kind and os.path.isfile(self._root / wanted):  # noqa: PTH113 - takes any name
+            reason = f"{text!r} ends in none of {', '.join(IMAGE_SUFFIXES)}: convert it"
+            problems.append(Problem(place, line, "file that is no picture", reason))
+            return None
         # Not the nearest of all names, which takes long where all of many pictures are missing.
         composed = unicodedata.normalize("NFC", wanted)
         other = self._composed.get(composed) or (composed if self._called(composed) else None)
