@@ -63,6 +63,38 @@ def test_rows_that_change_nothing_are_the_run_itself() -> None:
     assert values == [0.5, 0.7, 1.0]
 
 
+def test_rows_that_train_nothing_else_take_what_the_run_has() -> None:
+    rows = {
+        "best": {"evaluation": {"cam_background": 0.5}},
+        "small": {"export": {"scales": [1.0]}, "cam": {"epochs": 6}},
+        "lent": {"export": {"model_from": "b"}},
+        "long": {"cam": {"epochs": 7}, "export": {"mirror": False}},
+    }
+    ablations = {"variants": {**rows, **dict.fromkeys(VARIANTS)}}
+    a, b = ({**OWN, "cam": {"method": method}} for method in ("cam", "acr"))
+    config = make({"a": {**a, "ablations": ablations}, "b": b})
+    children = {row: config.run(f"a/ablation/{row}") for row in rows}
+    assert {row: child.classifier_run for row, child in children.items()} == {
+        "best": "a",
+        "small": "a",
+        "lent": "b",
+        "long": "a/ablation/long",
+    }
+    assert [row for row, child in children.items() if child.lent_cams == "a"] == ["best"]
+    assert set(config.ablation("a", "variants").values()) == {c.name for c in children.values()}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"cam": {"method": "clip-es"}}, {"segmentation": {"labels": "ground_truth"}}],
+    ids=["trains nothing", "has no CAMs"],
+)
+def test_rows_of_a_run_without_a_classifier_take_none(more: dict[str, Any]) -> None:
+    config = make({"a": {**OWN, **more}}, variants={"one": {"export": {"mirror": False}}})
+    child = config.run("a/ablation/one")
+    assert child.classifier_run == child.name and child.lent_cams is None
+
+
 def test_a_sweep_of_q_feeds_remnants_even_where_the_run_does_not() -> None:
     config = make({"a": {**OWN, "cam": {"acr": {"srf": False}}}}, q=[0.5])
     assert config.ablation("a", "q") == {"q-0.50": "a/ablation/q-0.50"}
@@ -176,6 +208,28 @@ def test_plans_share_the_index_and_stop_at_the_cam_score(project: Project) -> No
     assert "results/tiny/ablation/q-0.60/cam/model.safetensors" in done.stdout
     assert "results/tiny/index.csv" in done.stdout
     assert "results/tiny/ablation/q-0.60/index.csv" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("row", "made"),
+    [
+        ('{evaluation: {cam_background: "0.4"}}', {}),
+        ("{evaluation: {cam_background: auto}}", {"choose_thresholds": 1}),
+        ("{export: {mirror: false}}", {"export": 1, "count_shards": 1}),
+    ],
+)
+def test_plans_train_and_export_no_row_that_changes_neither(
+    project: Project, row: str, made: dict[str, int]
+) -> None:
+    variants = f"{{cam: null, no-srf: null, constant-q: null, other: {row}}}"
+    changes = f"runs={{tiny: {{ablations: {{variants: {variants}}}}}}}"
+    plan = project.planned("results/tiny/ablation.csv", "--config", changes)
+    assert plan.pop("score_maps_cam") == 2 and plan.pop("cam") == 1
+    assert "cam_alone" not in plan
+    assert {rule: plan[rule] for rule in ("export", "count_shards")} == {
+        rule: 1 + made.get(rule, 0) for rule in ("export", "count_shards")
+    }
+    assert plan.get("choose_thresholds", 0) == made.get("choose_thresholds", 0)
 
 
 # ----- tables

@@ -26,6 +26,11 @@ def cam_inputs(wildcards):
     return found | {"attention_model": classifier(export.refine_from)}
 
 
+def scored_cams(wildcards):
+    """Input: a run's CAMs, which may be those of the run that its row is of."""
+    return f"results/{CONFIG.run(wildcards.run).lent_cams or wildcards.run}/cams.h5"
+
+
 def anchor_model(wildcards):
     """Input: the frozen classifier of a training, where it is another run's."""
     lender = CONFIG.run(wildcards.run).stages["cam"].anchor_run

@@ -26,8 +26,9 @@ def shown(wildcards):
 
 def scored_maps(wildcards):
     """Input: the maps that a table scores."""
-    store = {"cam": "cams.h5", "pseudo_label": "walked.h5"}[wildcards.table]
-    return f"results/{wildcards.run}/{store}"
+    if wildcards.table == "cam":
+        return scored_cams(wildcards)
+    return f"results/{wildcards.run}/walked.h5"
 
 
 def scored_maps_options(wildcards):

@@ -41,6 +41,8 @@ def inputs(name):
         for key, path in stage.inputs.items():
             if path in ("index.csv", "masks.csv"):
                 found[key] = index_file(path)(wildcards)
+            elif path == "cams.h5":
+                found[key] = scored_cams(wildcards)
             elif is_folder(path):
                 found |= read_folder(key, f"{folder}/{path.rstrip('/')}")
             elif path:

@@ -21,12 +21,17 @@ from wsss.models.config import NO_FILE
 from wsss.project import methods as comparison
 from wsss.project.ablations import INFIX, Table
 from wsss.project.file import ConfigFile, StopAfter
-from wsss.project.lenders import check_lenders, checked_child, lending_row, with_lent_classifiers
+from wsss.project.lenders import (
+    ablation_run,
+    check_lenders,
+    checked_child,
+    lending_row,
+    with_lent_classifiers,
+)
 from wsss.project.local import LocalCompute, ShardCounts
 from wsss.project.runs import (
     Run,
     check_name,
-    child_run,
     merge,
     method_run,
     resolve_run,
@@ -77,7 +82,7 @@ class ProjectConfig:
         """
         parent, infix, row = name.partition(INFIX)
         if infix and parent in self.runs:
-            return self._ablation_child(self.runs[parent], row)
+            return ablation_run(self.runs[parent], row, self.runs, self.roots)
         parent, infix, child = name.partition(comparison.INFIX)
         if infix and parent in self.runs:
             row, seed = self.runs[parent].methods.split(child)
@@ -85,11 +90,6 @@ class ProjectConfig:
         if name not in self.runs:
             raise unknown_key(name, self.runs, where=f"runs.{name}", kind="run")
         return self.runs[name]
-
-    def _ablation_child(self, run: Run, row: str) -> Run:
-        changes = run.ablations.changes(row)
-        child = child_run(run, row)
-        return checked_child(child, _section(changes), self.runs, self.roots)
 
     def _method_child(self, run: Run, row: str, seed: int) -> Run:
         changes = run.methods.rows[row]
@@ -116,7 +116,7 @@ class ProjectConfig:
                 self._check_index(changes, name, where=f"runs.{name}.ablations.variants.{row}")
                 members[row] = changes
             else:
-                child = self._ablation_child(run, row)
+                child = ablation_run(run, row, self.runs, self.roots)
                 members[row] = name if child.stages == run.stages else child.name
         return members
 

@@ -10,7 +10,7 @@ from wsss.cam.methods.registry import METHODS
 from wsss.data.formats.registry import FORMATS
 from wsss.errors import UserError
 from wsss.project.methods import INFIX as METHODS_INFIX
-from wsss.project.runs import Run
+from wsss.project.runs import Run, child_run, with_classifier_of
 from wsss.runtime.settings import unknown_key
 
 
@@ -65,6 +65,33 @@ def _check_classifier(name: str, lender: str, runs: Mapping[str, Run], *, where:
             where=where,
             expected="another run that trains its own, or null",
         )
+
+
+def ablation_run(run: Run, row: str, runs: Mapping[str, Run], roots: Collection[str]) -> Run:
+    """Return the run of a row of a run's ablations.
+
+    Where the row changes nothing that trains, it takes the run's classifier; where it changes
+    nothing that makes the CAMs either, these.
+
+    Args:
+        run: Whose ablations they are.
+        row: The row.
+        runs: All runs of `runs:`.
+        roots: Keys of the folders with data.
+
+    Raises:
+        UserError: There is no such row, or it is another run; see `checked_child`, too.
+    """
+    alone, changes = child_run(run, row), run.ablations.changes(row)
+    child = checked_child(alone, {} if isinstance(changes, str) else changes, runs, roots)
+    changed = {stage for stage in child.stages if child.stages[stage] != run.stages[stage]}
+    if not changed or not run.has_cams or "cam" in changed:
+        return child
+    if changed.isdisjoint(("lpcam", "export")):
+        child = replace(child, lent_cams=run.name)
+    trains = METHODS.get(run.stages["cam"].method, where=f"runs.{run.name}.cam").task is not None
+    lends = trains and child.classifier_run == child.name
+    return with_classifier_of(child, run) if lends else child
 
 
 def lending_row(child: Run, run: Run, runs: Mapping[str, Run]) -> str | None:

@@ -35,6 +35,7 @@ class Run:
         ablations: Rows of its ablation tables.
         methods: What it is compared with.
         merged: Stage name -> values from all layers, those that have no effect here among them.
+        lent_cams: The run whose CAMs it has, unchanged; None: it makes its own, if any.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Run:
     ablations: Ablations = field(default_factory=Ablations)
     methods: Methods = field(default_factory=Methods)
     merged: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    lent_cams: str | None = None
 
     @property
     def classifier_run(self) -> str:
