@@ -11,6 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cam_settings import as_method
+from hub_helpers import COMMIT, cached_repository
+from safetensors.torch import save_file
 from vit_helpers import CPU, TINY, VIT, train, write_data
 
 from wsss.cam.losses import classification_loss
@@ -18,13 +20,14 @@ from wsss.cam.methods.acr import AcrMethod
 from wsss.cam.methods.acr_vit_config import AcrVitSettings
 from wsss.cam.methods.plain import PlainMethod
 from wsss.cam.methods.transformer_config import VitConfig
-from wsss.cam.model_file import cam_task
+from wsss.cam.model_file import CLASSIFIER, cam_task
 from wsss.cam.training import ClassificationImages
 from wsss.data.augment import rand_augment, random_erasing
 from wsss.data.index import read_index
 from wsss.data.transforms import normalise
 from wsss.errors import UserError
 from wsss.models.vit_classifier import TransformerClassifier
+from wsss.models.weights import load_model_file
 from wsss.runtime.settings import replace
 from wsss.training.descent import take_step
 from wsss.training.step import StepContext
@@ -196,6 +199,21 @@ def test_weights_come_from_the_transformers_file(tmp_path):
     ours = task.classifier.network
     assert torch.equal(ours.blocks[1].mlp.fc1.weight, plain.blocks[1].mlp.fc1.weight)
     assert torch.equal(ours.cls_token, plain.cls_token.repeat(1, 3, 1))
+
+
+def test_weights_by_name_stand_in_the_model_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timm = pytest.importorskip("timm")
+    folder = cached_repository(monkeypatch, tmp_path, "timm/deit_tiny_patch16_224.fb_in1k")
+    plain = timm.create_model("deit_tiny_patch16_224", depth=2)
+    save_file(plain.state_dict(), folder / "model.safetensors")
+    config = as_method(TINY, "mct", vit=replace(VIT, weights="timm"), ema=0.5)
+    network = cam_task(config, 3, device=CPU).classifier
+    CLASSIFIER.save(tmp_path / "m.safetensors", network, config, classes="abc", training={})
+    _, metadata = load_model_file(tmp_path / "m.safetensors", "cam")
+    (found,) = metadata["weights"]
+    assert (found["name"], found["revision"]) == ("timm/deit_tiny_patch16_224.fb_in1k", COMMIT)
 
 
 # Augmentation

@@ -279,9 +279,9 @@ def _load_timm(features: nn.Module, name: str, path: Path) -> LoadReport:
 
 
 def weights_by_name(network: nn.Module) -> list[dict[str, str]]:
-    """Return name, revision and SHA-256 of the weights that a network's backbones got by name."""
-    origins = [part.origin for part in network.modules() if isinstance(part, Backbone)]
-    return [origin.provenance for origin in origins if origin is not None]
+    """Return name, revision and SHA-256 of the weights that parts of a network got by name."""
+    origins = [getattr(part, "origin", None) for part in network.modules()]
+    return [origin.provenance for origin in origins if isinstance(origin, HubWeights)]
 
 
 class _StaysInEval:

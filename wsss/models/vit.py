@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from wsss.errors import UserError
 from wsss.models.backbones import Normalisation
+from wsss.models.hub import HubWeights
 
 AttentionRequest = Literal["none", "class", "all"]
 
@@ -51,9 +52,14 @@ class MCTformerV2(nn.Module):
         class_attention_layers: How many of the last layers give the class attention.
         depth: Number of layers, where it is not to be the named model's own.
 
+    Attributes:
+        origin: The weights it was filled with, where they came by name.
+
     Raises:
         UserError: `name` is not such a model, or a number is impossible.
     """
+
+    origin: HubWeights | None = None
 
     def __init__(
         self,

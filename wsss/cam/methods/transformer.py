@@ -58,7 +58,8 @@ def build_transformer(
             expected=f"a multiple of {patch}, such as {below or patch} or {below + patch}",
         )
     if vit.weights == "timm":
-        transformer_weights_file = timm_weights(vit.name).path
+        network.origin = timm_weights(vit.name)
+        transformer_weights_file = network.origin.path
     if vit.weights != "none":
         if transformer_weights_file is None:
             raise UserError(
