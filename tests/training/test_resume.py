@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import timm
 import torch
+from hub_helpers import cached_repository
 from naive_training import started
+from safetensors.torch import save_file
 from segmentation_helpers import make_data, tiny_config
 from torch import Tensor, nn
 
@@ -23,8 +25,9 @@ from wsss.data.index import Index, read_index, write_index
 from wsss.errors import UserError
 from wsss.irn.config import IrnConfig
 from wsss.irn.training import train_irn
-from wsss.models.config import BackboneConfig
+from wsss.models.config import LITE0, PACKAGES, BackboneConfig, Package
 from wsss.runtime.compute import Compute, FeatureCompute
+from wsss.runtime.registry import load_code
 from wsss.runtime.settings import replace
 from wsss.segmentation.training import train_segmentation
 from wsss.training import checkpoint
@@ -232,6 +235,42 @@ def test_what_a_stage_starts_from_is_part_of_its_training(
     before, copied, after = map(identity, (first, copy, other))
     assert copied == before
     assert {key for key in before if before[key] != after[key]} == {"weights"}
+
+
+@pytest.mark.parametrize("stage", CONFIGS)
+def test_what_a_package_or_the_hub_holds_is_part_of_a_training(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_data(tmp_path)
+    packaged = load_code(PACKAGES[LITE0].holder).get_model_file_path()
+    other = torch.load(packaged, weights_only=True)
+    next(iter(other.values())).mul_(2)
+    torch.save(other, tmp_path / "other.pth")
+    hub = cached_repository(monkeypatch, tmp_path, "timm/resnet10t.c3_in1k") / "model.safetensors"
+
+    def identity(**backbone: Any) -> dict[str, Any]:
+        config = replace(CONFIGS[stage], backbone=BackboneConfig(**backbone))
+        train = lambda: start(stage, tmp_path, config)  # noqa: E731
+        found: dict[str, Any] = started(monkeypatch, MODULES[stage], train).identity
+        return found
+
+    def from_package(file: Path) -> dict[str, Any]:
+        monkeypatch.setattr(Package, "file", file)
+        return identity()
+
+    def by_name(scale: float) -> dict[str, Any]:
+        torch.manual_seed(0)
+        network = timm.create_model("resnet10t")
+        network.layer1[0].conv1.weight.data *= scale
+        save_file(network.state_dict(), hub)
+        return identity(name="resnet10t", weights="timm", output_stride=32)
+
+    for pair in (
+        [from_package(Path(packaged)), from_package(tmp_path / "other.pth")],
+        [by_name(1.0), by_name(2.0)],
+    ):
+        assert pair[0].keys() == pair[1].keys()
+        assert {key for key in pair[0] if pair[0][key] != pair[1][key]} == {"weights"}
 
 
 # ----- checkpoints and skipped steps

@@ -146,3 +146,11 @@ def test_a_weight_file_of_another_network_is_seen_in_the_plan(project: Project) 
     said = failure(project, "results/voc/miou.csv")
     assert "these weights do not fit the network" in said
     assert "resnet101.pth (runs.voc.irn.backbone)" in said
+
+
+def test_packages_of_weights_are_looked_into_as_files_are(project: Project) -> None:
+    module = project.folder / "wsss" / "models" / "config.py"
+    elsewhere = 'Package.file = property(lambda self: Path("no-such-package"))\n'
+    module.write_text(f"{module.read_text()}\n\n{elsewhere}")
+    assert "no-such-package" in failure(project, "results/demo/cam/model.safetensors")
+    assert project.planned("results/tiny/cam/model.safetensors")["cam"] == 1

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wsss.cam.methods.registry import METHODS
 from wsss.irn.label_methods import LABEL_METHODS
+from wsss.models.config import package_fingerprints
 from wsss.project.config import load_config, parse_texts
 from wsss.project.code import code_hash
 from wsss.project.names import NAME

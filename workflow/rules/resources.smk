@@ -136,15 +136,16 @@ def weights_files(run, stage):
 
 
 def weights_fingerprint(stage):
-    """Param: what is in those files, wherever they lie."""
+    """Param: what is in those files, wherever they lie, and in packages of weights."""
 
     def fingerprint(wildcards):
         files = weights_files(wildcards.run, stage)
         if files:
             CONFIG.check_weights(wildcards.run)
-        return {
-            option: maps_fingerprint(path) if option == "seeds-root" else file_fingerprint(path)
-            for option, path in files.items()
-        }
+        found = package_fingerprints(CONFIG.run(wildcards.run).stages[stage])
+        for option, path in files.items():
+            of_maps = option == "seeds-root"
+            found[option] = maps_fingerprint(path) if of_maps else file_fingerprint(path)
+        return found
 
     return fingerprint

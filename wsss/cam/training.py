@@ -128,7 +128,10 @@ def train_cam(
         "code": closure_hash(__name__, *sorted(modules)),
         **({} if anchor is None else {"anchor": anchor.digest}),
         **initial_weights(
-            weights_file=weights_file, transformer_weights_file=transformer_weights_file
+            config,
+            task.modules,
+            weights_file=weights_file,
+            transformer_weights_file=transformer_weights_file,
         ),
     }
     summary = train(

@@ -139,7 +139,7 @@ def train_irn(
             "images": content_hash(list(images.names)),
             "pictures": contents_hash(index, training_set),
             "labels": digest,
-            **initial_weights(weights_file=weights_file),
+            **initial_weights(config, task.modules, weights_file=weights_file),
         },
         stage="irn",
         description="train IRNet",

@@ -242,10 +242,9 @@ def load_package(features: nn.Module, name: str) -> LoadReport:
     """
     package = PACKAGES[name]
     try:
-        holder = load_code(package.holder)
+        path = package.file
     except ModuleNotFoundError:
         raise package.missing(name, where="backbone.weights") from None
-    path = Path(holder.get_model_file_path())
     state = {
         key: tensor
         for key, tensor in read_state_dict(path).items()

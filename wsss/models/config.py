@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 from wsss.errors import UserError
+from wsss.provenance import file_fingerprint
+from wsss.runtime.registry import load_code
 from wsss.runtime.settings import Settings, impossible
 
 LITE0 = "tf_efficientnet_lite0"
@@ -36,6 +39,15 @@ class Package:
     def module(self) -> str:
         """What is imported of it."""
         return self.holder.partition(":")[0]
+
+    @property
+    def file(self) -> Path:
+        """Where its weights lie.
+
+        Raises:
+            ModuleNotFoundError: It is not installed.
+        """
+        return Path(load_code(self.holder).get_model_file_path())
 
     def missing(self, backbone: str, *, where: str | None = None) -> UserError:
         """Build the error for a package that is not installed."""
@@ -177,3 +189,25 @@ class BackboneConfig(Settings):
                 + ("" if own is not None else ", 'package' or 'timm'"),
             )
         return self
+
+
+def packaged(settings: Settings) -> Iterator[tuple[str, BackboneConfig]]:
+    """Yield the networks of a stage's settings that start from a package, and their places."""
+    for key, value in settings:
+        if isinstance(value, BackboneConfig):
+            if value.weights == "package":
+                yield key, value
+        elif isinstance(value, Settings):
+            yield from ((f"{key}.{place}", network) for place, network in packaged(value))
+
+
+def package_fingerprints(settings: Settings) -> dict[str, str]:
+    """Return a fingerprint of each packaged weight file of a stage's settings, by its place.
+
+    Raises:
+        ModuleNotFoundError: A package is not installed.
+    """
+    return {
+        place: file_fingerprint(PACKAGES[network.name].file)
+        for place, network in packaged(settings)
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from wsss.irn.label_methods import LABEL_METHODS
-from wsss.models.config import BY_NAME, NO_FILE, PACKAGES, BackboneConfig
+from wsss.models.config import BY_NAME, NO_FILE, PACKAGES, packaged
 from wsss.project.runs import Run
 from wsss.runtime.settings import Settings
 
@@ -64,13 +64,10 @@ def check_packages(settings: Settings, *, where: str) -> None:
     Raises:
         UserError: One is not.
     """
-    for key, value in settings:
-        if isinstance(value, BackboneConfig) and value.weights == "package":
-            package = PACKAGES[value.name]
-            if find_spec(package.module) is None:
-                raise package.missing(value.name, where=f"{where}.{key}.weights")
-        elif isinstance(value, Settings):
-            check_packages(value, where=f"{where}.{key}")
+    for place, network in packaged(settings):
+        package = PACKAGES[network.name]
+        if find_spec(package.module) is None:
+            raise package.missing(network.name, where=f"{where}.{place}.weights")
 
 
 def named_weights(run: Run) -> dict[str, Settings]:

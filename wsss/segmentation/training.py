@@ -165,7 +165,7 @@ def train_segmentation(
             "images": content_hash(list(images.names)),
             "pictures": contents_hash(index, known),
             "labels": digest,
-            **initial_weights(weights_file=weights_file),
+            **initial_weights(config, task.modules, weights_file=weights_file),
         },
         stage="segmentation",
         description=f"train segmentation ({config.labels} labels)",

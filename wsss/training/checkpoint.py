@@ -18,24 +18,33 @@ from torch.optim import Optimizer
 
 from wsss.errors import UserError
 from wsss.files import atomic_file
+from wsss.models.backbones import weights_by_name
+from wsss.models.config import package_fingerprints
 from wsss.models.digests import content_digest
 from wsss.models.pickles import read_pickle
 from wsss.provenance import file_fingerprint
+from wsss.runtime.settings import Settings
 
 _DIGEST = "sha256"
 
 
-def initial_weights(**files: Path | None) -> dict[str, dict[str, str]]:
+def initial_weights(
+    settings: Settings, modules: Mapping[str, nn.Module], **files: Path | None
+) -> dict[str, Any]:
     """Return the part of a training's identity that tells what its networks start from.
 
-    A key of `weights:` is in the settings, what is in its file is not; and a checkpoint brings all
-    weights along, those that nothing trains as well.
+    What `weights:` says is in the settings, what is in the file, the package or the hub's cache
+    is not; and a checkpoint brings all weights along, those that nothing trains as well.
 
     Args:
+        settings: Of the training.
+        modules: All that it keeps in a checkpoint.
         files: Weight files by the parameters that take them; None: the settings name none.
     """
     given = {name: file_fingerprint(file) for name, file in files.items() if file is not None}
-    return {"weights": given} if given else {}
+    named = {name: origin for name in modules if (origin := weights_by_name(modules[name]))}
+    found: dict[str, Any] = {**given, **package_fingerprints(settings), **named}
+    return {"weights": found} if found else {}
 
 
 def save_checkpoint(
