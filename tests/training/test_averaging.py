@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +18,7 @@ from wsss.cam.model_file import cam_task
 from wsss.data.loader import random_generator
 from wsss.segmentation.losses import pixel_cross_entropy
 from wsss.training.averaging import WeightAverage, average_decay
+from wsss.training.checkpoint import load_checkpoint, save_checkpoint
 from wsss.training.descent import NonFiniteStep, take_step
 from wsss.training.distributed import Split
 from wsss.training.schedule import poly
@@ -36,6 +40,28 @@ def test_average_of_weights_by_hand() -> None:
         assert float(average.network.weight) == pytest.approx(expected)
     assert average_decay(0.999, 0) == 0.1
     assert average_decay(0.999, 10**6) == 0.999
+
+
+def test_what_is_frozen_is_neither_copied_nor_kept_twice(tmp_path: Path) -> None:
+    frozen, head = torch.nn.Linear(100, 100).requires_grad_(False), torch.nn.Linear(100, 1)
+    network = torch.nn.Sequential(frozen, head)
+    average = WeightAverage(network, decay=0.5)
+    assert average.network[0].weight is frozen.weight and average.network[0] is not frozen
+    before = frozen.weight.clone()
+    with torch.no_grad():
+        head.weight.fill_(1.0)
+    average.update(network)
+    assert not average.network[1].weight.requires_grad and head.weight.requires_grad
+    assert torch.equal(frozen.weight, before)
+    modules = {"network": network, "average": average}
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, identity={}, step=3, modules=modules, optimizers={})
+    assert path.stat().st_size < 1.5 * before.nbytes
+    expected, again = weights(average), torch.nn.Sequential(*copy.deepcopy([frozen, head]))
+    restored = WeightAverage(again, decay=0.5)
+    modules = {"network": again, "average": restored}
+    assert load_checkpoint(path, identity={}, modules=modules, optimizers={}) == 3
+    assert same(restored, expected)
 
 
 def weights(module: torch.nn.Module) -> dict[str, Tensor]:

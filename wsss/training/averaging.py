@@ -32,8 +32,10 @@ def average_decay(decay: float, updates: int) -> float:
 class WeightAverage(nn.Module, Generic[N]):
     """The average of a network's parameters and buffers.
 
+    Parameters that do not learn, as those of a frozen backbone, are the network's own, not copies.
+
     Args:
-        network: On its device, with its initial weights.
+        network: On its device, with its initial weights, those frozen that stay so.
         decay: Of the average, a step; in 0..1.
 
     Attributes:
@@ -44,10 +46,14 @@ class WeightAverage(nn.Module, Generic[N]):
     def __init__(self, network: N, decay: float) -> None:
         super().__init__()
         self._decay = decay
-        self.network: N = copy.deepcopy(network).eval().requires_grad_(False)
+        frozen = {name: p for name, p in network.named_parameters() if not p.requires_grad}
+        self._frozen = frozenset(frozen)
+        shared = {id(parameter): parameter for parameter in frozen.values()}
+        self.network: N = copy.deepcopy(network, shared).eval().requires_grad_(False)
         self.updates: Tensor
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self._done: int | None = None
+        self.training = False
 
     def train(self, mode: bool = True) -> WeightAverage[N]:
         """Stay in eval mode."""
@@ -61,6 +67,8 @@ class WeightAverage(nn.Module, Generic[N]):
         weight = 1 - average_decay(self._decay, self._done)
         theirs = network.state_dict()
         for name, ours in self.network.state_dict().items():
+            if name in self._frozen:
+                continue
             if ours.is_floating_point():
                 ours.lerp_(theirs[name], weight)
             else:
