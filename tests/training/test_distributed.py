@@ -93,6 +93,10 @@ def test_the_first_process_speaks_for_both(together: Together) -> None:
     assert second == ""
 
 
+def test_no_process_ends_before_the_first_has_saved(tmp_path: Path) -> None:
+    finished(start_pair(tmp_path, RESUMED + STOPPED))
+
+
 @pytest.mark.parametrize(
     ("name", "trouble"), [("cam" + SPOILT, spoil), ("cam" + GRADIENT, spoil_gradient)]
 )

@@ -239,6 +239,9 @@ def train(
                         reporter.say(
                             f"{name}: saved at step {done} of {total}; the next start goes on there"
                         )
+                        # All wait for the first: a launcher kills who is left, saving or not, soon
+                        # after one has ended.
+                        processes.largest(done)
                         raise SystemExit(128 + number)
         finally:
             reporter.close()
