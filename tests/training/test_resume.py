@@ -273,6 +273,18 @@ def test_what_a_package_or_the_hub_holds_is_part_of_a_training(
         assert {key for key in pair[0] if pair[0][key] != pair[1][key]} == {"weights"}
 
 
+@pytest.mark.parametrize("stage", CONFIGS)
+def test_a_weight_file_that_nothing_starts_from_is_refused(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_data(tmp_path)
+    file = tmp_path / "mine.pth"
+    torch.save(timm.create_model("test_efficientnet").state_dict(), file)
+    with pytest.raises(UserError, match="no network of these settings") as caught:
+        started(monkeypatch, MODULES[stage], lambda: start(stage, tmp_path, CONFIGS[stage], file))
+    assert caught.value.where == f"--weights-file {file}"
+
+
 # ----- checkpoints and skipped steps
 
 

@@ -211,3 +211,18 @@ def package_fingerprints(settings: Settings) -> dict[str, str]:
         place: file_fingerprint(PACKAGES[network.name].file)
         for place, network in packaged(settings)
     }
+
+
+def networks_with_files(
+    settings: Settings, *, prefix: str = ""
+) -> list[tuple[str, str, str, Settings]]:
+    """Return (place, option, key, settings) of each network that a weight file is named for."""
+    found: list[tuple[str, str, str, Settings]] = []
+    for name, value in settings:
+        if isinstance(value, Settings):
+            key = getattr(value, "weights", None)
+            if isinstance(key, str) and key not in NO_FILE:
+                option = getattr(value, "weights_option", "weights-file")
+                found.append((f"{prefix}{name}", option, key, value))
+            found += networks_with_files(value, prefix=f"{prefix}{name}.")
+    return found

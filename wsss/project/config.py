@@ -17,7 +17,7 @@ import yaml
 
 from wsss.data.formats.registry import FORMATS, DataFormat
 from wsss.errors import UserError
-from wsss.models.config import NO_FILE
+from wsss.models.config import NO_FILE, networks_with_files
 from wsss.project import methods as comparison
 from wsss.project.ablations import INFIX, Table
 from wsss.project.file import ConfigFile, StopAfter
@@ -41,7 +41,6 @@ from wsss.project.runs import (
 from wsss.project.weight_check import WeightFile, check_fits
 from wsss.project.weights import (
     check_packages,
-    networks_with_files,
     weighted_stages,
     weights_keys,
     weights_of,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from wsss.irn.label_methods import LABEL_METHODS
-from wsss.models.config import BY_NAME, NO_FILE, PACKAGES, packaged
+from wsss.models.config import BY_NAME, PACKAGES, networks_with_files, packaged
 from wsss.project.runs import Run
 from wsss.runtime.settings import Settings
 
@@ -39,21 +39,6 @@ def weights_keys(settings: Settings) -> list[tuple[str, str, str]]:
     return [
         (f"{place}.weights", option, key) for place, option, key, _ in networks_with_files(settings)
     ]
-
-
-def networks_with_files(
-    settings: Settings, *, prefix: str = ""
-) -> list[tuple[str, str, str, Settings]]:
-    """Return (place, option, key, settings) of each network that a weight file is named for."""
-    found: list[tuple[str, str, str, Settings]] = []
-    for name, value in settings:
-        if isinstance(value, Settings):
-            key = getattr(value, "weights", None)
-            if isinstance(key, str) and key not in NO_FILE:
-                option = getattr(value, "weights_option", "weights-file")
-                found.append((f"{prefix}{name}", option, key, value))
-            found += networks_with_files(value, prefix=f"{prefix}{name}.")
-    return found
 
 
 def check_packages(settings: Settings, *, where: str) -> None:

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from wsss.errors import UserError
 from wsss.files import atomic_file
 from wsss.models.backbones import weights_by_name
-from wsss.models.config import package_fingerprints
+from wsss.models.config import networks_with_files, package_fingerprints
 from wsss.models.digests import content_digest
 from wsss.models.pickles import read_pickle
 from wsss.provenance import file_fingerprint
@@ -40,7 +40,19 @@ def initial_weights(
         settings: Of the training.
         modules: All that it keeps in a checkpoint.
         files: Weight files by the parameters that take them; None: the settings name none.
+
+    Raises:
+        UserError: A file was given that no network of the settings starts from.
     """
+    wanted = [option for _, option, _, _ in networks_with_files(settings)]
+    for name, file in files.items():
+        option = name.replace("_", "-")
+        if file is not None and option not in wanted:
+            raise UserError(
+                "a weight file was given, and no network of these settings starts from it",
+                where=f"--{option} {file}",
+                fix=f"leave --{option} away, or set the network's `weights` to a name for the file",
+            )
     given = {name: file_fingerprint(file) for name, file in files.items() if file is not None}
     named = {name: origin for name in modules if (origin := weights_by_name(modules[name]))}
     found: dict[str, Any] = {**given, **package_fingerprints(settings), **named}
