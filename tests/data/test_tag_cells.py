@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from wsss.data.build import build_index, check_class_order
-from wsss.data.class_names import in_order, look_alikes
+from wsss.data.class_names import class_warnings, in_order, look_alikes
 from wsss.data.formats.class_folders import ClassFoldersSettings
 from wsss.data.formats.coco_json import CocoJsonSettings
 from wsss.data.formats.folder import FolderSettings
@@ -224,6 +224,25 @@ def test_counts_and_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (tmp_path / "classes.txt").write_text("dog\ndogs\nlamp\nsofa\nsoffa\n")
     build_index(settings, tmp_path)
     assert "one class or two" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        (["rust"] * 3, "every picture with tags has rust:"),
+        (["pipe;rust", "rust", "rust"], "every picture with tags has rust:"),
+        (["pipe", "rust", "rust"], None),
+    ],
+)
+def test_a_class_that_is_everywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tags: list[str], said: str | None
+) -> None:
+    settings = write_folder(tmp_path, tags)
+    (tmp_path / "classes.txt").write_text("pipe\nrust\n")
+    build_index(settings, tmp_path)
+    printed = capsys.readouterr().err
+    assert said in printed if said else "every picture" not in printed
+    assert class_warnings({"pipe": 0}, tagged=0, chosen=True) == []
 
 
 @pytest.mark.parametrize(

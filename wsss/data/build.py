@@ -114,7 +114,8 @@ def build_index(settings: IndexSettings, root: Path) -> Index:
     raise_problems(problems, root=root, what="this data set")
     if not records:
         raise UserError("this data set lists no image", where=root)
-    for line in class_warnings(pictures_of(listing.classes, records), chosen=listing.chosen):
+    counts, tagged = pictures_of(listing.classes, records), int(records.tagged.sum())
+    for line in class_warnings(counts, tagged=tagged, chosen=listing.chosen):
         print(line, file=sys.stderr)
     return Index(listing.classes, records.by_name())
 

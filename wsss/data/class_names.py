@@ -168,14 +168,22 @@ def class_counts(counts: Mapping[str, int]) -> str:
     return f"pictures of each class: {', '.join(f'{n} {count}' for n, count in counts.items())}"
 
 
-def class_warnings(counts: Mapping[str, int], *, chosen: bool) -> list[str]:
-    """Return lines on classes that may be a mistake: with one picture, or like another one.
+def class_warnings(counts: Mapping[str, int], *, tagged: int, chosen: bool) -> list[str]:
+    """Return lines on classes that may be a mistake: with one picture or all, or like another one.
 
     Args:
         counts: Class -> its pictures.
+        tagged: Pictures with tags, which alone are trained on.
         chosen: Whether somebody listed the classes, so that all of these are meant.
     """
     lines = []
+    everywhere = [name for name, count in counts.items() if count == tagged > 1]
+    if everywhere:
+        lines += [
+            f"warning: every picture with tags has {listed(everywhere, _SHOWN)}:",
+            "  where a class is, is learnt from pictures with and without it. Add pictures that",
+            "  lack it and have another tag, be it of what else is in them",
+        ]
     single = [name for name, count in counts.items() if count == 1]
     if single:
         lines.append(f"warning: classes with one picture: {listed(single, _SHOWN)}")
