@@ -13,7 +13,6 @@ from wsss.errors import UserError
 from wsss.models.vit import (
     MCTformerV2,
     fused_cam,
-    normalise_cam,
     refine_with_patch_attention,
     resize_position_embedding,
 )
@@ -303,19 +302,6 @@ def test_refinement_is_the_naive_double_sum() -> None:
     np.testing.assert_allclose(result.numpy(), expected.reshape(2, 2, 3), rtol=1e-12)
 
 
-def test_refinement_takes_a_cam_of_another_size_onto_the_attention_grid() -> None:
-    cam = torch.rand(3, 8, 4)
-    result = refine_with_patch_attention(cam, torch.eye(8), grid=(4, 2))
-    blocks = cam.reshape(3, 4, 2, 2, 2).mean(dim=(2, 4))  # bilinear halving is the 2 x 2 mean
-    torch.testing.assert_close(result, blocks)
-
-
 def test_refinement_refuses_an_attention_of_another_image_size() -> None:
     with pytest.raises(UserError, match="8 x 8"):
         refine_with_patch_attention(torch.rand(3, 4, 2), torch.eye(9))
-
-
-def test_normalised_cam_spans_zero_to_one_and_flat_maps_become_zero() -> None:
-    cam = torch.stack([torch.tensor([[2.0, 4.0], [6.0, 10.0]]), torch.full((2, 2), 3.0)])
-    expected = torch.tensor([[[0.0, 0.25], [0.5, 1.0]], [[0.0, 0.0], [0.0, 0.0]]])
-    torch.testing.assert_close(normalise_cam(cam), expected)

@@ -341,40 +341,25 @@ def fused_cam(output: MctformerOutput, *, detach_patch_cam: bool = False) -> Ten
     return output.class_attention * patch_map.relu()
 
 
-def refine_with_patch_attention(
-    cam: Tensor, attention: Tensor, *, grid: tuple[int, int] | None = None
-) -> Tensor:
+def refine_with_patch_attention(cam: Tensor, attention: Tensor) -> Tensor:
     """Spread each CAM along patch-to-patch attention: `attention @ cam`, not normalised.
 
     Args:
-        cam: (..., C, h, w), of this transformer or of any other network.
-        attention: (..., N, N), rows are queries, columns keys.
-        grid: The transformer's patches (height, width), N in all; a CAM of another size is resized
-            to it bilinearly. Without it the CAM has to have N cells.
+        cam: (..., C, h, w), of this transformer or of any other network, a value a patch.
+        attention: (..., N, N), N = h * w; rows are queries, columns keys.
 
     Returns:
-        (..., C, *grid), the type of `cam`.
+        (..., C, h, w), the type of `cam`.
 
     Raises:
-        UserError: The matrix is not square or does not fit the grid.
+        UserError: The matrix is not square or does not fit the CAM.
     """
-    height, width = cam.shape[-2:] if grid is None else grid
+    height, width = cam.shape[-2:]
     if attention.shape[-2:] != (height * width, height * width):
         raise UserError(
             f"patch attention of {attention.shape[-2]} x {attention.shape[-1]}",
             expected=f"{height * width} x {height * width}, for a CAM of {height} x {width} cells",
-            fix="take CAM and attention from the same image size, or name the attention's grid",
+            fix="take CAM and attention from the same image size, or resize the CAM",
         )
-    if tuple(cam.shape[-2:]) != (height, width):
-        flat = cam.reshape(1, -1, *cam.shape[-2:])
-        flat = F.interpolate(flat, size=(height, width), mode="bilinear", align_corners=False)
-        cam = flat.reshape(*cam.shape[:-2], height, width)
     refined = cam.flatten(-2) @ attention.to(cam.dtype).transpose(-2, -1)
     return refined.reshape(cam.shape)
-
-
-def normalise_cam(cam: Tensor) -> Tensor:
-    """Return (x - min) / (max - min + 1e-8) of each map of (..., h, w), in 0..1 (MCTformerV2)."""
-    least = cam.amin(dim=(-2, -1), keepdim=True)
-    greatest = cam.amax(dim=(-2, -1), keepdim=True)
-    return (cam - least) / (greatest - least + 1e-8)
