@@ -116,6 +116,19 @@ def test_a_classifier_that_cannot_be_lent(runs: dict[str, Any], place: str, word
     assert caught.value.where == f"runs.{place}" and words in str(caught.value)
 
 
+@pytest.mark.parametrize("refine", ["patch-attention", "lpcam"])
+@pytest.mark.parametrize("method", ["clip-es", "imported"])
+def test_maps_of_a_method_that_trains_nothing_are_not_refined(method: str, refine: str) -> None:
+    vit = {"warmup_epochs": 1.0, "learning_rate_at_512": 0.1}
+    lender = {"cam": {"method": "mct", "vit": vit}}
+    export = {"refine": refine, **({"refine_from": "a"} if refine == "patch-attention" else {})}
+    base = {"root": "seeds", "index": {"format": "folder"}}
+    runs = {"a": lender, "b": {"cam": {"method": method}, "export": export}}
+    with pytest.raises(UserError, match=f"the maps of cam.method '{method}' are") as caught:
+        resolve({"roots": {"seeds": "x"}, "runs": {k: {**base, **v} for k, v in runs.items()}})
+    assert caught.value.where == "runs.b.export.refine"
+
+
 def test_a_borrower_has_no_ablations_of_a_training() -> None:
     runs = {
         name: {"root": "own", "index": {"format": "folder"}, **more}

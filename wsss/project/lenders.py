@@ -231,6 +231,14 @@ def _check_refinement(runs: Mapping[str, Run], names: Collection[str]) -> None:
         lender = export.refine_from
         if lender is not None and lender not in runs:
             raise unknown_key(lender, runs, where=place, kind="run")
+        own = METHODS.get(run.stages["cam"].method, where=f"runs.{name}.cam.method")
+        if export.refine != "none" and own.source is not None:
+            raise UserError(
+                f"export.refine is '{export.refine}', and the maps of cam.method '{own.name}' are "
+                "taken as they are",
+                where=f"runs.{name}.export.refine",
+                expected="none",
+            )
         method = METHODS.get(runs[lender or name].stages["cam"].method, where=place)
         if export.refine == "lpcam" and not method.has_features:
             able = [entry.name for entry in METHODS.entries().values() if entry.has_features]
