@@ -15,7 +15,7 @@ from distributed_cases import one_thread_count
 
 from wsss.cam import clustering
 from wsss.cam.kmeans import cluster_means, spherical_kmeans
-from wsss.cam.lpcam import ClassClusters, find_clusters, on_map
+from wsss.cam.lpcam import ClassClusters, find_clusters
 from wsss.cam.lpcam_config import LpcamConfig
 from wsss.cam.methods.plain import build_classifier
 from wsss.cam.model_file import CLASSIFIER
@@ -200,36 +200,46 @@ def test_features_are_those_by_hand(
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.setting("lpcam.rounds")
-def test_a_second_round_looks_at_the_maps_of_the_first(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("threshold", [0.4, 0.7])
+@pytest.mark.setting("lpcam.rounds", "lpcam.map_threshold")
+def test_a_second_round_divides_by_the_map_of_the_first(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threshold: float
 ) -> None:
-    seen = given(data, tmp_path / "clusters.safetensors", monkeypatch, rounds=2)
+    clusters = tmp_path / "clusters.safetensors"
+    seen = given(data, clusters, monkeypatch, rounds=2, map_threshold=threshold)
     first = by_hand(data, threshold=0.1, most=200, seed=0)
     assert len(seen) == 2 * len(first)
-    for ours, again, theirs in zip(seen[::2], seen[1::2], first, strict=True):
+    maps = class_maps(data, [(one.on[0], one.beside[0]) for one in seen[::2]])
+    for ours, again, theirs, likeness in zip(seen[::2], seen[1::2], first, maps, strict=True):
         np.testing.assert_allclose(ours.on, theirs.on, rtol=1e-3, atol=1e-4)
+        above = sum(int((one / one.max() > threshold).sum()) for one in likeness)
         # Few enough pixels that all are taken: the second round divides the same ones anew.
-        everything = np.concatenate([ours.on, ours.beside])
-        assert len(again.on) + len(again.beside) == len(everything)
-        unit = everything / np.linalg.norm(everything, axis=1, keepdims=True)
-        object_, context = (each[0] / np.linalg.norm(each[0]) for each in (ours.on, ours.beside))
-        likeness = {row.tobytes(): value for row, value in zip(
-            everything, unit @ object_ - unit @ context, strict=True
-        )}  # fmt: skip
-        near, far = ([likeness[row.tobytes()] for row in rows] for rows in (again.on, again.beside))
-        assert min(near) > 0
-        assert np.mean(near) > np.mean(far)
+        assert len(again.on) == above != len(ours.on)
+        assert len(again.beside) == sum(one.size for one in likeness) - above
         assert again.draw == ours.draw
 
 
-def test_on_a_map_is_above_its_quadratic_mean() -> None:
-    clusters = ClassClusters(np.array([[1.0, 0]], np.float32), np.zeros((0, 2), np.float32))
-    # Cosines of 1, 0.6, 0.8 and less than 0: the quadratic mean is 0.71.
-    feature = np.array([[[2.0, 3.0], [4.0, -1.0]], [[0.0, 4.0], [3.0, 1.0]]], np.float32)
-    wanted = [[True, False], [True, False]]
-    np.testing.assert_array_equal(on_map(feature, clusters), wanted)
-    assert on_map(-feature[:, :1], clusters) is None
+def class_maps(data: Path, stands_for: list[tuple[np.ndarray, np.ndarray]]) -> list[list[Any]]:
+    """LPCAM's maps of each class's pictures, where one feature stands for object and context."""
+    network, index = (
+        CLASSIFIER.load(data / "model.safetensors").network,
+        read_index(data / "index.csv"),
+    )
+    wanted: list[list[Any]] = []
+    for name, (of_object, of_context) in zip(index.classes, stands_for, strict=True):
+        wanted.append([])
+        for record in index.training_set().records:
+            if name in record.tags:
+                image = image_to_tensor(read_image(data / record.path))[None].float() / 255
+                with torch.no_grad():
+                    found = network.features(normalise(image, network.normalisation))[0]
+                rows = found.flatten(1).T.numpy()
+                near, far = (
+                    rows @ each / np.linalg.norm(each) / np.linalg.norm(rows, axis=1)
+                    for each in (of_object, of_context)
+                )
+                wanted[-1].append(np.maximum(near - far, 0))
+    return wanted
 
 
 @pytest.mark.setting("lpcam.precision")

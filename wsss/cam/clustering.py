@@ -17,9 +17,9 @@ from wsss.cam.lpcam import (
     check_features,
     find_clusters,
     on_cam,
-    on_map,
     sampled,
     save_clusters,
+    similarity_maps,
 )
 from wsss.cam.lpcam_config import LpcamConfig
 from wsss.cam.model_file import CLASSIFIER
@@ -116,16 +116,16 @@ def _of_classes(
         )
         on, beside, silent = [nothing], [nothing], 0
         for (*_, record), view in group:
-            feature = source.features(view)[0].float().cpu().numpy()
-            rows = feature.reshape(len(feature), -1).T
+            feature = source.features(view)[0].float().cpu()
+            rows = feature.flatten(1).T.numpy()
             if before is not None and len(before.objects):
-                on_it = on_map(feature, before)
+                likeness = similarity_maps(feature, [before]).flatten().numpy()
+                chosen = on_cam(likeness, config.map_threshold)
             else:
-                on_it = on_cam(rows @ weights[position], config.cam_threshold)
-            if on_it is None:
+                chosen = on_cam(rows @ weights[position], config.cam_threshold)
+            if chosen is None:
                 silent += 1
                 continue
-            chosen = on_it.reshape(-1)
             rng = random_generator(config.seed, "lpcam", position, record.name)
             on.append(sampled(rows[chosen], most, rng))
             beside.append(sampled(rows[~chosen], most, rng))

@@ -64,24 +64,11 @@ def on_cam(cam: Floats, threshold: float) -> np.ndarray | None:
     """Return where a CAM, divided by its maximum, is above `threshold`; None: it is never above 0.
 
     Args:
-        cam: (h, w), raw.
+        cam: Raw values, any shape, which is that of the result.
         threshold: In 0..1.
     """
     largest = float(cam.max(initial=0.0))
     return None if largest <= 0 else np.asarray(np.maximum(cam, 0) / largest > threshold)
-
-
-def on_map(feature: Floats, clusters: ClassClusters) -> np.ndarray | None:
-    """Return where a class's map is above its quadratic mean; None: it is 0 everywhere.
-
-    The quadratic mean is what `auto` takes for such maps' background score, here an image's own.
-
-    Args:
-        feature: (D, h, w).
-        clusters: The class's, with some of its object.
-    """
-    values = similarity_maps(torch.from_numpy(feature), [clusters])[0]
-    return (values > values.square().mean().sqrt()).numpy() if values.any() else None
 
 
 def sampled(rows: Floats, count: int, rng: np.random.Generator) -> Floats:

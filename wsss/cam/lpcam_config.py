@@ -35,8 +35,11 @@ class LpcamConfig(Settings):
     iterations: Count = 100
     """Iterations of k-means at most."""
     rounds: Count = 1
-    """Clusterings in turn. After the first, a feature counts as on a class where the map that the
-    clusters before make of it is above the map's quadratic mean in the image (ours; LPCAM: 1)."""
+    """Clusterings in turn. After the first, features are divided by the map that the clusters
+    before make of an image instead of by its CAM (ours; LPCAM: 1)."""
+    map_threshold: BelowOne = 0.4
+    """What that map, divided by its maximum in the image, must be above to count as on the
+    class."""
     precision: Precision = "auto"
     """Arithmetic of the network; `auto`: bfloat16 where the device has instructions for it."""
     seed: Seed = 0
