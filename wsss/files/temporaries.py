@@ -31,7 +31,7 @@ def _host() -> str:
     for place in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
         with suppress(OSError):
             path = Path(place)
-            known.append(str(path.readlink()) if path.is_symlink() else path.read_text())
+            known.append(str(path.readlink()) if path.is_symlink() else path.read_text("ascii"))
     name = re.sub(r"[^A-Za-z0-9_-]", "-", known[0].partition(".")[0])[:32] or "host"
     return f"{name}-{hashlib.sha256(repr(known).encode()).hexdigest()[:8]}"
 
