@@ -47,7 +47,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     record = ImageRecord("a", ("train", "val"), ("red",), 20, 16, "a.png")
     write_index(Index(CLASSES, (record,)), tmp_path / "index.csv")
     write_store(tmp_path / "cams.h5", OTHERS)
-    model = SimpleNamespace(load=lambda path: SimpleNamespace(classes=OTHERS, network=None))
+    model = SimpleNamespace(
+        load=lambda path: SimpleNamespace(classes=OTHERS, network=None),
+        classes=lambda path: OTHERS,
+    )
     monkeypatch.setattr(prediction, "SEGMENTATION", model)
     for module in (export, clustering, erasing, reconstruction):
         monkeypatch.setattr(module, "CLASSIFIER", model)

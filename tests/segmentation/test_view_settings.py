@@ -57,7 +57,10 @@ class Tiny(nn.Module):
 def network(monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """The network of every model file."""
     found = Tiny()
-    file = SimpleNamespace(load=lambda path: SimpleNamespace(network=found, classes=CLASSES))
+    file = SimpleNamespace(
+        load=lambda path: SimpleNamespace(network=found, classes=CLASSES),
+        classes=lambda path: CLASSES,
+    )
     monkeypatch.setattr(prediction, "SEGMENTATION", file)
     monkeypatch.setattr(inference, "lean_network", lambda network, dtype: network)
     return found
