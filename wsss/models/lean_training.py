@@ -264,16 +264,13 @@ def _in_phases(x: Tensor, gradient: Tensor, step: int) -> Tensor:
         maps = F.pad(maps.permute(0, 2, 3, 1), (0, 0, 0, -width % step, 0, -height % step))
         rows, columns = maps.shape[1] // step, maps.shape[2] // step
         apart = maps.reshape(count, rows, step, columns, step, channels)
-        return apart.permute(0, 2, 4, 5, 1, 3).flatten(0, 2)
+        return apart.permute(0, 2, 4, 1, 3, 5).flatten(0, 2).permute(0, 3, 1, 2)
 
-    images, kernels = (
-        phases(maps).contiguous(memory_format=torch.channels_last) for maps in (x, gradient)
-    )
     channels = x.shape[1]
     weight = x.new_empty(channels, 1, 3, 3)
     found: Tensor = torch.ops.aten.convolution_backward(
-        kernels,
-        images,
+        phases(gradient),
+        phases(x),
         weight,
         None,
         [1, 1],
