@@ -200,19 +200,7 @@ class _Depthwise(torch.autograd.Function):
             for_weight = _for_weight(x, gradient, weight, padding, dilation)
             wanted[1] = for_weight is None
         if any(wanted):
-            _, plain, for_bias = torch.ops.aten.convolution_backward(
-                gradient,
-                x,
-                weight,
-                [groups],
-                [1, 1],
-                list(padding),
-                list(dilation),
-                False,
-                [0, 0],
-                groups,
-                wanted,
-            )
+            _, plain, for_bias = _gradients(gradient, x, weight, padding, dilation, wanted)
             for_weight = plain if wanted[1] else for_weight
         return for_x, for_weight, for_bias, None, None
 
@@ -266,19 +254,26 @@ def _in_phases(x: Tensor, gradient: Tensor, step: int) -> Tensor:
         apart = maps.reshape(count, rows, step, columns, step, channels)
         return apart.permute(0, 2, 4, 1, 3, 5).flatten(0, 2).permute(0, 3, 1, 2)
 
-    channels = x.shape[1]
-    weight = x.new_empty(channels, 1, 3, 3)
-    found: Tensor = torch.ops.aten.convolution_backward(
-        phases(gradient),
-        phases(x),
-        weight,
-        None,
-        [1, 1],
-        [1, 1],
-        [1, 1],
-        False,
-        [0, 0],
-        channels,
-        [False, True, False],
-    )[1]
+    weight = x.new_empty(x.shape[1], 1, 3, 3)
+    wanted = [False, True, False]
+    found = _gradients(phases(gradient), phases(x), weight, (1, 1), (1, 1), wanted)[1]
+    assert found is not None
+    return found
+
+
+def _gradients(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    wanted: list[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return PyTorch's own gradients for input, weights and bias, where they are `wanted`."""
+    groups = x.shape[1]
+    found: tuple[Tensor | None, Tensor | None, Tensor | None]
+    found = torch.ops.aten.convolution_backward(
+        *(gradient, x, weight, [groups], [1, 1], list(padding), list(dilation)),
+        *(False, [0, 0], groups, wanted),
+    )
     return found

@@ -125,7 +125,8 @@ def _changed(path: Path) -> float:
 
 def _is_done_since(folder: Path, written: float) -> bool:
     """Say whether all that a run is for was finished after its plan was written."""
-    return _changed(folder / _DONE) >= written
+    finished = _changed(folder / _DONE)
+    return finished > 0 and finished >= written
 
 
 def _found_jobs(folder: Path) -> list[PlannedJob]:
