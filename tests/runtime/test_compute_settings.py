@@ -22,9 +22,11 @@ from wsss.training.step import OnePhaseTask, Part
 def _as_before() -> Iterator[None]:
     threads, quick = torch.get_num_threads(), torch.backends.cudnn.benchmark
     exact = torch.are_deterministic_algorithms_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(exact)
+    torch.utils.deterministic.fill_uninitialized_memory = filled
     torch.backends.cudnn.benchmark = quick
 
 
@@ -50,6 +52,7 @@ def test_only_deterministic_kernels_where_that_is_asked_for(deterministic: bool)
     with fake_cuda():
         setup(Compute(device="cuda:0", deterministic=deterministic), seed=0, trains=True)
         assert torch.are_deterministic_algorithms_enabled() == deterministic
+        assert torch.utils.deterministic.fill_uninitialized_memory == (not deterministic)
         # The fastest kernel of several is not the same one each time.
         assert torch.backends.cudnn.benchmark == (not deterministic)
 
