@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from wsss.data.listing import require_file
 from wsss.errors import UserError
 
+_K = TypeVar("_K")
 _T = TypeVar("_T")
 
 
@@ -68,7 +69,7 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def put_once(found: dict[int, _T], key: int, value: _T) -> None:
+def put_once(found: dict[_K, _T], key: _K, value: _T) -> None:
     """Put a value under an id that is its own.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss.data.coco_entries import plain_id
 from wsss.data.fingerprints import combined, content_digest, folder_digest
 from wsss.data.formats.coco_shapes import is_crowd, object_mask
 from wsss.data.formats.registry import FORMATS, DataFormat, IndexSettings
@@ -100,7 +101,7 @@ def _load(root: Path, set_name: str, *, shapes: bool) -> _Annotated:
             if not isinstance(image["id"], int):
                 raise ValueError(f"image {image['id']!r}: its id is no number")
             put_once(images, image["id"], image)
-            sides = int(image["width"]), int(image["height"])
+            sides = whole_number(image["width"]), whole_number(image["height"])
             if min(sides) < 1 or sides[0] * sides[1] > MOST_MEGAPIXELS * 1e6:
                 raise ValueError(f"image {image['id']} of {sides[0]} x {sides[1]} px")
             _ = str(image["file_name"])
@@ -108,9 +109,10 @@ def _load(root: Path, set_name: str, *, shapes: bool) -> _Annotated:
         for position, each in enumerate(values["annotations"]):
             if "id" not in each:
                 raise ValueError(f"annotation {position} of the list (from 0) has no id")
+            each["category_id"] = whole_number(each["category_id"])
             found = each if shapes else {"category_id": each["category_id"]}
-            _ = whole_number(each["id"]), whole_number(each["category_id"]), each["segmentation"]
-            objects.setdefault(each["image_id"], []).append(found)
+            _ = whole_number(each["id"]), each["segmentation"]
+            objects.setdefault(plain_id(each["image_id"]), []).append(found)
         return _Annotated(file, categories, images, objects)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         lacking = f"there is no {error}" if isinstance(error, KeyError) else str(error)
@@ -193,7 +195,7 @@ def _list_set(
             problem("image listed twice", f"{name} is listed twice, first in {names[name]}")
             continue
         names[name] = annotated.file
-        found = {int(each["category_id"]) for each in annotated.objects.get(key, [])}
+        found = {each["category_id"] for each in annotated.objects.get(key, [])}
         for category in found - annotated.categories.keys():
             problem("unknown tag", f"image {key}: category {category} is not listed")
         listing.entries.append(

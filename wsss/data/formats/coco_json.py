@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wsss.data.class_names import arranged, joined_names, order_note
+from wsss.data.coco_entries import LISTS, has_lists, id_order, make_plain
 from wsss.data.fingerprints import combined, content_digest
 from wsss.data.formats.folder import find_folder_masks, folder_mask_fingerprint
 from wsss.data.formats.pictures import (
@@ -35,8 +36,6 @@ from wsss.errors import UserError, listed
 from wsss.runtime.names import Names
 from wsss.runtime.settings import BelowOne
 
-_KEYS = ("images", "annotations", "categories")
-_IDS = ("id", "image_id", "category_id")
 _SHOWN_BYTES = 1 << 16
 
 
@@ -68,29 +67,15 @@ def _files(settings: CocoJsonSettings) -> dict[str, str]:
 
 def _read(root: Path, file: str) -> dict[str, Any]:
     values = read_data_json(root / file)
-    if not isinstance(values, dict) or not all(isinstance(values.get(key), list) for key in _KEYS):
+    if not has_lists(values):
         raise UserError(
             "this is no COCO JSON",
             where=root / file,
-            expected=f"an object with the lists {', '.join(_KEYS)}",
+            expected=f"an object with the lists {', '.join(LISTS)}",
         )
-    for key in _KEYS:
-        for position, each in enumerate(values[key], start=1):
-            ids = [each.get(name) for name in _IDS] if isinstance(each, dict) else [[]]
-            if not all(map(_is_id, ids)):
-                raise UserError(
-                    f"entry {position} of its {key} is no object with ids",
-                    where=root / file,
-                    expected="ids that are whole numbers or text",
-                )
-    return values
-
-
-def _is_id(value: object) -> bool:
-    """Say whether a value can be an id, or is none at all; 1.0 is, as tables write it."""
-    if isinstance(value, float):
-        return value.is_integer()
-    return value is None or (isinstance(value, (int, str)) and not isinstance(value, bool))
+    make_plain(values, root / file)
+    found: dict[str, Any] = values
+    return found
 
 
 def list_coco_json(settings: CocoJsonSettings, root: Path) -> Listing:
@@ -104,22 +89,22 @@ def list_coco_json(settings: CocoJsonSettings, root: Path) -> Listing:
     classes: dict[str, None] = {}
     problems: list[Problem] = []
     notes: list[str] = []
+    empty: dict[str, None] = {}
     for set_name, document in documents.items():
-        try:
-            found = sorted(
-                (int(c["id"]), clean_name(str(c["name"]))) for c in document["categories"]
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"a category without id or name: {error!r}"
-            problems.append(Problem(files[set_name], 0, "bad category", reason))
-            continue
-        used = {annotation.get("category_id") for annotation in document["annotations"]}
-        for key, name in found:
-            # Exports of annotation tools have a "background" that nothing is annotated with.
-            if key in used or bad_class_name(name) is None:
+        used = {annotation["category_id"] for annotation in document["annotations"]}
+        groups = _groups(document["categories"])
+        for each in sorted(document["categories"], key=lambda each: id_order(each["id"])):
+            name = clean_name(str(each["name"]))
+            # Exports of annotation tools have categories that nothing is ever annotated with.
+            if each["id"] in used or not (name in groups or bad_class_name(name.strip("_"))):
                 classes.setdefault(name)
+            else:
+                empty.setdefault(name)
         problems += _ambiguous(document, files[set_name])
         notes += _of_others(document, files[set_name], problems)
+    note = "categories without an object that are the background or a group of others"
+    unused = [name for name in empty if name not in classes]
+    notes += [f"left out, {note}: {listed(unused, 5)}"] if unused else []
     problems += joined_names(tuple(classes), file="categories")
     order = "that of the categories' ids"
     arrangement, order = arranged(root, tuple(classes), order, problems)
@@ -146,23 +131,29 @@ def list_coco_json(settings: CocoJsonSettings, root: Path) -> Listing:
     return listing
 
 
+def _groups(categories: list[dict[str, Any]]) -> set[str]:
+    """Return the names that others have as their supercategory, as Roboflow lists them."""
+    pairs = ((each.get("supercategory"), each["name"]) for each in categories)
+    return {clean_name(group) for group, name in pairs if isinstance(group, str) and group != name}
+
+
 def _ambiguous(document: dict[str, Any], file: str) -> list[Problem]:
     """Return the ids of two, which leave open what an annotation is of."""
     problems = []
     for key, kind, name in (("categories", "category", "name"), ("images", "image", "file_name")):
         names: dict[Any, Any] = {}
         for each in document[key]:
-            first = names.setdefault(each.get("id"), each.get(name))
-            if each.get("id") is not None and first != each.get(name):
-                reason = f"the id {each['id']!r} is that of {first!r} and of {each.get(name)!r}"
+            first = names.setdefault(each["id"], each[name])
+            if first != each[name]:
+                reason = f"the id {each['id']!r} is that of {first!r} and of {each[name]!r}"
                 problems.append(Problem(file, 0, f"{kind} id of two", reason))
     return problems
 
 
 def _of_others(document: dict[str, Any], file: str, problems: list[Problem]) -> list[str]:
     """Return a note on annotations of images that are not listed; all of them are a problem."""
-    listed_ids = {each.get("id") for each in document["images"]} - {None}
-    images = [each.get("image_id") for each in document["annotations"]]
+    listed_ids = {each["id"] for each in document["images"]}
+    images = [each["image_id"] for each in document["annotations"]]
     others = {image: None for image in images if image not in listed_ids}
     if not others:
         return []
@@ -178,22 +169,22 @@ def _of_others(document: dict[str, Any], file: str, problems: list[Problem]) -> 
 def _add_set(
     listing: Listing, finder: Finder, set_name: str, file: str, document: dict[str, Any]
 ) -> None:
-    names = {c.get("id"): clean_name(str(c.get("name"))) for c in document["categories"]}
+    names = {c["id"]: clean_name(str(c["name"])) for c in document["categories"]}
     tags: dict[Any, set[str]] = {}
     for annotation in document["annotations"]:
-        category = names.get(annotation.get("category_id"))
+        category = names.get(annotation["category_id"])
         if category is None:
             reason = f"annotation {annotation.get('id')}: no such category"
             listing.problems.append(Problem(file, 0, "unknown category", reason))
         else:
-            tags.setdefault(annotation.get("image_id"), set()).add(category)
+            tags.setdefault(annotation["image_id"], set()).add(category)
     without = []
     for image in document["images"]:
-        text = str(image.get("file_name", ""))
+        text = str(image["file_name"])
         path = finder.find(text, file, 0, listing.problems)
         if path is None:
             continue
-        found = tags.get(image.get("id"), set())
+        found = tags.get(image["id"], set())
         if not found:
             without.append(path)
         listing.entries.append(
@@ -308,7 +299,7 @@ def _is_object_of_others(path: Path) -> bool:
         values = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    return not isinstance(values, dict) or not any(key in values for key in _KEYS)
+    return not isinstance(values, dict) or not any(key in values for key in LISTS)
 
 
 def _list_fingerprint(settings: CocoJsonSettings, root: Path) -> str:

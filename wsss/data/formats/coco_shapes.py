@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wsss.data.run_lengths import run_lengths
 
-# A polygon of two points has no area, and pycocotools takes four numbers for a box.
+# A polygon of fewer points has no area, and pycocotools takes four numbers for a box.
 _LEAST_NUMBERS = 6
 
 
@@ -34,6 +34,8 @@ def object_mask(annotation: dict[str, Any], height: int, width: int) -> NDArray[
     segmentation = annotation.get("segmentation")
     try:
         if isinstance(segmentation, list):
+            if segmentation and all(map(_is_number, segmentation)):
+                segmentation = [segmentation]  # as VIA has it: there is no other way to read it
             polygons = _polygons(segmentation, height, width)
             if not polygons:
                 return np.zeros((height, width), dtype=bool)
@@ -51,6 +53,11 @@ def object_mask(annotation: dict[str, Any], height: int, width: int) -> NDArray[
         warnings.filterwarnings("ignore", message="__array__ impl", category=DeprecationWarning)
         mask: NDArray[np.bool_] = np.asarray(masks.decode(encoded)).astype(bool)
     return mask
+
+
+def has_outline(annotation: dict[str, Any]) -> bool:
+    """Say whether an annotation has more than a box; with `[[]]` some tools say that it has not."""
+    return annotation.get("segmentation") not in (None, "", [], {}, [[]])
 
 
 def is_crowd(annotation: dict[str, Any]) -> bool:
@@ -75,7 +82,7 @@ def _polygons(segmentation: list[Any], height: int, width: int) -> list[list[flo
     for polygon in segmentation:
         if not isinstance(polygon, list) or not all(map(_is_number, polygon)):
             raise ValueError("a polygon that is no list of numbers")
-        if len(polygon) % 2 or len(polygon) < 4:
+        if len(polygon) % 2 or len(polygon) == 2:
             raise ValueError(f"a polygon of {len(polygon)} numbers, but x and y come in pairs")
         for values, side in ((polygon[0::2], width), (polygon[1::2], height)):
             # Some tools draw a little over the edge; as far again as the picture is a mistake.

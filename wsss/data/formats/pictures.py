@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import unicodedata
 from array import array
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from wsss.errors import listed
 from wsss.runtime.names import Names
 
 _SHOWN = 5
+_UPLOADED = re.compile(r"[0-9a-f]{8}-")
 
 MASKS = "masks"
 """Folder for masks under the data root, whatever the layout: NAME.png, NAME as the index has it."""
@@ -145,6 +148,22 @@ def _ends_alike(wanted: str, file: str) -> bool:
     return all(a == b for a, b in zip(one, other, strict=False))
 
 
+def spellings(text: str) -> Iterator[str]:
+    """Yield what may be meant by what a list calls a picture, the likeliest first.
+
+    As it stands; decoded, where it is a part of an address (`my%20photo.jpg`); and without the
+    eight digits that Label Studio puts before the name of what is uploaded.
+    """
+    plain = text.strip().replace("\\", "/").removeprefix("./").lstrip("/")
+    decoded = unquote(plain).replace("\\", "/")
+    names = [plain] if decoded == plain else [plain, decoded]
+    yield from names
+    for name in names:
+        folder, mark, last = name.rpartition("/")
+        if _UPLOADED.match(last):
+            yield folder + mark + _UPLOADED.sub("", last)
+
+
 class Finder:
     """Finds the pictures that a list names: by path, else by file name, else without suffix.
 
@@ -182,20 +201,32 @@ class Finder:
             self._last = key, [place for place in found if key in _keys(self.files[place])]
         return self._last[1]
 
-    def find(self, text: str, place: str, line: int, problems: list[Problem]) -> str | None:
-        """Return the picture's path relative to the root; None, and a problem: there is none."""
-        wanted = text.strip().replace("\\", "/").removeprefix("./").lstrip("/")
+    def _found(self, wanted: str, place: str) -> list[tuple[int, str]]:
+        """Return the pictures that a name may stand for, with their positions."""
         for key in (wanted, Path(wanted).name, Path(wanted).stem):
-            called = self._called(key)
-            found = [(position, self.files[position]) for position in called]
+            found = [(position, self.files[position]) for position in self._called(key)]
             # A path from another machine ends like the picture's.
             near = [each for each in found if wanted.endswith(each[1]) or each[1].endswith(wanted)]
+            if len(near) > 1:
+                # In each set's folder a list of its own, as Roboflow and others have it.
+                beside = place[: place.rfind("/") + 1] + wanted
+                near = [each for each in near if each[1] == beside != wanted] or near
             found = near if len(near) == 1 else found
+            if found:
+                return found
+        return []
+
+    def find(self, text: str, place: str, line: int, problems: list[Problem]) -> str | None:
+        """Return the picture's path relative to the root; None, and a problem: there is none."""
+        wanted = ""
+        for name in spellings(text):
+            wanted = wanted or name
+            found = self._found(name, place)
             if len(found) == 1:
                 position, file = found[0]
                 self._used[position] = True
-                # Of a path from another machine the end is the same, of a bare name there is none.
-                if "/" in wanted and not _ends_alike(wanted, file):
+                # Of a path from another machine the end is the same.
+                if not _ends_alike(unquote(wanted), file):
                     self._moved += 1
                     if len(self._some_moved) < _SHOWN:
                         self._some_moved.append(f"{wanted}: {file}")

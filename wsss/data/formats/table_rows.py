@@ -21,6 +21,7 @@ SET_KEYS = ("set", "split", "subset")
 _YES = {"1", "1.0", "true", "yes", "x"}
 _NO = {"", "0", "0.0", "false", "no", "nan", "-1"}
 _SEPARATOR = re.compile(r"sep=([,;\t|])", re.I)
+_REGIONS = "region_attributes"
 _NUMBERED = re.compile(r"(?:tag|label|class|category)[ _-]?\d+")
 
 
@@ -114,6 +115,12 @@ def _csv_rows(path: Path) -> Rows:
             expected="a column with pictures, and tags in others",
         )
     columns = {name.lower(): position for position, name in enumerate(header)}
+    if _REGIONS in columns:  # beside it VIA counts the regions, and a 0 or 1 there is no tag
+        raise UserError(
+            f"the column {_REGIONS!r}: this is VIA's list of regions, not a table of tags",
+            where=path,
+            fix="in VIA, export the annotations as COCO (JSON)",
+        )
     _require_once([name.lower() for name in header], "the first line", path)
     image = columns[_first(IMAGE_KEYS, columns) or header[0].lower()]
     set_key = _first(SET_KEYS, columns)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from wsss.data.coco_entries import make_plain
 from wsss.data.formats.coco import draw_labels
+from wsss.data.formats.coco_shapes import has_outline
 from wsss.data.imports.drawn import ClassNames, Drawing, DrawnMask, Label
 from wsss.data.json_files import put_once, whole_number
 from wsss.errors import UserError, listed
-
-KEYS = ("images", "annotations", "categories")
 
 
 def read_coco(document: dict[str, Any], place: str, names: ClassNames) -> Drawing:
@@ -23,35 +23,37 @@ def read_coco(document: dict[str, Any], place: str, names: ClassNames) -> Drawin
         UserError: An entry is malformed.
     """
     drawing = Drawing(tool="COCO JSON", knows_unsure=True)
+    make_plain(document, place)
     try:
         categories = _by_id(document["categories"], "name")
         images = _by_id(document["images"], "file_name")
-        objects: dict[int, list[dict[str, Any]]] = {key: [] for key in images}
-        others: dict[str, None] = {}
-        for each in document["annotations"]:
-            category, image_id = whole_number(each["category_id"]), whole_number(each["image_id"])
-            if image_id not in images:
-                others[str(image_id)] = None
-                continue
-            objects[image_id].append({**each, "category_id": category})
-        if others and not any(objects.values()):
-            raise ValueError(f"all objects are of images that are not listed: {listed(others, 3)}")
-        boxes = []
-        for image in document["images"]:
-            picture = str(image["file_name"])
-            found = objects[whole_number(image["id"])]
-            outlined = tuple(each for each in found if each.get("segmentation"))
-            if len(outlined) < len(found):
-                boxes.append(picture)
-            if not outlined:
-                continue
-            size = whole_number(image["height"]), whole_number(image["width"])
-            at = f"{place}, {picture}"
-            read = functools.partial(_read, outlined, size, categories, names, at)
-            drawing.masks.append(DrawnMask(picture, at, read, size=size))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"an entry of this COCO JSON is malformed: {reason}", where=place) from None
+    except ValueError as error:
+        raise UserError(f"this COCO JSON is malformed: {error}", where=place) from None
+    objects: dict[int | str, list[dict[str, Any]]] = {key: [] for key in images}
+    others: dict[str, None] = {}
+    for position, each in enumerate(document["annotations"]):
+        if each["image_id"] in objects:
+            # Of two that are as large the id says which is on top; some tools have text for it.
+            order = {"id": position} if isinstance(each.get("id"), str) else {}
+            objects[each["image_id"]].append({**each, **order})
+        else:
+            others[str(each["image_id"])] = None
+    if others and not any(objects.values()):
+        raise UserError(
+            f"all objects are of images that are not listed: {listed(others, 3)}", where=place
+        )
+    boxes = []
+    for image in document["images"]:
+        picture, found = str(image["file_name"]), objects[image["id"]]
+        outlined = tuple(each for each in found if has_outline(each))
+        if len(outlined) < len(found):
+            boxes.append(picture)
+        if not outlined:
+            continue
+        at = f"{place}, {picture}"
+        size = _size(image, at)
+        read = functools.partial(_read, outlined, size, categories, names, at)
+        drawing.masks.append(DrawnMask(picture, at, read, size=size))
     if boxes:
         drawing.notes.append(f"left out, boxes without an outline: in {listed(boxes, 3)}")
     if others:
@@ -62,29 +64,38 @@ def read_coco(document: dict[str, Any], place: str, names: ClassNames) -> Drawin
     return drawing
 
 
-def _by_id(entries: list[dict[str, Any]], key: str) -> dict[int, str]:
+def _size(image: dict[str, Any], place: str) -> tuple[int, int]:
+    try:
+        return whole_number(image.get("height")), whole_number(image.get("width"))
+    except (TypeError, ValueError):
+        raise UserError(
+            f"its height is {image.get('height')!r:.60}, its width {image.get('width')!r:.60}",
+            where=place,
+            expected="the picture's pixels, in which its outlines are",
+        ) from None
+
+
+def _by_id(entries: list[dict[str, Any]], key: str) -> dict[int | str, str]:
     """Return id -> name.
 
     Raises:
-        KeyError: An entry lacks one of them.
-        ValueError: Two have the same id, or one has none that is a whole number.
+        ValueError: Two have the same id.
     """
-    found: dict[int, str] = {}
+    found: dict[int | str, str] = {}
     for each in entries:
-        number, name = whole_number(each["id"]), str(each[key])
-        put_once(found, number, name)
+        put_once(found, each["id"], str(each[key]))
     return found
 
 
 def _read(
     objects: tuple[dict[str, Any], ...],
     size: tuple[int, int],
-    categories: dict[int, str],
+    categories: dict[int | str, str],
     names: ClassNames,
     place: str,
 ) -> Label:
     values = {}
-    for key in {each.get("category_id") for each in objects}:
+    for key in {each["category_id"] for each in objects}:
         if key not in categories:
             raise UserError(f"there is no category {key}", where=place)
         values[key] = names.label(categories[key], place)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from wsss.data.formats.pictures import MASKS, spelt_otherwise
+from wsss.data.formats.pictures import MASKS, spellings, spelt_otherwise
 from wsss.data.images import IGNORE, read_label, write_label, written_by
 from wsss.data.imports.drawn import Drawing, DrawnMask, Label
 from wsss.data.index import ImageRecord, Index
@@ -76,12 +76,13 @@ class Pictures:
 
     def find(self, text: str) -> list[ImageRecord]:
         """Return the picture, several that it could be, or none."""
-        path = PurePosixPath(text.replace("\\", "/"))
-        plain = path.with_suffix("") if path.suffix else path
-        # The longest end of the path that something is called.
-        for key in (text, *_ends(path), *_ends(plain)):
-            if self._found.get(key):
-                return self._found[key]
+        for name in spellings(text):
+            path = PurePosixPath(name)
+            plain = path.with_suffix("") if path.suffix else path
+            # The longest end of the path that something is called.
+            for key in (name, *_ends(path), *_ends(plain)):
+                if self._found.get(key):
+                    return self._found[key]
         return []
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from wsss.data.coco_entries import has_lists
 from wsss.data.imports import coco, voc
 from wsss.data.imports.drawn import ClassNames, Drawing, Files
 from wsss.data.imports.label_studio import read_label_studio
@@ -59,7 +60,7 @@ def _read_folder(files: Files, names: ClassNames) -> Drawing:
 
 
 def _drawing(document: Any, place: str, names: ClassNames) -> Drawing:
-    if isinstance(document, dict) and all(isinstance(document.get(key), list) for key in coco.KEYS):
+    if has_lists(document):
         return coco.read_coco(document, place, names)
     if isinstance(document, list) and document and all(map(_is_task, document)):
         return read_label_studio(document, place, names)
