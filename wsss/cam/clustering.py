@@ -24,7 +24,7 @@ from wsss.cam.lpcam import (
 from wsss.cam.lpcam_config import LpcamConfig
 from wsss.cam.model_file import CLASSIFIER
 from wsss.cam.source import CamSource, View
-from wsss.data.images import read_image
+from wsss.data.images import read_sized_image
 from wsss.data.index import ImageRecord, Index, read_index
 from wsss.data.loader import random_generator
 from wsss.errors import UserError
@@ -104,7 +104,7 @@ def _of_classes(
     found: dict[int, ClassClusters] = {}
 
     def load(job: _Job) -> tuple[_Job, View]:
-        return job, source.views(read_image(root / job[2].path), [1.0])[0]
+        return job, source.views(read_sized_image(root, job[2]), [1.0])[0]
 
     threads = compute.workers if source.device.type == "cuda" else min(1, compute.workers)
     loaded = ordered_map(load, jobs, threads, threads=True, ahead=max(4, 2 * threads))

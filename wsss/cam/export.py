@@ -18,7 +18,7 @@ from wsss.cam.inference import multi_scale_cam
 from wsss.cam.methods.registry import METHODS
 from wsss.cam.model_file import CLASSIFIER, CamModel
 from wsss.cam.source import CamSource, MapSource, SourceBuilder, SourceFiles, View
-from wsss.data.images import read_image
+from wsss.data.images import read_sized_image
 from wsss.data.index import TRAINING_SETS, ImageRecord, Index, read_index
 from wsss.errors import UserError
 from wsss.files import content_hash, read_json
@@ -180,7 +180,7 @@ class ClassifierSource:
 
     def prepare(self, record: ImageRecord, root: Path) -> list[View]:
         """Return a picture at all scales."""
-        return self.source.views(read_image(root / record.path), self.config.scales)
+        return self.source.views(read_sized_image(root, record), self.config.scales)
 
     def maps(
         self, prepared: Sequence[View], class_indices: Sequence[int], size: tuple[int, int]

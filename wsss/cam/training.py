@@ -15,7 +15,7 @@ from wsss.cam.methods.plain_config import ConvolutionalSettings
 from wsss.cam.model_file import CLASSIFIER, RECONSTRUCTOR, cam_task
 from wsss.cam.training_pictures import cam_pictures
 from wsss.data.augment import rand_augment, random_erasing
-from wsss.data.images import read_image
+from wsss.data.images import read_sized_image
 from wsss.data.index import Index, contents_hash, read_index
 from wsss.data.transforms import image_to_tensor, random_crop, random_flip, random_long_side
 from wsss.errors import UserError
@@ -46,7 +46,7 @@ class ClassificationImages:
         config, record = self._config, self._records[position]
         label = torch.zeros(len(self._index.classes))
         label[list(self._index.class_indices(record))] = 1
-        image = image_to_tensor(read_image(self._root / record.path))
+        image = image_to_tensor(read_sized_image(self._root, record))
         image, _ = random_long_side(
             image, None, config.long_side_min_px, config.long_side_max_px, rng
         )

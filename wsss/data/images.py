@@ -194,7 +194,7 @@ def read_sized_image(root: Path, record: ImageRecord) -> NDArray[np.uint8]:
             f"this picture is {image.shape[1]} x {image.shape[0]} px",
             where=root / record.path,
             expected=f"{record.width} x {record.height} px, as the index says",
-            fix="let the index stage run again",
+            fix="put the picture back, or start the run again, which makes its index anew",
         )
     return image
 

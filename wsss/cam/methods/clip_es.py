@@ -17,7 +17,7 @@ from wsss.cam.clip_words import background_words, class_words
 from wsss.cam.config import ExportConfig
 from wsss.cam.methods.clip_es_config import ClipEsSettings
 from wsss.cam.source import SourceFiles
-from wsss.data.images import read_image
+from wsss.data.images import read_sized_image
 from wsss.data.index import ImageRecord, Index
 from wsss.errors import UserError
 from wsss.maps.map_store import map_size
@@ -57,7 +57,7 @@ class ClipEsSource:
 
     def prepare(self, record: ImageRecord, root: Path) -> list[Tensor]:
         """Return a picture at each scale, as the network takes it."""
-        image = read_image(root / record.path)
+        image = read_sized_image(root, record)
         options, patch = self.method.options, self.method.clip.patch_px
         sizes = [
             (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale)))
