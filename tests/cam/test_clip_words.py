@@ -38,3 +38,8 @@ def test_coco() -> None:
     assert differing == [("snowboard", "sknowboard")]
     kept, dropped = background_words(BACKGROUND_WORDS, names)
     assert dropped == ("keyboard", "sign") and len(kept) == 23
+
+
+def test_capitals_make_no_other_class() -> None:
+    found = class_words(("Person", "TV", "Owl", "Bird"), {"Bird": "a hen"}, published=False)
+    assert found == ("person with clothes,people,human", "tvmonitor screen", "Owl", "a hen")

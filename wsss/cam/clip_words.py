@@ -66,8 +66,9 @@ def class_words(
                 expected="one of " + ", ".join(classes),
                 fix=f"did you mean {near[0]!r}?" if near else None,
             )
-    known = {**CLASS_WORDS, **(MISSPELT if published else {}), **chosen}
-    return tuple(known.get(name, name) for name in classes)
+    known = {**CLASS_WORDS, **(MISSPELT if published else {})}
+    # To CLIP, whose tokens have no capitals, `Person` and `person` are one name.
+    return tuple(chosen.get(name, known.get(name.lower(), name)) for name in classes)
 
 
 def background_words(
