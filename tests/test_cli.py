@@ -43,6 +43,28 @@ def test_errors_for_people_have_no_traceback(
     assert "Traceback" not in printed.err
 
 
+def test_a_command_that_is_asked_to_stop_leaves_nothing_half_written(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from wsss import cli; from wsss.commands import people\n"
+        "from wsss.files import atomic_file\n"
+        "def work(given):\n"
+        "    with atomic_file(given / 'a.png') as temporary:\n"
+        "        temporary.write_text('half'); os.kill(os.getpid(), signal.SIGTERM)\n"
+        "people.find_run = work; cli.main(['table', sys.argv[1]])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE)
+    assert done.returncode == 143 and b"SIGTERM: stopped" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_wrong_without_a_command_is_said_of_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WSSS_PLUGINS", "no_such_module_of_anybody")
+    assert main(["--help"]) == 2
+    assert capsys.readouterr().err.startswith("wsss: ")
+
+
 @pytest.mark.parametrize(
     ("words", "found"),
     [

@@ -18,7 +18,7 @@ from wsss.errors import PartlyDone, UserError
 from wsss.runtime.compiler import leave_compiler_out
 from wsss.runtime.ending import end
 from wsss.runtime.openmp import wait_politely
-from wsss.runtime.stage_process import explained
+from wsss.runtime.stage_process import explained, stopping
 from wsss.runtime.terminal import guarded_streams
 from wsss.stages import COMMANDS as STAGE_COMMANDS
 
@@ -102,10 +102,10 @@ def _run(given: list[str]) -> int:
             importlib.import_module("wsss.runtime.plugins").load_named_plugins()
         options = build_parser(chosen).parse_args(given)
         _check_words(given, options)
-        with explained(options.command):
+        with explained(options.command), stopping():
             options.run(options)
     except UserError as error:
-        print(f"wsss {chosen}: {error}", file=sys.stderr)
+        print(f"{' '.join(filter(None, ('wsss', chosen)))}: {error}", file=sys.stderr)
         return 1 if isinstance(error, PartlyDone) else 2
     except KeyboardInterrupt:
         print(f"\nwsss {chosen}: interrupted", file=sys.stderr)

@@ -40,14 +40,14 @@ def stage_process(
     """
     if trains and _follows():
         # One of several processes of a training: the first speaks for all.
-        with explained(command, output), _stopping():
+        with explained(command, output), stopping():
             yield
         return
     with output_lock(output, command) as locked, beating(output, command) as heartbeat:
         for path in (output, *others):
             remove_leftovers(path, alone=locked)
         try:
-            with explained(command, output), _stopping():
+            with explained(command, output), stopping():
                 yield
         except BaseException as error:
             _tell(heartbeat, error)
@@ -89,8 +89,12 @@ def explained(command: str, output: Path | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def _stopping() -> Iterator[None]:
-    """Unwind on a stop signal, so that temporary outputs go; trainings save before they do."""
+def stopping() -> Iterator[None]:
+    """Unwind on a stop signal, so that temporary outputs go; trainings save before they do.
+
+    Raises:
+        SystemExit: A signal came, with the status 128 + its number.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
