@@ -231,3 +231,4 @@ def test_plans_of_figures(project: Project) -> None:
     }
     done = project.snakemake("-n", "results/tiny-cam/figures/versus-tiny-gt.sha256")
     assert done.returncode != 0 and "no results that can be compared" in done.stdout
+    assert "expected: runs that both make CAMs, or both a segmentation" in done.stdout

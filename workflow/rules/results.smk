@@ -1,4 +1,5 @@
 # What the rules share that score and show results, of one run or of several side by side.
+from wsss.errors import UserError
 
 
 def shows_seeds(run):
@@ -194,5 +195,9 @@ def figure_manifests(wildcards):
         if CONFIG.run(other).classifier_run == other:
             kinds.append("reconstructions")
     if not kinds:
-        raise ValueError(f"{wildcards.run} and {other} have no results that can be compared")
+        raise UserError(
+            f"{wildcards.run} and {other} have no results that can be compared",
+            where=f"{folder}.sha256",
+            expected="runs that both make CAMs, or both a segmentation",
+        )
     return [f"{folder}/{kind}.sha256" for kind in kinds]
