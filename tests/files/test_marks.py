@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from conftest import Project
 from wsss.cli import main
 from wsss.errors import UserError
 from wsss.files import atomic_directory
-from wsss.files.marks import MARK, adopt, check_replaceable
+from wsss.files.marks import MARK, adopt, check_free, check_replaceable
+from wsss.files.temporaries import temporary_sibling
 from wsss.provenance import write_manifest
 
 
@@ -271,3 +274,21 @@ def test_snakemake_replaces_its_own_folders_and_adopts_older_ones(project: Proje
     done = project.snakemake(target, "--forcerun", "demo_data")
     assert done.returncode != 0 and "notes.txt" in done.stdout
     assert (data / "notes.txt").read_text() == "mine"
+
+
+def test_where_nothing_is_what_the_killed_have_left_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                            stdout=subprocess.PIPE, check=True)  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: int(killed.stdout))
+        left = temporary_sibling(tmp_path / "labels")
+    _file(left)
+    mine = temporary_sibling(tmp_path / "other")
+    _file(mine)
+    check_free(tmp_path / "labels")
+    assert [path.name for path in tmp_path.iterdir()] == [mine.name]
+    (tmp_path / "labels").symlink_to("nowhere")
+    with pytest.raises(UserError, match="something here already"):
+        check_free(tmp_path / "labels")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from wsss.api.files import find_model, prediction_settings
 from wsss.commands.exports import read_index_of
 from wsss.errors import UserError
+from wsss.files.marks import check_free
 from wsss.project.run_folders import find_run, run_name
 
 if TYPE_CHECKING:
@@ -46,12 +47,7 @@ def _export(options: argparse.Namespace) -> None:
         raise UserError("no folder to write to is named", expected="--output FOLDER")
     if output is None:
         output = run / "export" / f"model-{options.format}"
-    if output.exists():
-        raise UserError(
-            "there is something here already",
-            where=output,
-            fix="take it away, or name another place with --output",
-        )
+    check_free(output)
     from wsss.files import atomic_directory, canonical_json
     from wsss.segmentation.exports.card import Origin, model_card
     from wsss.segmentation.exports.formats import MODEL_FORMATS, smallest_px, write

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from wsss.errors import UserError, listed
+from wsss.files.temporaries import remove_leftovers
 
 MARK = ".wsss-folder.json"
 """Name of the mark. Readers of such folders skip it."""
@@ -81,6 +82,23 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
             fix="choose another output (or another folder under `roots:`), or move what is in "
             "there away; nothing was touched",
         )
+
+
+def check_free(path: Path) -> None:
+    """Refuse to write where there is anything, be it a link to nothing.
+
+    What starts that were killed have left beside it goes.
+
+    Raises:
+        UserError: There is something.
+    """
+    if os.path.lexists(path):
+        raise UserError(
+            "there is something here already",
+            where=path,
+            fix="take it away, or name another place with --output",
+        )
+    remove_leftovers(path, alone=False)
 
 
 def check_file_replaceable(

@@ -13,8 +13,8 @@ from wsss.data.exports.label_studio import LABEL_STUDIO
 from wsss.data.exports.labels import Export, LabelMaps
 from wsss.data.exports.voc import CVAT, VOC
 from wsss.data.images import IGNORE
-from wsss.errors import UserError
 from wsss.files import atomic_directory, atomic_file
+from wsss.files.marks import check_free
 
 
 def write_png(labels: LabelMaps, path: Path) -> None:
@@ -49,12 +49,7 @@ def export_labels(labels: LabelMaps, name: str, output: Path) -> None:
         UserError: Something is at `output`, or a label map does not fit its image.
     """
     export = EXPORTS[name]
-    if output.exists():
-        raise UserError(
-            "there is something here already",
-            where=output,
-            fix="take it away, or name another place with --output",
-        )
+    check_free(output)
     with atomic_file(output) if export.suffix else atomic_directory(output) as temporary:
         export.write(labels, temporary)
 
