@@ -94,3 +94,13 @@ def test_a_table_in_utf_16_is_called_so(tmp_path):
     with pytest.raises(UserError, match="UTF-16") as refused:
         build_index(FORMATS.parse({"format": "table", "file": "t.csv"}, where="index"), tmp_path)
     assert "CSV UTF-8" in str(refused.value)
+
+
+def test_vias_list_of_regions_is_no_table_of_tags(tmp_path):
+    picture(tmp_path / "a.jpg", 0)
+    columns = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes"
+    cells = 'a.jpg,120,"{}",1,0,"{""name"":""rect""}","{""type"":""dog""}"'
+    (tmp_path / "via.csv").write_text(f"{columns},region_attributes\n{cells}\n")
+    with pytest.raises(UserError, match="this is VIA's list of regions") as refused:
+        read(tmp_path)
+    assert "export the annotations as COCO" in str(refused.value)
