@@ -21,6 +21,7 @@ from wsss.errors import UserError, listed
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 _OPAQUE = 128
 _DRAWN = ("brushlabels", "polygonlabels")
+_NOT_DRAWN = ("rectanglelabels", "ellipselabels", "keypointlabels")
 
 
 def read_label_studio(tasks: Sequence[dict[str, Any]], place: str, names: ClassNames) -> Drawing:
@@ -32,6 +33,7 @@ def read_label_studio(tasks: Sequence[dict[str, Any]], place: str, names: ClassN
     drawing = Drawing(tool="Label Studio's JSON", knows_unsure=False)
     without: list[str] = []
     empty: list[str] = []
+    boxes: list[str] = []
     try:
         for task in tasks:
             picture = _picture(task)
@@ -49,6 +51,8 @@ def read_label_studio(tasks: Sequence[dict[str, Any]], place: str, names: ClassN
             if not regions:
                 empty.append(picture)
                 continue
+            if any(each.get("type") in _NOT_DRAWN for each in last["result"]):
+                boxes.append(picture)
             sizes = {
                 (whole_number(each["original_height"]), whole_number(each["original_width"]))
                 for each in regions
@@ -62,6 +66,8 @@ def read_label_studio(tasks: Sequence[dict[str, Any]], place: str, names: ClassN
     if empty:
         what = "left out, without brush strokes and polygons"
         drawing.notes.append(f"{what}: {len(empty)} ({listed(empty, 3)})")
+    if boxes:
+        drawing.notes.append(f"left out, boxes, ellipses and points: in {listed(boxes, 3)}")
     return drawing
 
 
@@ -101,6 +107,8 @@ def _read(
         draw = _brush if kind == "brushlabels" else _polygon
         try:
             value = region["value"]
+            if len(value[kind]) != 1:
+                raise ValueError(f"its labels are {value[kind]!r:.80}, expected one")
             (name,) = value[kind]
             mask = draw(value, size)
         except (ValueError, KeyError, IndexError, TypeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from wsss.data.listing import require_file
 from wsss.errors import UserError
 
 READ = (
-    "CVAT's Segmentation mask 1.1 (a zip), COCO JSON (or CVAT's zip of it), Label Studio's JSON, "
+    "CVAT's Segmentation mask 1.1 (a zip), COCO JSON (or a zip of it), Label Studio's JSON, "
     "a VOC folder with SegmentationClass/, or a folder of label PNGs"
 )
 
@@ -45,10 +46,24 @@ def read_drawing(source: Path, classes: tuple[str, ...]) -> Drawing:
     if voc.base(files) is not None:
         return voc.read_voc(files, names)
     documents = [name for name in files.names if name.lower().endswith(".json")]
-    if len(documents) == 1:
-        place = files.place(documents[0])
-        return _drawing(parse_json(files.read(documents[0]), place), place, names)
+    if documents:
+        # One a set, where the tool knows sets.
+        return _together([_of_zip(files, name, names) for name in documents], source)
     raise UserError("no masks of a kind that is known are here", where=source, expected=READ)
+
+
+def _of_zip(files: Files, name: str, names: ClassNames) -> Drawing:
+    return _drawing(parse_json(files.read(name), files.place(name)), files.place(name), names)
+
+
+def _together(drawings: Sequence[Drawing], source: Path) -> Drawing:
+    first, *others = drawings
+    for each in others:
+        if each.tool != first.tool:
+            raise UserError(f"this zip has {first.tool} and {each.tool}", where=source)
+        first.masks += each.masks
+        first.notes += each.notes
+    return first
 
 
 def _read_folder(files: Files, names: ClassNames) -> Drawing:
