@@ -18,6 +18,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from wsss.data.index import ImageRecord
 from wsss.data.jpeg import missing_part
+from wsss.data.other_files import what_it_is
 from wsss.errors import UserError, listed
 from wsss.files.marks import MARK
 
@@ -123,7 +124,7 @@ def _unreadable(path: str | PathLike[str], error: BaseException) -> UserError:
         return UserError(f"this picture does not exist{link}", where=path)
     reason = str(error) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
-        reason = f"it is none of {', '.join(FORMATS)}"
+        reason = f"it is none of {', '.join(FORMATS)}{what_it_is(path)}"
     return UserError(
         f"cannot read this picture: {reason}",
         where=path,
