@@ -145,7 +145,10 @@ def test_a_working_folder_has_what_snakemake_needs(tmp_path, monkeypatch, capsys
     for name in ("Snakefile", "config.yaml", "workflow/rules", "profiles/default"):
         assert (tmp_path / "work" / name).exists()
     assert main(["init", "--project", "work"]) == 2
-    assert "something here already" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "something here already" in told and "cd work  and leave out --project" in told
+    assert main(["init", "--project", "."]) == 2
+    assert "--project" not in capsys.readouterr().err.partition("something here already")[2]
 
 
 def test_run_needs_a_working_folder(tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -34,10 +35,13 @@ def make_working_folder(folder: Path) -> None:
         UserError: Something is in it already.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        is_one = all((folder / name).exists() for name in PARTS)
+        go_on = f"it is a working folder:  cd {shlex.quote(str(folder))}  and leave out --project"
         raise UserError(
             "there is something here already",
             where=folder,
             expected="a folder that does not exist yet, or an empty one",
+            fix=go_on if is_one else None,
         )
     source = source_folder()
     with atomic_directory(folder) as temporary:
