@@ -41,7 +41,13 @@ def test_snakemake_has_the_time_to_end(tmp_path: Path, number: int, status: int)
     command = [sys.executable, "-m", "wsss.cli", "run", "demo"]
     environment = {**os.environ, "PYTHONPATH": path}
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, start_new_session=True, stderr=subprocess.PIPE
+        command,
+        cwd=tmp_path,
+        env=environment,
+        start_new_session=True,
+        # Where the tests run in the background Ctrl-C is ignored, and by all that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        stderr=subprocess.PIPE,
     ) as program:
         try:
             deadline = time.monotonic() + 240
