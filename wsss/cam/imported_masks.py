@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wsss.cam.imported_maps import below, require_pictures
+from wsss.data.coco_entries import plain_id
 from wsss.data.index import ImageRecord
-from wsss.data.json_files import read_data_json, whole_number
+from wsss.data.json_files import read_data_json
 from wsss.data.run_lengths import run_lengths
 from wsss.errors import UserError
 from wsss.files import is_below
@@ -132,7 +133,7 @@ class Masks:
 
 def _id(value: Any, place: Path) -> int | str:
     try:
-        return value if isinstance(value, str) else whole_number(value)
+        return plain_id(value)
     except (TypeError, ValueError):
         raise UserError(
             f"the id {str(value)[:60]} of an image",
