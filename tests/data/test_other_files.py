@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from wsss.data.images import probe_image, read_image
+from wsss.data.other_files import what_it_is
 from wsss.errors import UserError
 
 KINDS = {
@@ -30,3 +31,8 @@ def test_what_a_file_is_is_said(tmp_path: Path, read, content: bytes) -> None:
     assert caught.match(r"it is none of BMP, JPEG, PNG, TIFF, WEBP")
     found = caught.value.found
     assert found.endswith("WEBP") if KINDS[content] == "WEBP$" else KINDS[content] in found
+
+
+def test_what_is_called_by_its_name_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1")
+    assert what_it_is(tmp_path / "a.heic") == ""

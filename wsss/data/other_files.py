@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 
 _BYTES = 64
 # HEIF's family: a box of this kind first, then the brand.
@@ -28,7 +29,8 @@ def what_it_is(path: str | PathLike[str]) -> str:
         return ""
     if not start:
         return ": it is empty"
-    if start[_BOX] == b"ftyp" and start[_BRAND] in _HEIF:
+    is_named_so = Path(path).suffix.lower() in (".heic", ".heif")
+    if start[_BOX] == b"ftyp" and start[_BRAND] in _HEIF and not is_named_so:
         return f", but {_HEIF[start[_BRAND]]}, whatever its name; {_HEIF_TODO}"
     words = (text for magic, text in _BEGINNINGS.items() if start.lstrip().startswith(magic))
     return next((f", but {text}" for text in words), "")
