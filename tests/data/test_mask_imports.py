@@ -285,7 +285,7 @@ def test_pictures_are_found_by_name_and_path_and_never_guessed():
         ('{"a": 1}', "neither COCO's nor Label Studio's"),
         ("no", "this is not JSON"),
         ('[{"image": "a.jpg", "tag": []}]', "JSON-MIN"),
-        ('{"images": [{}], "annotations": [], "categories": []}', "malformed"),
+        ('{"images": [{}], "annotations": [], "categories": []}', "its images has no id"),
     ],
 )
 def test_what_is_no_masks_is_said_so(tmp_path, content, message):
