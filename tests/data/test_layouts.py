@@ -118,14 +118,14 @@ def test_the_list_decides_the_fingerprint_and_masks_do_not(tmp_path, write):
     assert listing_fingerprint(settings, tmp_path) != before
 
 
-def test_a_category_without_id_is_a_problem_of_its_whole_file(tmp_path):
+def test_a_category_without_id_is_named_by_its_place(tmp_path):
     file = coco(tmp_path, list(TAGS)) / "export" / "result.json"
     values = json.loads(file.read_text())
     del values["categories"][1]["id"]
     file.write_text(json.dumps(values))
-    listing = list_coco_json(CocoJsonSettings(train_file="export/result.json"), tmp_path)
-    first = listing.problems[0]
-    assert (first.file, first.line, first.kind) == ("export/result.json", 0, "bad category")
+    with pytest.raises(UserError, match="entry 2 of its categories has no id") as refused:
+        list_coco_json(CocoJsonSettings(train_file="export/result.json"), tmp_path)
+    assert refused.value.where == str(file)
 
 
 def test_classes_of_a_one_hot_table_keep_its_order(tmp_path):
