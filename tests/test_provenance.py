@@ -84,6 +84,17 @@ def test_closure_follows_every_way_of_importing(package: Path) -> None:
     )
 
 
+def test_imports_count_however_deep_they_stand(package: Path) -> None:
+    (package / "data/dynamic.py").write_text(
+        "def f(x):\n"
+        "    try:\n        pass\n"
+        "    except ValueError:\n        from wsss.data import sibling\n"
+        "    match x:\n        case 1:\n            import wsss.data.types\n"
+    )
+    found = closure("wsss.data.dynamic", folder=package)
+    assert {"wsss.data.sibling", "wsss.data.types"} < set(found)
+
+
 def test_modules_that_are_loaded_by_name_count_where_they_are_chosen(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ import functools
 import hashlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +96,15 @@ def _closure(modules: tuple[str, ...], folder: Path) -> dict[str, Path]:
         if find(name) is None:
             raise ModuleNotFoundError(f"no module {name} in {folder}")
     seen: dict[str, Path] = {}
+    looked_for: set[str] = set()
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
+        if name in looked_for or name in OUTSIDE:
+            continue
+        looked_for.add(name)
         path = find(name)
-        if name in seen or name in OUTSIDE or path is None:
+        if path is None:
             continue
         seen[name] = path
         # Importing a module runs the `__init__` of every package above it.
@@ -167,7 +171,8 @@ def _shape(node: Any) -> Any:
         return node
     fields = []
     is_message = isinstance(node, ast.Call) and _called(node) in MESSAGES
-    for name, value in ast.iter_fields(node):
+    for name in node._fields:
+        value: Any = getattr(node, name, None)
         if is_message and name in ("args", "keywords"):
             continue
         if name == "body" and isinstance(node, _Documented):
@@ -196,7 +201,9 @@ def _without_strings(body: list[ast.stmt]) -> list[ast.stmt]:
 def _imported(stamp: _Stamp, module: str) -> tuple[str, ...]:
     package = module if stamp[0].endswith("__init__.py") else module.rpartition(".")[0]
     names: list[str] = []
-    for node in _running_nodes(_parse(stamp)):
+    # Only a call of that name is an expression that imports.
+    calls = b"import_module" in Path(stamp[0]).read_bytes()
+    for node in _running_nodes(_parse(stamp), expressions=calls):
         if isinstance(node, ast.Import):
             names.extend(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -226,14 +233,17 @@ def _import_module_argument(node: ast.Call) -> list[str]:
     return []
 
 
-def _running_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    yield node
-    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-        children: list[ast.AST] = list(node.orelse)
-    else:
-        children = list(ast.iter_child_nodes(node))
-    for child in children:
-        yield from _running_nodes(child)
+def _running_nodes(tree: ast.Module, *, expressions: bool) -> Iterator[ast.AST]:
+    """Yield what is not under `if TYPE_CHECKING:`; expressions are nine tenths of a module."""
+    kinds = (ast.AST,) if expressions else (ast.stmt, ast.excepthandler, ast.match_case)
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        children: Iterable[ast.AST] = ast.iter_child_nodes(node)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            children = node.orelse
+        waiting.extend(child for child in children if isinstance(child, kinds))
 
 
 def file_fingerprint(path: Path, *, blocks: int = 64, block_bytes: int = 65536) -> str:
