@@ -31,7 +31,8 @@ LOCKED ?= $(shell $(PYTHON) -c 'import platform, sys; print("yes" if (*sys.versi
 
 # uv takes a minute where pip takes several. It does not read pip's configuration, so that pip
 # takes over on machines which only reach their packages through that. Compiled here, as pip does
-# by itself: where PYTHONDONTWRITEBYTECODE is set, every stage would compile PyTorch anew (4 s).
+# by itself: where PYTHONDONTWRITEBYTECODE is set, every stage would compile PyTorch anew (4 s), and
+# the library.
 $(INSTALLED): pyproject.toml constraints.txt requirements.lock envs/uv.lock
 	@command -v $(PYTHON) > /dev/null || { \
 	  echo "make: $(PYTHON) is not here; name a Python of 3.11 or later: make PYTHON=python3.12 ..." >&2; exit 1; }
@@ -48,6 +49,7 @@ else
 	  -c constraints.txt -e '.[dev]' \
 	  || $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 endif
+	$(BIN)/python -m compileall -q wsss
 	touch $@
 
 # What is in the lock files already stays as it is, unless pyproject.toml or constraints.txt want

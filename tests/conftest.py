@@ -14,10 +14,18 @@ from typing import IO
 import numpy as np
 import pytest
 from PIL import Image
+from warm_programs import warm_program, warm_programs
 
 REPOSITORY = Path(__file__).parent.parent
 # Test tensors are tiny: threads only get in each other's way, above all beside pytest -n.
 THREADS = 2
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pass over files without slow tests where only those are wanted: importing all takes long."""
+    if config.option.markexpr != "slow" or collection_path.suffix != ".py":
+        return None
+    return "mark.slow" not in collection_path.read_text() or None
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -124,6 +132,17 @@ runs:
 """
 
 
+def _ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait for a process; return its status and what it printed."""
+    with process:
+        try:
+            output, _ = process.communicate(timeout=580)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+
 class Project:
     """A copy of the workflow and the library in a folder of its own, with the run `tiny`."""
 
@@ -131,9 +150,10 @@ class Project:
         self.folder = folder
         for name in ("Snakefile", "config.yaml"):
             shutil.copy(REPOSITORY / name, folder / name)
-        ignored = shutil.ignore_patterns("__pycache__")
+        being_compiled = shutil.ignore_patterns("*.pyc.*")
         for name in ("workflow", "profiles", "envs", "wsss"):
-            shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored)
+            # With what is compiled, which Python looks at only where it fits the source.
+            shutil.copytree(REPOSITORY / name, folder / name, ignore=being_compiled)
         (folder / "config.local.yaml").write_text(TINY_RUN)
         write_tiny_data(folder / "data" / "tiny")
 
@@ -141,10 +161,17 @@ class Project:
         self, *command: str, output: int | IO[str] = subprocess.PIPE
     ) -> subprocess.Popen[str]:
         """Start a command of the environment in the project, its own copy of the library first."""
+        program = Path(sys.executable).parent / command[0]
+        return self._start(str(program), *command[1:], output=output)
+
+    def _start(
+        self, *command: str, output: int | IO[str] = subprocess.PIPE, **variables: str
+    ) -> subprocess.Popen[str]:
+        environment = {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", **variables}
         return subprocess.Popen(
-            [str(Path(sys.executable).parent / command[0]), *command[1:]],
+            command,
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -153,21 +180,17 @@ class Project:
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; see `start`."""
-        with self.start(*command) as process:
-            try:
-                output, _ = process.communicate(timeout=580)
-            except BaseException:
-                process.kill()
-                raise
-        return subprocess.CompletedProcess(command, process.returncode, output)
+        return _ended(self.start(*command))
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake on two cores."""
-        return self.run("snakemake", "--cores", "2", *arguments)
+    def snakemake(self, *arguments: str, by_itself: str = "") -> subprocess.CompletedProcess[str]:
+        """Run Snakemake on two cores; see `warm_programs`, also for the stages `by_itself`."""
+        command = (warm_program("snakemake"), "--cores", "2", *arguments)
+        variables = {"PATH": warm_programs(), "START_BY_ITSELF": by_itself}
+        return _ended(self._start(*command, **variables))
 
-    def make(self, *targets: str) -> str:
+    def make(self, *targets: str, by_itself: str = "") -> str:
         """Build targets and return what was printed; a failure fails the test."""
-        done = self.snakemake(*targets)
+        done = self.snakemake(*targets, by_itself=by_itself)
         assert done.returncode == 0, done.stdout
         return done.stdout
 

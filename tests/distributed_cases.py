@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from cam_settings import as_method
 from torch import Tensor
+from warm_programs import warm_program
 
 from wsss.cam.methods.acr_config import AcrConfig
 from wsss.cam.methods.acr_vit_config import AcrVitSettings
@@ -323,11 +324,11 @@ def free_port() -> int:
 
 
 def start_pair(folder: Path, *names: str) -> list[subprocess.Popen[str]]:
-    """Start two processes that train together."""
+    """Start two processes that train together; forks, as importing takes longer than that."""
     port = str(free_port())
     return [
         subprocess.Popen(
-            [sys.executable, __file__, str(folder), *names],
+            [warm_program("script"), __file__, str(folder), *names],
             env={
                 **os.environ,
                 "PYTHONPATH": str(Path(__file__).parents[1]),

@@ -263,7 +263,7 @@ def test_snakemake_does_not_remove_others_files_among_the_shards(project: Projec
 
 def test_snakemake_replaces_its_own_folders_and_adopts_older_ones(project: Project) -> None:
     target = "results/demo/index.csv"
-    project.make(target)
+    project.make(target, by_itself="demo-data")
     data = project.folder / "results/demo-data"
     assert (data / MARK).is_file()
     (data / MARK).unlink()

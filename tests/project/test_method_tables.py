@@ -294,7 +294,8 @@ def test_seeds_that_were_scored_differently_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_comparison_end_to_end(project: Project) -> None:
-    printed = project.make("results/tiny/methods.csv", "--config", METHODS)
+    asked = ("results/tiny/methods.csv", "--config", METHODS)
+    printed = project.make(*asked, by_itself="methods-table")
     folder = project.folder / "results" / "tiny"
     with open(folder / "methods.csv", newline="") as handle:
         rows = list(csv.DictReader(handle))

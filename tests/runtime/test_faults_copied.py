@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from conftest import Project
-from warm_wsss import warm_wsss
 
 TARGET = "results/tiny/irn/labels.sha256"
 
@@ -35,32 +34,28 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_copied_results_are_taken_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copied_results_are_taken_as_they_are(tmp_path: Path) -> None:
     for name in ("origin", "results_alone"):
         (tmp_path / name).mkdir()
     origin = Project(tmp_path / "origin")
-    with warm_wsss(origin.folder) as path:
-        monkeypatch.setenv("PATH", path)
-        origin.make(TARGET)
-        made = contents(origin.folder / "results")
+    origin.make(TARGET)
+    made = contents(origin.folder / "results")
 
-        # The whole project, Snakemake's records with it.
-        copy_with_new_times(origin.folder, tmp_path / "whole")
-        whole = object.__new__(Project)
-        whole.folder = tmp_path / "whole"
-        assert whole.planned(TARGET) == {}
-        assert contents(whole.folder / "results") == made
+    # The whole project, Snakemake's records with it.
+    copy_with_new_times(origin.folder, tmp_path / "whole")
+    whole = object.__new__(Project)
+    whole.folder = tmp_path / "whole"
+    assert whole.planned(TARGET) == {}
+    assert contents(whole.folder / "results") == made
 
-        # The results alone, into another copy of the project: it is told that they are current.
-        alone = Project(tmp_path / "results_alone")
-        copy_with_new_times(origin.folder / "results", alone.folder / "results")
-        done = alone.snakemake("--touch", TARGET)
-        assert done.returncode == 0, done.stdout
-        assert alone.planned(TARGET) == {}
-        assert "Nothing to be done" in alone.make(TARGET)
-        after = contents(alone.folder / "results")
-        for name, content in made.items():
-            # The plan is that of the last start.
-            assert after[name] == content or name == "tiny/plan.json", name
+    # The results alone, into another copy of the project: it is told that they are current.
+    alone = Project(tmp_path / "results_alone")
+    copy_with_new_times(origin.folder / "results", alone.folder / "results")
+    done = alone.snakemake("--touch", TARGET)
+    assert done.returncode == 0, done.stdout
+    assert alone.planned(TARGET) == {}
+    assert "Nothing to be done" in alone.make(TARGET)
+    after = contents(alone.folder / "results")
+    for name, content in made.items():
+        # The plan is that of the last start.
+        assert after[name] == content or name == "tiny/plan.json", name

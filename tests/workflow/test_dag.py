@@ -120,7 +120,9 @@ def test_lint(project: Project) -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(tmp_path_factory.mktemp("made"))
-    project.make(MIOU)
+    # Without anything imported beforehand.
+    done = project.run("snakemake", "--cores", "2", MIOU)
+    assert done.returncode == 0, done.stdout
     return project
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import Project
-from warm_wsss import warm_wsss
 
 RESULTS = "results/tiny"
 TARGETS = [f"{RESULTS}/{name}" for name in ("predictions.sha256", "predictions_crf.sha256")]
@@ -57,51 +56,44 @@ def unreadable(image: Path) -> Iterator[None]:
         image.write_bytes(content)
 
 
-@pytest.fixture
-def served(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    with warm_wsss(project.folder) as path:
-        monkeypatch.setenv("PATH", path)
-        yield project
-
-
 @pytest.mark.slow
-def test_stages_are_shared_as_the_configuration_says(served: Project) -> None:
-    results = served.folder / RESULTS
-    configure(served, shards=1)
-    started = rules(served.make(*TARGETS))
+def test_stages_are_shared_as_the_configuration_says(project: Project) -> None:
+    results = project.folder / RESULTS
+    configure(project, shards=1)
+    started = rules(project.make(*TARGETS))
     assert started["count_shards"] == 4 and not any(name.endswith("_shard") for name in started)
     alone = digests(results)
     assert len(alone) == 2 + 4 + 8 + 8 + 3 + 3
 
     # Another number: nothing runs, until a stage has to.
-    configure(served, shards=3)
-    assert served.planned(*TARGETS) == {}
+    configure(project, shards=3)
+    assert project.planned(*TARGETS) == {}
     (results / "cams.h5").unlink()
-    started = rules(served.make(*TARGETS))
+    started = rules(project.make(*TARGETS))
     for rule in SHARED:
         assert started[f"{rule.removesuffix('_crf')}_shard"] == 3 and started[rule] == 1, rule
     assert digests(results) == alone
     assert not [
         path for path in (results / "shards").rglob("*") if path.is_dir() and "-of-" in path.name
     ]
-    configure(served, shards=2)
-    assert served.planned(*TARGETS) == {}
+    configure(project, shards=2)
+    assert project.planned(*TARGETS) == {}
 
     # A job that ends early is made again alone, and goes together with what the others had made.
     labels = f"{RESULTS}/irn/labels.sha256"
-    configure(served, shards=3, foreground=0.35)
-    with unreadable(served.folder / "data" / "tiny" / "images" / "image_04.png"):
+    configure(project, shards=3, foreground=0.35)
+    with unreadable(project.folder / "data" / "tiny" / "images" / "image_04.png"):
         # The index would see that picture first.
         rules_alone = ("labels", "labels_shard", "count_shards", "stage_config")
-        failed = served.snakemake(labels, "--allowed-rules", *rules_alone)
+        failed = project.snakemake(labels, "--allowed-rules", *rules_alone)
     assert failed.returncode != 0 and "image_04.png" in failed.stdout
-    assert served.planned(labels) == {"labels_shard": 1, "labels": 1}
+    assert project.planned(labels) == {"labels_shard": 1, "labels": 1}
     # Where there are no results, another number counts at once.
-    configure(served, shards=5, foreground=0.35)
-    assert served.planned(labels) == {"labels_shard": 1, "labels": 1}
-    (served.folder / labels).unlink()
-    assert served.planned(labels) == {"count_shards": 1, "labels": 1}
-    configure(served, shards=3, foreground=0.35)
-    started = rules(served.make(labels))
+    configure(project, shards=5, foreground=0.35)
+    assert project.planned(labels) == {"labels_shard": 1, "labels": 1}
+    (project.folder / labels).unlink()
+    assert project.planned(labels) == {"count_shards": 1, "labels": 1}
+    configure(project, shards=3, foreground=0.35)
+    started = rules(project.make(labels))
     assert (started["labels_shard"], started["labels"]) == (1, 1)
-    assert len((served.folder / labels).read_text().splitlines()) == 8
+    assert len((project.folder / labels).read_text().splitlines()) == 8

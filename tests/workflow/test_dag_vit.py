@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from conftest import Project
 from PIL import Image
-from warm_wsss import warm_wsss
 
 from wsss.cam.model_file import CLASSIFIER
 from wsss.data.formats import demo_pictures as demo
@@ -74,18 +73,14 @@ def test_the_same_rules_serve_both_methods(transformers: Project) -> None:
 
 
 @pytest.mark.slow
-def test_demo_pictures_to_tables_and_figures(
-    transformers: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_demo_pictures_to_tables_and_figures(transformers: Project) -> None:
     results = transformers.folder / "results"
     versus = "figures/versus-few-mct"
-    with warm_wsss(transformers.folder) as path:
-        monkeypatch.setenv("PATH", path)
-        transformers.make(
-            *(f"results/{run}/miou.csv" for run in BOTH),
-            *(f"results/few-vit/{name}" for name in ("ablation.csv", f"{versus}.sha256")),
-            "results/few-refined/cams.h5",
-        )
+    transformers.make(
+        *(f"results/{run}/miou.csv" for run in BOTH),
+        *(f"results/few-vit/{name}" for name in ("ablation.csv", f"{versus}.sha256")),
+        "results/few-refined/cams.h5",
+    )
 
     for run in BOTH:
         table = rows(results / run / "miou.csv")

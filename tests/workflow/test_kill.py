@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import Project
-from warm_wsss import warm_wsss
+from warm_programs import warm_programs
 
 from wsss.files.marks import MARK
 
@@ -138,39 +138,39 @@ def test_snakemake_and_its_stages_killed_end_with_the_same_bytes(
         second = project.snakemake(MIOU)
         assert second.returncode != 0 and "--unlock" in second.stdout, second.stdout
 
-    with warm_wsss(project.folder) as path:
-        monkeypatch.setenv("PATH", path)
-        # Snakemake alone; the training it leaves behind still holds its output when the next
-        # start comes to it, which waits.
-        with Killed(project, tmp_path / "first.log") as first:
-            orphan = first.wait_for("cam/model.safetensors")
-            os.kill(orphan, signal.SIGSTOP)
-            assert_locked()  # two at a time
-            first.kill()
-        try:
-            assert_locked()  # the lock outlives its Snakemake
-            assert project.snakemake("--unlock").returncode == 0
-            with Killed(project, tmp_path / "second.log") as second:
-                log = logs / "cam.log"  # Snakemake removes the earlier one first
-                while not log.exists() or "is writing it; waiting" not in log.read_text():
-                    assert second.process.poll() is None, second.output()
-                    time.sleep(0.02)
-                assert f"process {orphan} " in log.read_text()
-                os.kill(orphan, signal.SIGCONT)
-                # The stage alone, then: its Snakemake says so and ends.
-                os.kill(second.wait_for("irn/model.safetensors"), signal.SIGKILL)
-                assert second.process.wait() == 1
-                assert "Error in rule irn" in second.output()
-        finally:
-            with suppress(ProcessLookupError):
-                os.kill(orphan, signal.SIGCONT)
-        # Both at once, as when a machine goes down.
-        with Killed(project, tmp_path / "third.log") as third:
-            stage = third.wait_for("segmentation/model.safetensors")
-            third.kill()
-            os.kill(stage, signal.SIGKILL)
+    # Of the Snakemake that is killed; each starts by itself.
+    monkeypatch.setenv("PATH", warm_programs())
+    # Snakemake alone; the training it leaves behind still holds its output when the next
+    # start comes to it, which waits.
+    with Killed(project, tmp_path / "first.log") as first:
+        orphan = first.wait_for("cam/model.safetensors")
+        os.kill(orphan, signal.SIGSTOP)
+        assert_locked()  # two at a time
+        first.kill()
+    try:
+        assert_locked()  # the lock outlives its Snakemake
         assert project.snakemake("--unlock").returncode == 0
-        project.make(MIOU)
+        with Killed(project, tmp_path / "second.log") as second:
+            log = logs / "cam.log"  # Snakemake removes the earlier one first
+            while not log.exists() or "is writing it; waiting" not in log.read_text():
+                assert second.process.poll() is None, second.output()
+                time.sleep(0.02)
+            assert f"process {orphan} " in log.read_text()
+            os.kill(orphan, signal.SIGCONT)
+            # The stage alone, then: its Snakemake says so and ends.
+            os.kill(second.wait_for("irn/model.safetensors"), signal.SIGKILL)
+            assert second.process.wait() == 1
+            assert "Error in rule irn" in second.output()
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(orphan, signal.SIGCONT)
+    # Both at once, as when a machine goes down.
+    with Killed(project, tmp_path / "third.log") as third:
+        stage = third.wait_for("segmentation/model.safetensors")
+        third.kill()
+        os.kill(stage, signal.SIGKILL)
+    assert project.snakemake("--unlock").returncode == 0
+    project.make(MIOU)
     found = results(project.folder / "results" / "tiny")
     expected = results(stages[0] / "quiet")
     assert_same({name: found.get(name, b"") for name in expected}, expected)
