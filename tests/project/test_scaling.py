@@ -89,6 +89,9 @@ def test_another_method_s_time_is_not_guessed():
 def test_clusters_take_time():
     plain, clustered = run_of("voc-lite-cam"), run_of("voc-lite-lpcam")
     assert expected_minutes(clustered, 663, 1) > expected_minutes(plain, 663, 1) + 1
+    twice = run_of("voc-lite-lpcam", lpcam={"rounds": 2})
+    found = [expected_minutes(run, 663, 1) for run in (plain, clustered, twice)]
+    assert found[2] - found[1] == pytest.approx(found[1] - found[0])
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ SECONDS_PER_TRAINING_PICTURE: Mapping[str, float] = {
     "pseudo_labels": 0.5 * 60 / 663,
     "lpcam": 1.6 * 60 / 663,
 }
-"""Time of a picture by stage, `lpcam` where the run has that."""
+"""Time of a picture by stage; of `lpcam`, where the run has that, in each round."""
 SECONDS_PER_PREDICTED_PICTURE = 3.8 * 60 / 321
 """Prediction and its CRF."""
 
@@ -111,13 +111,16 @@ def expected_minutes(run: Run, pictures: int, predicted: int) -> float | None:
     if TIMED not in (run.name, *run.parents):
         return None
     labelled = run.has_cams and run.stop_after != "cam"
-    made = {
-        "export": run.has_cams,
-        "labels": labelled,
-        "pseudo_labels": labelled,
-        "lpcam": run.has_cams and run.stages["export"].refine == "lpcam",
+    clustered = run.has_cams and run.stages["export"].refine == "lpcam"
+    passes = {
+        "export": int(run.has_cams),
+        "labels": int(labelled),
+        "pseudo_labels": int(labelled),
+        "lpcam": run.stages["lpcam"].rounds if clustered else 0,
     }
-    seconds = sum(pictures * SECONDS_PER_TRAINING_PICTURE[stage] for stage in made if made[stage])
+    seconds = pictures * sum(
+        count * SECONDS_PER_TRAINING_PICTURE[stage] for stage, count in passes.items()
+    )
     if run.stop_after == "segmentation":
         seconds += predicted * SECONDS_PER_PREDICTED_PICTURE
     for stage, count in updates(run, pictures).items():
