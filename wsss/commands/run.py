@@ -75,7 +75,10 @@ def _wait_for(command: Sequence[str], environment: Mapping[str, str]) -> int:
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         # A terminal sends Ctrl-C to the program, too; what else ends this process is for it alone.
-        interrupted.append(number) if number == signal.SIGINT else program.send_signal(number)
+        if number == signal.SIGINT:
+            interrupted.append(number)
+        else:
+            program.send_signal(number)
 
     asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     # Who has a signal ignored, as nohup does, wants it ignored.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,7 +17,6 @@ from wsss.data.imports.drawn import ClassNames, Drawing, DrawnMask, Label
 from wsss.data.json_files import whole_number
 from wsss.errors import UserError, listed
 
-_UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 _OPAQUE = 128
 _DRAWN = ("brushlabels", "polygonlabels")
 _NOT_DRAWN = ("rectanglelabels", "ellipselabels", "keypointlabels")
@@ -84,9 +82,7 @@ def _picture(task: dict[str, Any]) -> str:
         address = urlsplit(text)
         path = PurePosixPath(parse_qs(address.query).get("d", [unquote(address.path)])[0])
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            # Label Studio puts eight digits before the name of what is uploaded.
-            uploaded = "upload" in path.parts
-            return str(path.with_name(_UPLOADED.sub("", path.name)) if uploaded else path)
+            return str(path)
     if isinstance(data.get("name"), str):
         return str(data["name"])
     raise ValueError(f"no picture in {sorted(data)}")
