@@ -4,6 +4,7 @@ import ast
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -230,6 +231,54 @@ def test_touching_changes_nothing(package: Path) -> None:
     before = closure_hash("wsss.cam.training", folder=package)
     os.utime(package / "files.py", (1, 1))
     assert closure_hash("wsss.cam.training", folder=package) == before
+
+
+def test_a_hash_is_kept_as_long_as_the_sources_stay(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSSS_CACHE", str(tmp_path / "cache"))
+    first = closure_hash("wsss.cam.training", folder=package)
+    (entry,) = (tmp_path / "cache" / "code").iterdir()
+    assert entry.read_text() == first
+    parsed = []
+    parse = ast.parse
+    monkeypatch.setattr(ast, "parse", lambda *a, **k: parsed.append(a) or parse(*a, **k))
+    copied = shutil.copytree(package, tmp_path / "elsewhere")
+    assert closure_hash("wsss.cam.training", folder=copied) == first
+    assert not parsed
+    # Another module is another entry; so is a comment, whose hash is the same.
+    assert closure_hash("wsss.cam.config", folder=copied) != first
+    with open(copied / "files.py", "a") as file:
+        file.write("# a comment\n")
+    assert closure_hash("wsss.cam.training", folder=copied) == first
+    assert parsed
+    assert len(list(entry.parent.iterdir())) == 3
+
+
+@pytest.mark.parametrize("damage", [b"", b"0123", b"\xff" * 16, b"g" * 16])
+def test_a_damaged_entry_is_worked_out_again(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes
+) -> None:
+    monkeypatch.setenv("WSSS_CACHE", str(tmp_path / "cache"))
+    first = closure_hash("wsss.cam.training", folder=package)
+    (entry,) = (tmp_path / "cache" / "code").iterdir()
+    entry.write_bytes(damage)
+    assert closure_hash("wsss.cam.training", folder=package) == first
+    assert entry.read_text() == first
+
+
+def test_hashes_are_made_where_none_can_be_kept(
+    package: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WSSS_CACHE", str(tmp_path / "cache"))
+    first = closure_hash("wsss.cam.training", folder=package)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("WSSS_CACHE", str(tmp_path / "file" / "cache"))
+    assert closure_hash("wsss.cam.training", folder=package) == first
+    assert capsys.readouterr() == ("", "")
 
 
 def test_broken_source_is_named(package: Path) -> None:

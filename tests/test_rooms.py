@@ -13,8 +13,8 @@ PACKAGE = REPOSITORY / "wsss"
 LEVELS = (
     ("errors",),
     ("files",),
-    ("provenance",),
     ("runtime",),
+    ("provenance",),
     ("models",),
     ("maps",),
     ("data",),

@@ -13,15 +13,23 @@ import functools
 import hashlib
 import importlib.util
 import os
+import re
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from wsss.errors import UserError
 from wsss.files import written_text
+from wsss.runtime.cache import entry, keep
 
 PACKAGE = "wsss"
 PACKAGE_FOLDER = Path(__file__).parent
+
+# Parsing all modules takes a second, and every stage and every start of Snakemake wants the hashes:
+# they are kept, by the sources' whole content.
+KIND = "code"
 
 # What tells of the work, guards it or explains what stopped it, and hands no array to anything. It
 # is in no hash, nor is what only it imports. `wsss` itself holds the lazy names of the public API.
@@ -67,10 +75,42 @@ def closure_hash(module: str, *others: str, folder: Path = PACKAGE_FOLDER) -> st
     Returns:
         16 hex digits; the same on every Python version that parses the code alike.
     """
+    modules = (module, *others)
+    if any(name.split(".")[0] != PACKAGE for name in modules):
+        return _hash_of(modules, folder)  # what lies beside a plugin is in no state
+    kept = entry(KIND, hashlib.sha256(f"{modules} {_state(folder)}".encode()).hexdigest())
+    with suppress(OSError, UnicodeDecodeError):
+        text = kept.read_text()
+        if re.fullmatch(r"[0-9a-f]{16}", text):
+            return text
+    found = _hash_of(modules, folder)
+    keep(KIND, kept.name, found.encode(), quietly=True)
+    return found
+
+
+def _hash_of(modules: tuple[str, ...], folder: Path) -> str:
     digest = hashlib.sha256()
-    for name, path in _closure((module, *others), folder).items():
+    for name, path in _closure(modules, folder).items():
         digest.update(f"{name} {_module_hash(_stamp(path))}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _state(folder: Path) -> str:
+    """Return a hash of the package's sources as they are, of this file and of what parses them."""
+    return _state_of(folder, tuple(_stamp(path) for path in sorted(folder.rglob("*.py"))))
+
+
+@functools.cache
+def _state_of(folder: Path, stamps: tuple[_Stamp, ...]) -> str:
+    digest = hashlib.sha256(f"{sys.version_info} {_content_hash(Path(__file__))}\n".encode())
+    for path, _, _ in stamps:
+        name = Path(path).relative_to(folder).as_posix()
+        digest.update(f"{name} {_content_hash(Path(path))}\n".encode())
+    return digest.hexdigest()
+
+
+def _content_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def closure(module: str, *others: str, folder: Path = PACKAGE_FOLDER) -> tuple[str, ...]:

@@ -36,14 +36,21 @@ def entry(kind: str, key: str) -> Path:
     return cache_folder() / kind / key
 
 
-def keep(kind: str, key: str, content: bytes) -> None:
-    """Keep an entry, whole or not at all; where that fails, say so and go on without."""
+def keep(kind: str, key: str, content: bytes, *, quietly: bool = False) -> None:
+    """Keep an entry, whole or not at all; where that fails, say so and go on without.
+
+    Args:
+        kind: See `entry`.
+        key: See `entry`.
+        content: The entry.
+        quietly: Say nothing: for what costs no more than a moment to work out again.
+    """
     path = entry(kind, key)
     try:
         with atomic_file(path) as temporary:
             temporary.write_bytes(content)
     except (UserError, OSError) as error:
-        if kind not in _told:
+        if kind not in _told and not quietly:
             _told.add(kind)
             reason = error.found if isinstance(error, UserError) else str(error)
             print(f"not kept in {path.parent}: {reason}", file=sys.stderr)
