@@ -16,9 +16,14 @@ import pytest
 from PIL import Image
 from warm_programs import warm_program, warm_programs
 
+from wsss.runtime.openmp import wait_politely
+
 REPOSITORY = Path(__file__).parent.parent
-# Test tensors are tiny: threads only get in each other's way, above all beside pytest -n.
-THREADS = 2
+# Test tensors are tiny: threads only get in each other's way, above all beside pytest -n, where
+# those that wait spin on a core that the tests of the other process want: a minute became two.
+THREADS = 1
+# Where a test asks for more. Before PyTorch is imported, as the command line does it.
+wait_politely()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
