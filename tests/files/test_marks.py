@@ -263,6 +263,11 @@ def test_snakemake_does_not_remove_others_files_among_the_shards(project: Projec
 
 def test_snakemake_replaces_its_own_folders_and_adopts_older_ones(project: Project) -> None:
     target = "results/demo/index.csv"
+    source = project.folder / "wsss/data/formats/demo_pictures.py"
+    text = source.read_text()
+    fewer = text.replace("TRAIN_IMAGES = 240", "TRAIN_IMAGES = 6").replace("= 80", "= 2")
+    assert fewer.count("_IMAGES = 6") == fewer.count("_IMAGES = 2") == 1
+    source.write_text(fewer)
     project.make(target, by_itself="demo-data")
     data = project.folder / "results/demo-data"
     assert (data / MARK).is_file()
