@@ -42,6 +42,7 @@ OUTSIDE = frozenset(
         "wsss.files.temporaries",
         "wsss.provenance",
         "wsss.runtime.compiler",
+        "wsss.runtime.descriptions",
         "wsss.runtime.ending",
         "wsss.runtime.faults",
         "wsss.runtime.heartbeat",

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 import jsonschema
 import pytest
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from wsss.errors import UserError
 from wsss.runtime.settings import (
@@ -148,8 +148,30 @@ def test_what_code_builds_is_judged_the_same_way() -> None:
 
 
 def test_descriptions_are_the_strings_below() -> None:
-    described = {name: field.description for name, field in Inner.model_fields.items()}
+    entries = Inner.model_json_schema()["properties"]
+    described = {name: entry.get("description") for name, entry in entries.items()}
     assert described == {"depth": "How deep.", "name": "What it is called.", "seed": None}
+
+
+def test_descriptions_come_with_what_is_inherited_or_given() -> None:
+    class Nearer(Inner):
+        name: str = "other"
+        """Another one,
+        in two lines."""
+        shown: int = Field(1, description="Given.")
+        """Not this."""
+
+    made = create_model("Made", __base__=Nearer, inner=(Inner, ...))
+    schema = made.model_json_schema()
+    described = {name: entry.get("description") for name, entry in schema["properties"].items()}
+    assert described == {
+        "depth": "How deep.",
+        "name": "Another one,\nin two lines.",
+        "seed": None,
+        "shown": "Given.",
+        "inner": None,
+    }
+    assert schema["$defs"]["Inner"]["properties"]["depth"]["description"] == "How deep."
 
 
 def test_schema_agrees_with_the_loader() -> None:

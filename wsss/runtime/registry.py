@@ -194,7 +194,9 @@ class Registry(Generic[E]):
         """Return an object with the keys of all records together."""
         properties: dict[str, Any] = {}
         for entry in self.entries().values():
-            whole = handler.resolve_ref_schema(handler(entry.settings.__pydantic_core_schema__))
+            kind = entry.settings
+            made = kind.__get_pydantic_json_schema__(kind.__pydantic_core_schema__, handler)
+            whole = handler.resolve_ref_schema(made)
             # A key that several have is described as the record has it that a run gets unasked.
             known = whole["properties"]
             properties.update(known if entry.name == self.default else {**known, **properties})

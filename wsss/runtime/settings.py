@@ -14,9 +14,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
 
 from wsss.errors import UserError
 
@@ -51,7 +58,6 @@ class Settings(BaseModel):
         frozen=True,
         extra="forbid",
         strict=True,
-        use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
 
@@ -71,6 +77,20 @@ class Settings(BaseModel):
             values: What is set of these settings; the defaults stand for the rest.
         """
         return {}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Return what pydantic makes of it, with the descriptions below the fields."""
+        from wsss.runtime.descriptions import descriptions
+
+        made = handler(schema)
+        described = descriptions(cls)
+        for name, entry in handler.resolve_ref_schema(made).get("properties", {}).items():
+            if name in described:
+                entry.setdefault("description", described[name])
+        return made
 
     # Pydantic's word for an `__init__` that inner models need not go through, so that the error of
     # an inner one reaches the outer with its place.
