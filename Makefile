@@ -77,7 +77,7 @@ demo-compare: $(INSTALLED)
 # Processes that share the tests; of the slow ones a file at a time, as files share a cluster.
 TEST_PROCESSES ?= 2
 test: $(INSTALLED)
-	$(BIN)/pytest -m "not slow" --numprocesses $(TEST_PROCESSES)
+	$(BIN)/pytest -m "not slow" --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 test-all: $(INSTALLED)
 	$(BIN)/pytest -m slow --numprocesses $(TEST_PROCESSES) --dist loadfile
