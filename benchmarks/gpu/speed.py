@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from benchmarks.gpu.cases import CLASSES, Case, case, timed_step
@@ -33,7 +32,7 @@ from wsss.irn.random_walk import random_walk_batch
 from wsss.models.backbones import build_backbone
 from wsss.models.deeplab import DeepLab
 from wsss.runtime.compute import Compute, setup
-from wsss.segmentation.inference import class_probabilities, load_views, segmenter
+from wsss.segmentation.inference import class_probabilities, segmenter, views_of
 
 # Wanted of the walk.
 WALK_MS = 5.0
@@ -167,10 +166,7 @@ def _prediction(device: torch.device) -> Line:
     naive = DeepLab(build_backbone(config.backbone), CLASSES + 1, config.head).to(device).eval()
     rng = np.random.default_rng(0)
     scales = (0.5, 0.75, 1.0, 1.25, 1.5)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "picture.png"
-        Image.fromarray(rng.integers(0, 255, (*SIZE, 3), dtype=np.uint8)).save(path)
-        views = load_views(str(path), scales)
+    views = views_of(rng.integers(0, 255, (*SIZE, 3), dtype=np.uint8), scales)
     segments = segmenter(network, precision="auto", device=device)
 
     @torch.no_grad()

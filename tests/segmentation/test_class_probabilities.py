@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from segmentation_helpers import picture, tiny_config
 from torch import nn
 
@@ -21,7 +20,6 @@ from wsss.segmentation.inference import (
     Views,
     class_probabilities,
     image_logits,
-    load_views,
     pad_to_multiple,
     segmenter,
     window_starts,
@@ -47,11 +45,6 @@ class _PixelNetwork(nn.Module):
         return F.conv2d(F.avg_pool2d(x, 4), self.weight)
 
 
-def views_of(image, scales, tmp_path):
-    Image.fromarray(image).save(tmp_path / "view.png")
-    return load_views(str(tmp_path / "view.png"), scales)
-
-
 def predict(network, views, *, mirror):
     segments = Segmenter(network, IMAGENET, network.padding_stride, CPU, torch.float32)
     return class_probabilities(segments, views, mirror=mirror).numpy()
@@ -64,9 +57,9 @@ def test_padding_is_right_and_below_and_only_as_needed():
     assert (padded[:, :, :9] == 1).all() and (padded[:, :, 9:] == 0).all()
 
 
-def test_one_view_equals_the_formula(tmp_path):
+def test_one_view_equals_the_formula():
     network, image = _PixelNetwork(), picture(32, 40)
-    got = predict(network, views_of(image, (1.0,), tmp_path), mirror=False)
+    got = predict(network, inference.views_of(image, (1.0,)), mirror=False)
     mean, std = np.array(IMAGENET.mean), np.array(IMAGENET.std)
     x = torch.from_numpy((image / 255.0 - mean) / std).permute(2, 0, 1)[None]
     logits = F.conv2d(F.avg_pool2d(x, 4), network.weight.double())
@@ -75,9 +68,9 @@ def test_one_view_equals_the_formula(tmp_path):
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_views_are_padded_to_the_stride_and_averaged(tmp_path):
+def test_views_are_padded_to_the_stride_and_averaged():
     network, image = _PixelNetwork(), picture(37, 51)
-    views = views_of(image, (0.5, 1.0, 1.5), tmp_path)
+    views = inference.views_of(image, (0.5, 1.0, 1.5))
     assert [tuple(view.shape) for view in views.images] == [(3, 18, 26), (3, 37, 51), (3, 56, 76)]
     got = predict(network, views, mirror=True)
     # Image and mirror image.
@@ -93,10 +86,10 @@ def test_views_are_padded_to_the_stride_and_averaged(tmp_path):
     np.testing.assert_allclose(got, np.mean(mirrored_back, axis=0), atol=1e-6)
 
 
-def test_a_mirrored_image_gets_the_mirrored_prediction(tmp_path):
+def test_a_mirrored_image_gets_the_mirrored_prediction():
     # Width a multiple of the stride: only then does the padding mirror, too.
     image = picture(40, 56)
-    views = views_of(image, (1.0,), tmp_path)
+    views = inference.views_of(image, (1.0,))
     mirrored = Views(views.size, tuple(view.flip(-1) for view in views.images))
     torch.manual_seed(0)
     backbone = build_backbone(BackboneConfig(weights="none"))
@@ -110,8 +103,8 @@ def test_a_mirrored_image_gets_the_mirrored_prediction(tmp_path):
     assert (alone - other.flip(-1)).abs().max() > 1e-4
 
 
-def test_a_segmenter_rounds_as_told_and_only_so(tmp_path):
-    views = views_of(picture(61, 83), (0.5, 1.0), tmp_path)
+def test_a_segmenter_rounds_as_told_and_only_so():
+    views = inference.views_of(picture(61, 83), (0.5, 1.0))
     torch.manual_seed(0)
     network = DeepLab(build_backbone(BackboneConfig()), 3, tiny_config().head).eval()
     # Logits that differ from place to place, as after training.
@@ -127,11 +120,11 @@ def test_a_segmenter_rounds_as_told_and_only_so(tmp_path):
     assert far["float32"] < 1e-4 < far["bfloat16"] < 0.1
 
 
-def test_padding_does_not_move_the_prediction(tmp_path):
+def test_padding_does_not_move_the_prediction():
     # Cells of 4 pixels: cutting the image inside the padding keeps the cells before it.
     network, image = _PixelNetwork(), picture(40, 64)
-    whole = predict(network, views_of(image, (1.0,), tmp_path), mirror=False)
-    cut = predict(network, views_of(image[:36, :60], (1.0,), tmp_path), mirror=False)
+    whole = predict(network, inference.views_of(image, (1.0,)), mirror=False)
+    cut = predict(network, inference.views_of(image[:36, :60], (1.0,)), mirror=False)
     np.testing.assert_allclose(cut[:, :30, :54], whole[:, :30, :54], atol=1e-6)
 
 
@@ -145,7 +138,7 @@ def test_windows_cover_every_pixel_with_a_third_in_common():
         assert len(starts) == 1 or (len(starts) - 2) * 2 * window / 3 < length - window
 
 
-def test_windows_give_the_mean_of_what_they_see(tmp_path):
+def test_windows_give_the_mean_of_what_they_see():
     # Unlike cells of 4 pixels, a wide receptive field sees where its window ends.
     torch.manual_seed(0)
     network = torch.nn.Sequential(
@@ -171,16 +164,16 @@ def test_windows_give_the_mean_of_what_they_see(tmp_path):
     np.testing.assert_array_equal(same, plain)
 
 
-def test_windows_of_a_pointwise_network_are_the_whole(tmp_path):
+def test_windows_of_a_pointwise_network_are_the_whole():
     network = torch.nn.Conv2d(3, 5, 1)
     segments = Segmenter(network, IMAGENET, 1, CPU, torch.float32)
-    views = views_of(picture(61, 83), (0.5, 1.0), tmp_path)
+    views = inference.views_of(picture(61, 83), (0.5, 1.0))
     whole = class_probabilities(segments, views, mirror=True)
     parts = class_probabilities(replace(segments, window_px=32), views, mirror=True)
     torch.testing.assert_close(parts, whole, atol=1e-6, rtol=0)
 
 
-def test_large_pictures_are_reduced(tmp_path):
+def test_large_pictures_are_reduced():
     small = inference.views_of(picture(37, 51), (0.5, 1.0), 102)
     assert [tuple(view.shape) for view in small.images] == [(3, 18, 26), (3, 37, 51)]
     large = inference.views_of(picture(90, 120), (0.5, 1.0), 60)

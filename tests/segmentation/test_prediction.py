@@ -22,7 +22,7 @@ from wsss.models.deeplab import DeepLab
 from wsss.runtime.compute import Compute
 from wsss.segmentation import prediction
 from wsss.segmentation.config import PredictionConfig
-from wsss.segmentation.inference import class_probabilities, load_views, segmenter
+from wsss.segmentation.inference import class_probabilities, segmenter, views_of
 from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.pictures import find_images, predict_images
 from wsss.segmentation.prediction import Job, predict_split
@@ -71,7 +71,7 @@ def test_a_split_is_predicted_with_and_without_crf(data):
     segments = segmenter(trained.network, precision="auto", device=CPU)
     for name in names:
         path = data / "data" / f"{name}.png"
-        views = load_views(str(path), (0.75, 1.0))
+        views = views_of(read_image(path), (0.75, 1.0))
         probabilities = class_probabilities(segments, views, mirror=True).numpy()
         label = read_label(data / "predictions" / f"{name}.png")
         assert np.array_equal(label, probabilities.argmax(0))
@@ -93,9 +93,14 @@ def test_without_crf_there_is_one_folder(data):
     assert not (data / "predictions_crf").exists()
 
 
-def test_a_failure_leaves_nothing(data):
+@pytest.mark.parametrize("other_size", [False, True])
+def test_a_failure_leaves_nothing(data, other_size):
+    """A picture that cannot be read, or that is no longer the one of the index."""
+    said = "this picture is 7 x 9 px" if other_size else "cannot read this picture"
     (data / "data" / "p05.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="cannot read this picture"):
+    if other_size:
+        Image.new("RGB", (7, 9)).save(data / "data" / "p05.png")
+    with pytest.raises(UserError, match=said):
         predict_split(**split_arguments(data))
     assert not (data / "predictions").exists()
     assert not (data / "predictions_crf").exists()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from segmentation_helpers import CLASSES, make_data, tiny_config
 
 from wsss.data.crf import crf_from_probabilities
@@ -20,7 +21,7 @@ from wsss.models.backbones import build_backbone
 from wsss.models.deeplab import DeepLab
 from wsss.runtime.compute import Compute
 from wsss.segmentation.config import SelfLabelsConfig
-from wsss.segmentation.inference import class_probabilities, load_views, segmenter
+from wsss.segmentation.inference import class_probabilities, segmenter, views_of
 from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.self_labels import make_self_labels, tag_probabilities
 
@@ -64,7 +65,7 @@ def naive(data, name, tags, *, weight=1.0):
     """Return (1 + K, H, W) float64: the other classes' probabilities are 0, the rest sum to 1."""
     network = SEGMENTATION.load(data / "model.safetensors").network
     segments = segmenter(network, precision="auto", device=torch.device("cpu"))
-    views = load_views(str(data / "data" / f"{name}.png"), SCALES)
+    views = views_of(read_image(data / "data" / f"{name}.png"), SCALES)
     found = class_probabilities(segments, views, mirror=True).numpy().astype(np.float64)
     for position, other in enumerate(CLASSES, 1):
         if other not in tags:
@@ -116,7 +117,9 @@ def test_a_crf_refines_them_before_the_sure_ones_are_chosen(data) -> None:
             assert not made[name].any()
             continue
         path = str(data / "data" / f"{name}.png")
-        found = class_probabilities(segments, load_views(path, SCALES), mirror=True).numpy()
+        found = class_probabilities(
+            segments, views_of(read_image(path), SCALES), mirror=True
+        ).numpy()
         shares = tag_probabilities(found[labels], 1.0)
         refined = crf_from_probabilities(read_image(path), shares, crf)
         wanted = np.array(labels)[refined.argmax(axis=0)]
@@ -132,9 +135,13 @@ def test_processes_change_nothing(data) -> None:
         np.testing.assert_array_equal(found, two[name])
 
 
-def test_a_failure_leaves_nothing(data) -> None:
+@pytest.mark.parametrize("other_size", [False, True])
+def test_a_failure_leaves_nothing(data, other_size: bool) -> None:
+    said = "this picture is 7 x 9 px" if other_size else "cannot read this picture"
     (data / "data" / "p05.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="cannot read this picture"):
+    if other_size:
+        Image.new("RGB", (7, 9)).save(data / "data" / "p05.png")
+    with pytest.raises(UserError, match=said):
         label(data)
     assert not (data / "made").exists()
 

@@ -184,17 +184,26 @@ def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
 
 
 def read_sized_image(root: Path, record: ImageRecord) -> NDArray[np.uint8]:
-    """Return the picture (H, W, 3) uint8; it must still have the size the index states.
+    """Return the picture (H, W, 3) uint8 of an index's record; see `read_listed_image`."""
+    return read_listed_image(root / record.path, (record.width, record.height))
+
+
+def read_listed_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the picture (H, W, 3) uint8; it must still have the size that the index states.
+
+    Args:
+        path: Its file.
+        size: (width, height) in the index.
 
     Raises:
         UserError: It is unreadable or has another size.
     """
-    image = read_image(root / record.path)
-    if image.shape[:2] != (record.height, record.width):
+    image = read_image(path)
+    if image.shape[1::-1] != size:
         raise UserError(
             f"this picture is {image.shape[1]} x {image.shape[0]} px",
-            where=root / record.path,
-            expected=f"{record.width} x {record.height} px, as the index says",
+            where=path,
+            expected=f"{size[0]} x {size[1]} px, as the index says",
             fix="put the picture back, or start the run again, which makes its index anew",
         )
     return image

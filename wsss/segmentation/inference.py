@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsss.data.images import read_image
 from wsss.data.transforms import image_to_tensor, normalise, resize
 from wsss.models.backbones import Normalisation
 from wsss.models.deeplab import DeepLab
@@ -33,15 +32,10 @@ class Views:
     images: tuple[Tensor, ...]
 
 
-def load_views(path: str, scales: Sequence[float], long_side_limit_px: int | None = None) -> Views:
-    """Read an image and resize it to each scale; needs no device, so it can run ahead."""
-    return views_of(read_image(path), scales, long_side_limit_px)
-
-
 def views_of(
     picture: npt.NDArray[np.uint8], scales: Sequence[float], long_side_limit_px: int | None = None
 ) -> Views:
-    """Resize a picture (H, W, 3) uint8 RGB to each scale.
+    """Resize a picture (H, W, 3) uint8 RGB to each scale; needs no device, so it can run ahead.
 
     Scales are of the picture, or of what it is reduced to where its long side is over the limit.
     """

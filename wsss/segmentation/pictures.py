@@ -18,7 +18,6 @@ from PIL import Image
 from wsss.data.crf_config import CrfConfig
 from wsss.data.images import (
     IMAGE_SUFFIXES,
-    read_image,
     software_of,
     voc_palette,
     write_label,
@@ -173,7 +172,7 @@ class _Pictures:
     probabilities: bool
 
     def __call__(self, job: Job, probabilities: npt.NDArray[np.float32]) -> None:
-        name, picture = job.name, read_image(job.image)
+        name, picture = job.name, job.picture
         label = most_probable(probabilities)
         if self.crf is not None:
             label = refine(picture, probabilities, self.crf)

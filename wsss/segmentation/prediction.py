@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from wsss.data.crf_config import CrfConfig
-from wsss.data.images import probe_image, read_image, write_named
+from wsss.data.images import probe_image, read_image, read_listed_image, write_named
 from wsss.data.index import read_index
 from wsss.data.sampling import sample_records, shown_records
 from wsss.errors import UserError, with_help
@@ -31,8 +31,8 @@ from wsss.segmentation.inference import (
     Segmenter,
     Views,
     class_probabilities,
-    load_views,
     segmenter,
+    views_of,
 )
 from wsss.segmentation.model_file import SEGMENTATION
 from wsss.segmentation.refine import refine
@@ -53,11 +53,20 @@ class Job(NamedTuple):
         image: Its file.
         name: The name that its results get.
         labels: Those whose probabilities are wanted, in this order; None: all.
+        size: (width, height) that it must have; None: any.
     """
 
     image: Path
     name: str
     labels: tuple[int, ...] | None = None
+    size: tuple[int, int] | None = None
+
+    @property
+    def picture(self) -> npt.NDArray[np.uint8]:
+        """The image (H, W, 3) uint8, read from its file."""
+        if self.size is None:
+            return read_image(self.image)
+        return read_listed_image(self.image, self.size)
 
 
 class Finish(Protocol):
@@ -94,7 +103,7 @@ class _OnCpu:
     def __call__(self, job: Job) -> None:
         config = self.config
         segments = kept(_cpu_segmenter, self.model, config.precision, config.window_px)
-        views = load_views(str(job.image), config.scales, config.long_side_limit_px)
+        views = views_of(job.picture, config.scales, config.long_side_limit_px)
         self.finish(job, _wanted(segments, views, job, config))
 
 
@@ -150,7 +159,7 @@ def _on_gpu(
         try:
             if unreadable is not None:
                 probe_image(job.image)
-            return load_views(str(job.image), config.scales, config.long_side_limit_px)
+            return views_of(job.picture, config.scales, config.long_side_limit_px)
         except UserError as error:
             if unreadable is None:
                 raise
@@ -231,7 +240,7 @@ class _SplitLabels:
     def __call__(self, job: Job, probabilities: npt.NDArray[np.float32]) -> None:
         write_named(self.folder, job.name, most_probable(probabilities))
         if self.crf_folder is not None:
-            refined = refine(read_image(job.image), probabilities, self.crf)
+            refined = refine(job.picture, probabilities, self.crf)
             write_named(self.crf_folder, job.name, refined)
 
 
@@ -293,7 +302,10 @@ def predict_split(
     )
     records = shard.of(chosen)
     check_classes(model, everything.classes)
-    jobs = Made(lambda record: Job(root / record.path, record.name), records)
+    jobs = Made(
+        lambda record: Job(root / record.path, record.name, size=(record.width, record.height)),
+        records,
+    )
     with ExitStack() as stack:
         folder = stack.enter_context(atomic_directory(output))
         crf_folder = None

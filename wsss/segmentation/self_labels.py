@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsss.data.crf import crf_from_probabilities
-from wsss.data.images import read_image, write_named
+from wsss.data.images import write_named
 from wsss.data.index import TRAINING_SETS, ImageRecord, read_index
 from wsss.data.sure_labels import sure_labels
 from wsss.errors import UserError
@@ -57,7 +57,7 @@ class _TagLabels:
         shares = tag_probabilities(probabilities, config.background_weight)
         # With background alone there is nothing to refine.
         if config.crf and len(shares) > 1:
-            shares = crf_from_probabilities(read_image(job.image), shares, config.crf_settings)
+            shares = crf_from_probabilities(job.picture, shares, config.crf_settings)
         assert job.labels is not None
         classes = np.array(job.labels[1:], dtype=np.int64) - 1
         write_named(self.folder, job.name, sure_labels(shares, classes, config.confidence))
@@ -96,7 +96,7 @@ def make_self_labels(
 
     def job(record: ImageRecord) -> Job:
         labels = (0, *(position + 1 for position in known.class_indices(record)))
-        return Job(root / record.path, record.name, labels)
+        return Job(root / record.path, record.name, labels, (record.width, record.height))
 
     jobs = Made(job, shard.of(training))
     with atomic_directory(output) as folder:
