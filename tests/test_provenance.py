@@ -267,16 +267,24 @@ def test_a_damaged_entry_is_worked_out_again(
     assert entry.read_text() == first
 
 
+@pytest.mark.parametrize("homeless", [False, True])
 def test_hashes_are_made_where_none_can_be_kept(
     package: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    homeless: bool,
 ) -> None:
     monkeypatch.setenv("WSSS_CACHE", str(tmp_path / "cache"))
     first = closure_hash("wsss.cam.training", folder=package)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("WSSS_CACHE", str(tmp_path / "file" / "cache"))
+    if homeless:  # as a user of whom the machine knows nothing
+        for name in ("WSSS_CACHE", "XDG_CACHE_HOME", "HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(os, "getuid", lambda: 2**31 - 5)
+        with pytest.raises(RuntimeError):
+            Path.home()
     assert closure_hash("wsss.cam.training", folder=package) == first
     assert capsys.readouterr() == ("", "")
 

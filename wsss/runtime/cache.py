@@ -19,11 +19,15 @@ _told: set[str] = set()
 
 def cache_folder() -> Path:
     """Return where entries lie; it need not exist."""
-    named = os.environ.get(VARIABLE)
-    if named:
-        return Path(named).expanduser()
-    system = os.environ.get("XDG_CACHE_HOME")
-    return (Path(system) if system else Path.home() / ".cache") / "wsss"
+    try:
+        named = os.environ.get(VARIABLE)
+        if named:
+            return Path(named).expanduser()
+        system = os.environ.get("XDG_CACHE_HOME")
+        return (Path(system) if system else Path.home() / ".cache") / "wsss"
+    except RuntimeError:
+        # A user without a home, as in containers: below a file nothing can be kept, nor found.
+        return Path(os.devnull) / "wsss"
 
 
 def entry(kind: str, key: str) -> Path:
