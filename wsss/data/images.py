@@ -189,14 +189,10 @@ def read_sized_image(root: Path, record: ImageRecord) -> NDArray[np.uint8]:
 
 
 def read_listed_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the picture (H, W, 3) uint8; it must still have the size that the index states.
-
-    Args:
-        path: Its file.
-        size: (width, height) in the index.
+    """Return the picture (H, W, 3) uint8, which must still have the `size` of the index.
 
     Raises:
-        UserError: It is unreadable or has another size.
+        UserError: It is unreadable, or has another (width, height).
     """
     image = read_image(path)
     if image.shape[1::-1] != size:
