@@ -168,41 +168,33 @@ def upright_rgb(
     return np.array(upright.convert("RGB"))
 
 
-def read_image(path: str | PathLike[str]) -> NDArray[np.uint8]:
+def read_image(path: str | PathLike[str], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Return a picture as (H, W, 3) uint8 RGB, upright: an EXIF orientation is applied.
 
     Grey pictures get three equal channels; transparency is dropped.
 
     Raises:
-        UserError: The file is missing, damaged, or holds more than 8 bits a channel.
+        UserError: The file is missing, damaged, holds more than 8 bits a channel, or is no longer
+            of `size`, the (width, height) that the index states.
     """
     try:
         with _open(path) as image:
-            return upright_rgb(image, where=path)
+            pixels = upright_rgb(image, where=path)
     except _DECODING_ERRORS as error:
         raise _unreadable(path, error) from None
-
-
-def read_sized_image(root: Path, record: ImageRecord) -> NDArray[np.uint8]:
-    """Return the picture (H, W, 3) uint8 of an index's record; see `read_listed_image`."""
-    return read_listed_image(root / record.path, (record.width, record.height))
-
-
-def read_listed_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the picture (H, W, 3) uint8, which must still have the `size` of the index.
-
-    Raises:
-        UserError: It is unreadable, or has another (width, height).
-    """
-    image = read_image(path)
-    if image.shape[1::-1] != size:
+    if size is not None and pixels.shape[1::-1] != size:
         raise UserError(
-            f"this picture is {image.shape[1]} x {image.shape[0]} px",
+            f"this picture is {pixels.shape[1]} x {pixels.shape[0]} px",
             where=path,
             expected=f"{size[0]} x {size[1]} px, as the index says",
             fix="put the picture back, or start the run again, which makes its index anew",
         )
-    return image
+    return pixels
+
+
+def read_sized_image(root: Path, record: ImageRecord) -> NDArray[np.uint8]:
+    """Return the picture (H, W, 3) uint8 of an index's record; see `read_image`."""
+    return read_image(root / record.path, (record.width, record.height))
 
 
 def probe_image(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from wsss.data.crf_config import CrfConfig
-from wsss.data.images import probe_image, read_image, read_listed_image, write_named
+from wsss.data.images import probe_image, read_image, write_named
 from wsss.data.index import read_index
 from wsss.data.sampling import sample_records, shown_records
 from wsss.errors import UserError, with_help
@@ -64,9 +64,7 @@ class Job(NamedTuple):
     @property
     def picture(self) -> npt.NDArray[np.uint8]:
         """The image (H, W, 3) uint8, read from its file."""
-        if self.size is None:
-            return read_image(self.image)
-        return read_listed_image(self.image, self.size)
+        return read_image(self.image, self.size)
 
 
 class Finish(Protocol):
