@@ -255,6 +255,25 @@ def test_a_hash_is_kept_as_long_as_the_sources_stay(
     assert len(list(entry.parent.iterdir())) == 3
 
 
+def test_nothing_is_kept_of_sources_that_are_saved_meanwhile(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSSS_CACHE", str(tmp_path / "cache"))
+    old = (package / "files.py").read_text()
+    parse = ast.parse
+
+    def saving(*arguments: object, **more: object) -> ast.AST:
+        (package / "files.py").write_text(old + "Y = 2\n")
+        monkeypatch.setattr(ast, "parse", parse)
+        return parse(*arguments, **more)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(ast, "parse", saving)
+    mixed = closure_hash("wsss.cam.training", folder=package)
+    assert not (tmp_path / "cache").exists()
+    (package / "files.py").write_text(old)
+    assert closure_hash("wsss.cam.training", folder=package) != mixed
+
+
 @pytest.mark.parametrize("damage", [b"", b"0123", b"\xff" * 16, b"g" * 16])
 def test_a_damaged_entry_is_worked_out_again(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes

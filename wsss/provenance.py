@@ -79,13 +79,16 @@ def closure_hash(module: str, *others: str, folder: Path = PACKAGE_FOLDER) -> st
     modules = (module, *others)
     if any(name.split(".")[0] != PACKAGE for name in modules):
         return _hash_of(modules, folder)  # what lies beside a plugin is in no state
-    kept = entry(KIND, hashlib.sha256(f"{modules} {_state(folder)}".encode()).hexdigest())
+    state = _state(folder)
+    kept = entry(KIND, hashlib.sha256(f"{modules} {state}".encode()).hexdigest())
     with suppress(OSError, UnicodeDecodeError):
         text = kept.read_text()
         if re.fullmatch(r"[0-9a-f]{16}", text):
             return text
     found = _hash_of(modules, folder)
-    keep(KIND, kept.name, found.encode(), quietly=True)
+    # A file that was saved meanwhile is in the hash, not in the state: nobody's entry.
+    if _state(folder) == state:
+        keep(KIND, kept.name, found.encode(), quietly=True)
     return found
 
 

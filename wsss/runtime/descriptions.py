@@ -7,10 +7,8 @@ import functools
 import inspect
 import itertools
 import textwrap
-from contextlib import suppress
 
 
-@functools.cache
 def descriptions(cls: type) -> dict[str, str]:
     """Return field -> the docstring below it, of a class and of those that it extends.
 
@@ -19,15 +17,17 @@ def descriptions(cls: type) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for owner in reversed(cls.__mro__):
-        # Builtins, and what `create_model` makes, have no source.
-        with suppress(OSError, TypeError):
-            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
-            if isinstance(tree, ast.ClassDef):
-                found.update(_below_fields(tree))
+        found.update(_below_fields(owner))
     return found
 
 
-def _below_fields(tree: ast.ClassDef) -> dict[str, str]:
+@functools.cache
+def _below_fields(cls: type) -> dict[str, str]:
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    except (OSError, TypeError):
+        return {}  # builtins, and what `create_model` makes, have no source
+    assert isinstance(tree, ast.ClassDef)
     return {
         field.target.id: inspect.cleandoc(below.value.value)
         for field, below in itertools.pairwise(tree.body)
